@@ -1,0 +1,3 @@
+//! IO500 patterns over MPI.
+#![forbid(unsafe_code)]
+fn main() {}

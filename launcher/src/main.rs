@@ -1,0 +1,3 @@
+//! The `talea` command.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,2 @@
+//! The table of functions that libtalea hands to its shims.
+#![forbid(unsafe_code)]

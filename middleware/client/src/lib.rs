@@ -1,0 +1,2 @@
+//! The native client: pools, containers, objects, epochs, snapshots.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Endpoints: same-node rings, streams, libfabric, and the in-process fabric of simulations.
+#![forbid(unsafe_code)]

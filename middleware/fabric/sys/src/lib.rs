@@ -1,0 +1,2 @@
+//! Bindings of libfabric, loaded lazily and privately.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The messages of both planes and their codec.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The MPI-IO driver: interposes MPI_File_* for paths below /talea/.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! A target: one thread that serves requests on one store.
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! The server process.
+#![forbid(unsafe_code)]
+fn main() {}

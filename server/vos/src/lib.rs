@@ -1,0 +1,2 @@
+//! The versioned object store of one target.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The site file and Slurm's environment.
+#![forbid(unsafe_code)]
