@@ -1,0 +1,176 @@
+//! The seam of the fabric: an endpoint, its events and its errors.
+//!
+//! An endpoint belongs to one thread at a time. It moves whole messages between peers that have proved themselves; it keeps
+//! the order of messages between two peers. Real fabrics lose a message only together with the peer ([`Event::Down`]); the
+//! simulated one may lose, delay and repeat single messages, and every protocol above must live with that.
+
+use std::io::IoSlice;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::Address;
+
+/// Largest message of any fabric in bytes: header and keys, and one payload of up to [`MAX_PAYLOAD_BYTES`].
+pub const MAX_MESSAGE_BYTES: usize = MAX_PAYLOAD_BYTES + 64 * 1024;
+/// Largest payload (values and extents) that one message carries, in bytes. Larger transfers are several messages.
+pub const MAX_PAYLOAD_BYTES: usize = 1024 * 1024;
+
+/// Names a connection of one endpoint; never reused by that endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId(pub u64);
+
+/// What a connecting process says of itself in the handshake, under the secret's proof.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hello {
+    /// Session that the pool service gave to the process; 0 before it has one.
+    pub session: u64,
+    /// Process id as the connecting process sees it. On a Unix socket the kernel's word replaces it.
+    pub pid: u32,
+    /// Server id if the peer is a server, else `None`.
+    pub server: Option<u32>,
+}
+
+/// A received message. The bytes may still lie in the ring or receive buffer that they came through: drop it soon, or copy.
+pub enum Message {
+    /// Bytes of our own.
+    Owned(Vec<u8>),
+    /// Bytes in a buffer of the endpoint, given back on drop.
+    Lent(Box<dyn Lent>),
+}
+
+/// A buffer lent by an endpoint; dropping it gives it back.
+pub trait Lent: Deref<Target = [u8]> + Send {}
+impl<T: Deref<Target = [u8]> + Send> Lent for T {}
+
+impl Deref for Message {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Message::Owned(bytes) => bytes,
+            Message::Lent(lent) => lent,
+        }
+    }
+}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Message({} bytes)", self.len())
+    }
+}
+
+/// What an endpoint reports.
+#[derive(Debug)]
+pub enum Event {
+    /// A peer has proved itself. Sent for accepted peers only; [`Endpoint::connect`] returns when its own is up.
+    Up {
+        /// The new peer.
+        peer: PeerId,
+        /// What it said of itself.
+        hello: Hello,
+        /// True if the peer is on this node and the kernel vouched for its pid and user.
+        local: bool,
+    },
+    /// A whole message.
+    Message {
+        /// Who sent it.
+        peer: PeerId,
+        /// Its bytes.
+        message: Message,
+    },
+    /// The peer is gone, by its own will or not. No further event names it.
+    Down {
+        /// Who is gone.
+        peer: PeerId,
+    },
+}
+
+/// Why an endpoint could not be made or a connection not be established.
+#[derive(Debug, Error)]
+pub enum FabricError {
+    /// The address is not one that this endpoint can reach.
+    #[error("{0} cannot be reached from here: {1}")]
+    Unreachable(String, String),
+    /// The other side did not prove that it knows the secret, or refused our proof.
+    #[error(
+        "{0} refused the connection: wrong secret or not a server of this system (is this the right system? see `talea status`)"
+    )]
+    Refused(String),
+    /// The other side speaks another version of the protocol.
+    #[error(
+        "{address} speaks protocol version {theirs}, this program version {ours}: use programs and servers of the same Talea release"
+    )]
+    Version {
+        /// Who.
+        address: String,
+        /// Their version.
+        theirs: u16,
+        /// Ours.
+        ours: u16,
+    },
+    /// The deadline passed.
+    #[error("{0} did not answer within its deadline")]
+    Deadline(String),
+    /// The operating system or the provider said no.
+    #[error("{context}: {source}")]
+    Io {
+        /// What was tried, and on what.
+        context: String,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// This build or machine lacks the fabric.
+    #[error("fabric {0} is not available: {1}")]
+    Unsupported(&'static str, String),
+}
+
+/// Why a message was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum SendError {
+    /// No room now; try again after [`Endpoint::recv`] or [`Endpoint::wait`].
+    #[error("no room in the connection's buffers")]
+    Full,
+    /// The peer is gone.
+    #[error("the peer is gone")]
+    Gone,
+    /// Larger than [`MAX_MESSAGE_BYTES`].
+    #[error("message too large")]
+    TooLarge,
+}
+
+/// Time as the cores see it: monotonic for deadlines, wall time for stamps. Simulations pass a virtual one.
+pub trait Clock: Send + Sync {
+    /// Monotonic nanoseconds since an arbitrary start.
+    fn monotonic_ns(&self) -> u64;
+    /// Microseconds since the Unix epoch, for hybrid logical clocks.
+    fn unix_us(&self) -> u64;
+}
+
+/// One end of the fabric, held by one thread.
+pub trait Endpoint: Send {
+    /// Connects, proves both sides to each other, and returns when the peer is up.
+    /// `deadline_ns` is in the endpoint clock's monotonic nanoseconds, as everywhere below.
+    fn connect(&mut self, address: &Address, hello: &Hello, deadline_ns: u64) -> Result<PeerId, FabricError>;
+
+    /// Takes one message made of `parts`, in order. The bytes have been copied (or sent) when this returns.
+    fn send(&mut self, peer: PeerId, parts: &[IoSlice<'_>]) -> Result<(), SendError>;
+
+    /// The next event, without blocking.
+    fn recv(&mut self) -> Option<Event>;
+
+    /// Sleeps until an event may be there, [`Waker::wake`] was called, or the deadline passed. May return early.
+    fn wait(&mut self, deadline_ns: u64);
+
+    /// Ends a connection from our side; no `Down` follows.
+    fn disconnect(&mut self, peer: PeerId);
+
+    /// A handle that other threads use to end this endpoint's [`wait`](Self::wait).
+    fn waker(&self) -> Arc<dyn Waker>;
+}
+
+/// Ends another thread's [`Endpoint::wait`].
+pub trait Waker: Send + Sync {
+    /// Wakes; a wake-up before the wait is not lost.
+    fn wake(&self);
+}
