@@ -20,7 +20,7 @@ pub enum LoadError {
 }
 
 /// Loads `libtalea.so.0` from beside the calling shim (`neighbour`: any function of it), else by the loader's own search, and returns its table.
-pub fn load(neighbour: *const std::ffi::c_void) -> Result<&'static Table, LoadError> {
+pub fn load(neighbour: fn()) -> Result<&'static Table, LoadError> {
     let beside = directory_of(neighbour).map(|directory| directory.join(LIBRARY)).filter(|path| path.exists());
     let name = beside.as_deref().unwrap_or(Path::new(LIBRARY));
     let c_name = CString::new(name.as_os_str().as_bytes()).map_err(|e| LoadError::Library(e.to_string()))?;
@@ -41,11 +41,11 @@ pub fn load(neighbour: *const std::ffi::c_void) -> Result<&'static Table, LoadEr
     if table.size < size_of::<Table>() { Err(LoadError::Version) } else { Ok(table) }
 }
 
-/// Directory of the shared object that holds `address`.
-pub fn directory_of(address: *const std::ffi::c_void) -> Option<PathBuf> {
+/// Directory of the shared object that holds `function`.
+pub fn directory_of(function: fn()) -> Option<PathBuf> {
     let mut info = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
     // SAFETY: dladdr accepts any address and fills the struct if it returns non-zero.
-    if unsafe { libc::dladdr(address, info.as_mut_ptr()) } == 0 {
+    if unsafe { libc::dladdr(function as *const std::ffi::c_void, info.as_mut_ptr()) } == 0 {
         return None;
     }
     // SAFETY: zeroed is a valid Dl_info, and dladdr has filled it.
