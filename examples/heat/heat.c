@@ -139,11 +139,11 @@ static void slab_create(slab_t *s, const options_t *o, int rank, int ranks)
         fail("no memory for the slab: use more ranks or a smaller plate");
 }
 
-/* Warms the cells around (cx, cy) towards 1: a Gaussian of the given radius, cut off at three radii. */
+/* Warms the cells around (cx, cy) towards 1: a Gaussian of the given radius, cut off at five radii. */
 static void warm(slab_t *s, double cx, double cy, double radius, double rate)
 {
-    long x0 = (long)(cx - 3 * radius), x1 = (long)(cx + 3 * radius);
-    long y0 = (long)(cy - 3 * radius), y1 = (long)(cy + 3 * radius);
+    long x0 = (long)(cx - 5 * radius), x1 = (long)(cx + 5 * radius);
+    long y0 = (long)(cy - 5 * radius), y1 = (long)(cy + 5 * radius);
     x0 = x0 < 1 ? 1 : x0;
     x1 = x1 > s->nx - 2 ? s->nx - 2 : x1;
     y0 = y0 < s->first ? s->first : y0;

@@ -1,0 +1,71 @@
+# Talea's own commands.  `make run` shows the whole system at work; `make test` checks it.
+
+SHELL      := /bin/bash
+CARGO      ?= cargo
+MPICC      ?= mpicc.mpich
+CFLAGS     ?= -O3 -std=gnu11 -Wall -Wextra
+HDF5_DIR   ?= /usr/lib/x86_64-linux-gnu/hdf5/mpich
+SEEDS      ?= 200
+RELEASE    := target/release
+EXAMPLES   := target/examples
+HEAT       := examples/heat
+
+export PATH := $(PATH):$(HOME)/.cargo/bin
+export MPICC HDF5_DIR
+
+.PHONY: help run test bench sim fuzz check build examples prepare clean
+
+help:
+	@echo 'make run      build all and run the main job: a parallel HDF5 program writes, a consumer follows (target/run.json)'
+	@echo 'make test     lints, unit and system tests, the main job with and without a planted fault'
+	@echo 'make bench    figures with the floors of this machine beside them (target/bench.json)'
+	@echo 'make sim      the simulation; SEEDS=$(SEEDS)'
+	@echo 'make fuzz     the decoders under a fuzzer, where a nightly compiler is installed'
+	@echo 'make check    the lints alone'
+
+run: prepare build examples
+	@tools/main-job
+
+prepare:
+	@tools/prepare run
+
+build:
+	$(CARGO) build --release
+	@ln -sf libtalea.so $(RELEASE)/libtalea.so.0
+
+examples: $(EXAMPLES)/heat $(EXAMPLES)/watch $(EXAMPLES)/yield.so
+
+# An ordinary parallel HDF5 program: nothing of Talea on its command line.
+$(EXAMPLES)/heat: $(HEAT)/heat.c | $(EXAMPLES)
+	$(MPICC) $(CFLAGS) -I$(HDF5_DIR)/include -o $@ $< -L$(HDF5_DIR)/lib -L$(HDF5_DIR) -lhdf5 -lm
+
+# The consumer uses libtalea for notices and HDF5 for the data.
+$(EXAMPLES)/watch: $(wildcard $(HEAT)/watch.c $(HEAT)/snapshot.* $(HEAT)/picture.*) middleware/capi/include/talea.h | build $(EXAMPLES)
+	$(MPICC) $(CFLAGS) -I$(HDF5_DIR)/include -Imiddleware/capi/include -o $@ $(filter %.c,$^) \
+	    -L$(HDF5_DIR)/lib -L$(HDF5_DIR) -lhdf5 -lpng -lm -L$(RELEASE) -l:libtalea.so.0 -Wl,-rpath,'$$ORIGIN/../release'
+
+$(EXAMPLES)/yield.so: $(HEAT)/yield.c | $(EXAMPLES)
+	$(CC) $(CFLAGS) -shared -fPIC -o $@ $< -ldl
+
+$(EXAMPLES):
+	@mkdir -p $@
+
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+test:
+	@tools/prepare test
+	@tools/test
+
+bench: prepare build examples
+	@tools/bench
+
+sim:
+	$(CARGO) run -p talea-simulation -- --seeds $(SEEDS)
+
+fuzz:
+	@tools/fuzz
+
+clean:
+	$(CARGO) clean
