@@ -1,0 +1,248 @@
+//! Messages of the control plane. Clients speak to their home server only; it answers what is local (join, leave) and
+//! passes the rest on to the pool service's leader.
+#![allow(missing_docs)] // variants explain themselves; their fields use the words of docs/design.md §1
+
+use serde::{Deserialize, Serialize};
+use talea_model::{
+    ContainerId, LeaseId, PoolMap, Position, ServerInfo, SessionId, Stamp, Step, Summary, TargetInfo, TxId,
+};
+
+use crate::Refusal;
+use crate::log::{ContainerProperties, ProducerState, Record, SnapshotAt};
+
+/// Every message of the control plane, either way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// Number that the asker chose; the answer carries it back. 0 for what nobody asked for.
+    pub id: u64,
+    /// Sender's hybrid logical clock (rule 1).
+    pub hlc: Stamp,
+    /// Session of the client that asks; 0 before it has one, and between servers.
+    pub session: SessionId,
+    /// Sequence in the session, the same when a request is sent again (rule 14); 0: not to be deduplicated.
+    pub sequence: u64,
+    /// Milliseconds after which the asker has given up.
+    pub deadline_ms: u64,
+    /// What.
+    pub body: Body,
+}
+
+/// A question or an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Body {
+    /// A question.
+    Request(Request),
+    /// A good answer.
+    Reply(Reply),
+    /// A no.
+    Refused(Refusal),
+    /// Between servers: entries that follow the last ones sent on this connection, already committed to the log.
+    Batch(Vec<Record>),
+}
+
+/// Questions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// A client's first: opens its session at this home server. `resume` is its session after a lost connection.
+    SessionOpen { name: String, resume: Option<SessionId> },
+    /// Says goodbye: transactions still open abort, leases end.
+    SessionClose,
+    /// The current pool map.
+    Map,
+    /// All there is to tell of the system, for `talea status`.
+    Status,
+    /// Makes a container; with `exist_ok` an existing one is opened.
+    ContainerCreate { name: String, properties: ContainerProperties, exist_ok: bool },
+    /// Finds a container by name.
+    ContainerOpen { name: String },
+    /// All containers.
+    ContainerList,
+    /// Destroys a container.
+    ContainerDestroy { container: ContainerId },
+    /// Begins a transaction.
+    Begin { container: ContainerId, collective: bool },
+    /// Notes durably at the home server that the session's process writes in a transaction (rule 3). Local.
+    Join { tx: TxId },
+    /// The process has no more to do with the transaction. Local.
+    Leave { tx: TxId },
+    /// Commits (rule 5).
+    Commit { tx: TxId, summary: Summary, attributes: Vec<u8>, next: bool },
+    /// Aborts.
+    Abort { tx: TxId, reason: String },
+    /// Leases a snapshot.
+    SnapshotOpen { container: ContainerId, at: SnapshotAt },
+    /// Ends a lease.
+    SnapshotClose { lease: LeaseId },
+    /// Names a snapshot.
+    SnapshotName { container: ContainerId, name: String, at: SnapshotAt },
+    /// Destroys a named snapshot.
+    SnapshotDestroy { container: ContainerId, name: String },
+    /// Opens a subscription, or moves it on (`after` = last step received), or closes it (`None`).
+    Subscribe { container: ContainerId, after: Option<Step> },
+    /// The steps after `after`, at most `limit`: answered as soon as there is one, or the producer has ended, or the deadline
+    /// is near ([`Waited::NotReady`]).
+    Wait { container: ContainerId, after: Step, limit: u32 },
+    /// Says what the producer is doing. A session that said `Active` and ends without saying more is `Lost`.
+    Producer { container: Option<ContainerId>, state: ProducerState },
+    /// From a server to the leader: here I am, these are my targets.
+    ServerUp { server: ServerInfo, targets: Vec<TargetInfo> },
+    /// From a server to the leader: send all records after this position, and go on ([`Body::Batch`]).
+    Follow { after: Position },
+    /// From a server to the leader: the position of the log's end now (rule 8), by a read that the leader vouches for.
+    LogEnd,
+    /// From a server to the leader: all my targets are durable up to here.
+    Horizon { durable: Position },
+    /// From a client that met a server that it cannot reach; a hint, never proof.
+    Suspect { server: talea_model::ServerId },
+}
+
+/// Good answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Done, nothing to tell.
+    Done,
+    /// A session.
+    Session { session: SessionId, map: PoolMap },
+    /// The map.
+    Map(PoolMap),
+    /// The system's state.
+    Status(Box<Status>),
+    /// One container.
+    Container(ContainerInfo),
+    /// Containers.
+    Containers(Vec<ContainerInfo>),
+    /// A transaction has begun.
+    Begun(Begun),
+    /// A transaction has committed.
+    Committed(Committed),
+    /// A snapshot.
+    Snapshot(Snapshot),
+    /// Outcome of a wait.
+    Waited(Waited),
+    /// Log position.
+    Position(Position),
+}
+
+/// A transaction that has begun, and its base.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// The transaction.
+    pub tx: TxId,
+    /// Its container.
+    pub container: ContainerId,
+    /// S of its base snapshot; kept while the transaction is open.
+    pub base: Stamp,
+    /// Log position of its begin, which is also the position that the base was issued at.
+    pub position: Position,
+    /// Last step that the base contains.
+    pub base_step: Step,
+}
+
+/// A committed transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Committed {
+    /// C.
+    pub stamp: Stamp,
+    /// Log position of the commit.
+    pub position: Position,
+    /// Its step, or the container's last one if it had no updates or was not collective.
+    pub step: Step,
+    /// False if it had no updates and so made no step.
+    pub made_step: bool,
+    /// The next epoch, if it was asked for.
+    pub next: Option<Begun>,
+}
+
+/// A leased snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// S.
+    pub stamp: Stamp,
+    /// Log position that issued it.
+    pub position: Position,
+    /// Its lease.
+    pub lease: LeaseId,
+    /// Last step that it contains.
+    pub step: Step,
+}
+
+/// A commit record as subscribers get it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// Its number.
+    pub step: Step,
+    /// Its C.
+    pub stamp: Stamp,
+    /// Log position.
+    pub position: Position,
+    /// The program's attributes.
+    pub attributes: Vec<u8>,
+}
+
+/// Outcome of a wait (rule 17).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Waited {
+    /// Steps in order, without a gap after the asked one; and the container's last step now.
+    Steps { steps: Vec<StepRecord>, latest: Step },
+    /// The deadline is near and the producer lives.
+    NotReady,
+    /// No step will follow.
+    End,
+    /// The producer is gone without a word.
+    ProducerLost,
+    /// The steps up to and including `through` are below retention.
+    Gap { through: Step },
+}
+
+/// A container as its users see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerInfo {
+    /// Its number.
+    pub container: ContainerId,
+    /// Its name.
+    pub name: String,
+    /// Its properties.
+    pub properties: ContainerProperties,
+    /// Last committed step.
+    pub step: Step,
+    /// First step that is still readable.
+    pub first_step: Step,
+    /// Open transactions.
+    pub open_transactions: u64,
+    /// Named snapshots.
+    pub snapshots: Vec<(String, Stamp)>,
+    /// Producer's state.
+    pub producer: ProducerState,
+    /// Open subscriptions.
+    pub subscriptions: u64,
+}
+
+/// What `talea status` shows of the control plane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The map.
+    pub map: PoolMap,
+    /// Containers.
+    pub containers: Vec<ContainerInfo>,
+    /// Open sessions: number, name, home server.
+    pub sessions: Vec<(SessionId, String, talea_model::ServerId)>,
+    /// Open transactions: number, container, session that began it.
+    pub transactions: Vec<(TxId, ContainerId, SessionId)>,
+    /// Log's end.
+    pub position: Position,
+    /// Counters of the log: entries applied, bytes appended, messages sent and received by the leader.
+    pub counters: Counters,
+}
+
+/// Counters of the control plane, for I5 by counting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Entries applied.
+    pub entries: u64,
+    /// Bytes appended to the log.
+    pub log_bytes: u64,
+    /// Messages that this server's control plane received.
+    pub messages_in: u64,
+    /// Messages that it sent.
+    pub messages_out: u64,
+}

@@ -1,0 +1,197 @@
+//! Entries of the pool's log. Stamps are not in them: they are fixed when an entry is applied (docs/design.md §4 rule 2).
+
+use serde::{Deserialize, Serialize};
+use talea_model::{
+    ContainerId, LeaseId, Position, ServerId, ServerInfo, SessionId, Stamp, Step, Summary, TargetId, TargetInfo,
+    TargetState, TxId,
+};
+
+/// An entry with its place in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Place; the first is 1.
+    pub position: Position,
+    /// Stamp that the proposer put forward, checked against physical time before it was appended (rule 1).
+    pub proposed: Stamp,
+    /// Whose request it was and its sequence there, for exactly-once control calls (rule 14); session 0: the service itself.
+    pub session: SessionId,
+    /// Sequence of the request in its session.
+    pub sequence: u64,
+    /// What to apply.
+    pub entry: Entry,
+}
+
+/// What can happen to a pool. Applying is deterministic; an entry that cannot be applied changes nothing and yields a refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Entry {
+    /// A new leader's first entry: restarts all leases in full (rule 12).
+    Leader {
+        /// Which server.
+        server: ServerId,
+    },
+    /// The pool begins.
+    PoolCreate {
+        /// Pool id, drawn by the proposer.
+        pool: u128,
+        /// Servers of the first map.
+        servers: Vec<ServerInfo>,
+        /// Targets of the first map.
+        targets: Vec<TargetInfo>,
+    },
+    /// A server registered (again), with its addresses; its targets' incarnations say what they lost.
+    ServerUp {
+        /// The server.
+        server: ServerInfo,
+        /// Its targets.
+        targets: Vec<TargetInfo>,
+    },
+    /// Targets change their state; a lost server's go down. Aborts every open transaction when one goes down, because a
+    /// writer that joined there may be lost with it (rule 12).
+    Targets {
+        /// Which.
+        targets: Vec<TargetId>,
+        /// New state.
+        state: TargetState,
+    },
+    /// A client process opened a session at its home server.
+    SessionOpen {
+        /// Server that watches the process.
+        home: ServerId,
+        /// Program and host, for people.
+        name: String,
+    },
+    /// A session ended: its open transactions (begun, or joined and named here) abort, its leases and subscriptions end.
+    SessionEnd {
+        /// Which.
+        session: SessionId,
+        /// Transactions it had joined at its home server.
+        joined: Vec<TxId>,
+        /// True if the process said goodbye.
+        orderly: bool,
+    },
+    /// A container is made.
+    ContainerCreate {
+        /// Its name, unique in the pool.
+        name: String,
+        /// Properties.
+        properties: ContainerProperties,
+    },
+    /// A container and all it holds goes.
+    ContainerDestroy {
+        /// Which.
+        container: ContainerId,
+    },
+    /// A transaction begins; its base is a snapshot at the stamp that the entry takes.
+    Begin {
+        /// Where.
+        container: ContainerId,
+        /// True for a collective epoch, whose commit makes a step.
+        collective: bool,
+    },
+    /// A transaction commits (rule 5): one entry whose size depends on neither bytes nor ranks.
+    Commit {
+        /// Which.
+        tx: TxId,
+        /// What the group's reduction found.
+        summary: Summary,
+        /// Attributes of the step, the program's own.
+        attributes: Vec<u8>,
+        /// Begin the next epoch of the same container in the same entry.
+        next: bool,
+    },
+    /// A transaction aborts.
+    Abort {
+        /// Which.
+        tx: TxId,
+        /// Why, for people.
+        reason: String,
+    },
+    /// A snapshot is leased to the record's session.
+    SnapshotOpen {
+        /// Of which container.
+        container: ContainerId,
+        /// Which stamp.
+        at: SnapshotAt,
+    },
+    /// A lease ends.
+    SnapshotClose {
+        /// Which.
+        lease: LeaseId,
+    },
+    /// A snapshot gets a name and survives until destroyed.
+    SnapshotName {
+        /// Of which container.
+        container: ContainerId,
+        /// Its name.
+        name: String,
+        /// Which stamp.
+        at: SnapshotAt,
+    },
+    /// A named snapshot goes.
+    SnapshotDestroy {
+        /// Of which container.
+        container: ContainerId,
+        /// Its name.
+        name: String,
+    },
+    /// A subscription is opened, moved on (it needs nothing at or below `after` any more) or, with `None`, closed.
+    Subscription {
+        /// Of which container.
+        container: ContainerId,
+        /// Last step received.
+        after: Option<Step>,
+    },
+    /// The producer's state: of one container, or of the whole job.
+    Producer {
+        /// Which container; `None`: all of the pool, now and later.
+        container: Option<ContainerId>,
+        /// New state.
+        state: ProducerState,
+    },
+}
+
+/// What a container can be told at its creation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerProperties {
+    /// Committed steps that stay readable without anybody's lease.
+    pub kept_steps: u64,
+    /// Default class of file data, in the encoding of `ObjectClass`.
+    pub class: u32,
+    /// Default chunk of files in bytes.
+    pub chunk_bytes: u64,
+}
+
+impl Default for ContainerProperties {
+    fn default() -> Self {
+        Self {
+            kept_steps: talea_model::limit::DEFAULT_KEPT_STEPS,
+            class: talea_model::ObjectClass::SX.encode(),
+            chunk_bytes: 1024 * 1024,
+        }
+    }
+}
+
+/// Which stamp a snapshot shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SnapshotAt {
+    /// All that is committed when the entry is applied: S = max(proposed, ceiling + 1).
+    Latest,
+    /// The commit of a step.
+    Step(Step),
+    /// A named snapshot.
+    Named(String),
+}
+
+/// Whether a producer can still make steps (rule 17).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ProducerState {
+    /// Nobody has said; waiting goes on until its deadline.
+    #[default]
+    Unknown,
+    /// Running.
+    Active,
+    /// Has said that no step will follow, or its command exited with status 0.
+    Ended,
+    /// Its command ended otherwise, or was lost.
+    Lost,
+}
