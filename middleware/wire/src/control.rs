@@ -85,15 +85,18 @@ pub enum Request {
     /// Says what the producer is doing. A session that said `Active` and ends without saying more is `Lost`.
     Producer { container: Option<ContainerId>, state: ProducerState },
     /// From a server to the leader: here I am, these are my targets.
-    ServerUp { server: ServerInfo, targets: Vec<TargetInfo> },
+    /// `boot` is drawn anew by each process: a server that came back with another one has forgotten who wrote through it.
+    ServerUp { server: ServerInfo, targets: Vec<TargetInfo>, boot: u64 },
     /// From a server to the leader: send all records after this position, and go on ([`Body::Batch`]).
     Follow { after: Position },
     /// From a server to the leader: the position of the log's end now (rule 8), by a read that the leader vouches for.
     LogEnd,
-    /// From a server to the leader: all my targets are durable up to here.
+    /// From a server to the leader, also as its heartbeat: all my targets are durable up to here. Answered with the log's end.
     Horizon { durable: Position },
     /// From a client that met a server that it cannot reach; a hint, never proof.
     Suspect { server: talea_model::ServerId },
+    /// From a server to the leader: a session that lived here ended; the transactions that it had joined abort (rule 12).
+    SessionEnded { session: SessionId, joined: Vec<TxId>, orderly: bool },
 }
 
 /// Good answers.
@@ -121,6 +124,8 @@ pub enum Reply {
     Waited(Waited),
     /// Log position.
     Position(Position),
+    /// The commit was refused and its transaction is closed, but the next epoch that came with it has begun.
+    CommitFailed { refusal: Refusal, next: Begun },
 }
 
 /// A transaction that has begun, and its base.
