@@ -1,0 +1,267 @@
+//! Replies of a target.
+
+use serde::{Deserialize, Serialize};
+use talea_model::limit::{MAX_ENTRIES, MAX_ENUMERATED, MAX_KEY_BYTES};
+use talea_model::{MapVersion, PoolMap, Position, Stamp};
+use zerocopy::byteorder::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::take;
+use crate::refusal::MAX_TEXT_BYTES;
+use crate::{PROTOCOL_VERSION, Refusal, RefusalCode, WireError, codec};
+
+/// What every reply says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplyHead {
+    /// The request's number.
+    pub id: u64,
+    /// Target's clock.
+    pub hlc: Stamp,
+    /// Map that the target served under.
+    pub map_version: MapVersion,
+}
+
+/// One entry of a fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetched<'a> {
+    /// Whether the akey has a value (in any of the asked extents).
+    pub found: bool,
+    /// Whether there was no hole in the asked extents. Holes read as zeros.
+    pub filled: bool,
+    /// Bytes of a record; 0 for single values.
+    pub record_bytes: u32,
+    /// CRC-32C of `data`.
+    pub checksum: u32,
+    /// The value, or the extents' records in order.
+    pub data: &'a [u8],
+}
+
+/// Counters of a target, and of one container on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreStat {
+    /// Bytes in use on the target's tiers.
+    pub used_bytes: u64,
+    /// Capacity of the target's tiers in bytes.
+    pub capacity_bytes: u64,
+    /// Versions in the store's index.
+    pub versions: u64,
+    /// Bytes appended to the store's log.
+    pub log_bytes: u64,
+    /// Records appended to the store's log.
+    pub log_records: u64,
+    /// Updates and punches served since start.
+    pub updates: u64,
+    /// Fetches served since start.
+    pub fetches: u64,
+    /// Bytes received in updates.
+    pub bytes_in: u64,
+    /// Bytes sent in fetches.
+    pub bytes_out: u64,
+    /// Updates of open transactions of the asked container.
+    pub pending_updates: u64,
+    /// The target's horizon.
+    pub horizon: Position,
+    /// Bytes written into the asked container since start.
+    pub container_bytes_in: u64,
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ReplyBody<'a> {
+    /// Applied and durable.
+    Done,
+    /// The entries of a fetch, in the asked order.
+    Fetched(Vec<Fetched<'a>>),
+    /// Names, and whether there are more.
+    Names {
+        /// Names in order.
+        names: Vec<&'a [u8]>,
+        /// Whether more follow.
+        more: bool,
+    },
+    /// Two numbers.
+    Numbers(u64, u64),
+    /// Counters.
+    Stat(StoreStat),
+    /// A no.
+    Refused(Refusal),
+    /// The request was placed by an old map; this is the new one.
+    StaleMap(Box<PoolMap>),
+}
+
+/// A reply.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reply<'a> {
+    /// Head.
+    pub head: ReplyHead,
+    /// Body.
+    pub body: ReplyBody<'a>,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawHead {
+    version: U16,
+    kind: u8,
+    more: u8,
+    code: U16,
+    entries: U16,
+    id: U64,
+    hlc: U64,
+    map_version: U32,
+    reserved: U32,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawFetched {
+    flags: U16,
+    reserved: U16,
+    record_bytes: U32,
+    data_bytes: U32,
+    checksum: U32,
+}
+
+const _: () = assert!(size_of::<RawHead>() == 32);
+const _: () = assert!(size_of::<RawFetched>() == 16);
+
+const DONE: u8 = 129;
+const FETCHED: u8 = 130;
+const NAMES: u8 = 131;
+const NUMBERS: u8 = 132;
+const STAT: u8 = 133;
+const REFUSED: u8 = 134;
+const STALE_MAP: u8 = 135;
+
+impl<'a> Reply<'a> {
+    /// Appends the reply to `out`, all but a fetch's data, which follows in the same message in the order of the entries.
+    pub fn encode(&self, out: &mut Vec<u8>) -> Result<(), WireError> {
+        match &self.body {
+            ReplyBody::Done => self.put(DONE, 0, 0, 0, out),
+            ReplyBody::Fetched(entries) => {
+                self.put(FETCHED, 0, 0, entries.len(), out);
+                for entry in entries {
+                    let raw = RawFetched {
+                        flags: (entry.found as u16 | (entry.filled as u16) << 1).into(),
+                        reserved: 0.into(),
+                        record_bytes: entry.record_bytes.into(),
+                        data_bytes: (entry.data.len() as u32).into(),
+                        checksum: entry.checksum.into(),
+                    };
+                    out.extend_from_slice(raw.as_bytes());
+                }
+            }
+            ReplyBody::Names { names, more } => {
+                self.put(NAMES, *more as u8, 0, names.len(), out);
+                for name in names {
+                    out.extend_from_slice(&(name.len() as u16).to_le_bytes());
+                    out.extend_from_slice(name);
+                }
+            }
+            ReplyBody::Numbers(a, b) => {
+                self.put(NUMBERS, 0, 0, 0, out);
+                out.extend_from_slice(&a.to_le_bytes());
+                out.extend_from_slice(&b.to_le_bytes());
+            }
+            ReplyBody::Stat(stat) => {
+                self.put(STAT, 0, 0, 0, out);
+                out.extend_from_slice(&codec::encode(stat)?);
+            }
+            ReplyBody::Refused(refusal) => {
+                self.put(REFUSED, 0, refusal.code as u16, 0, out);
+                out.extend_from_slice(refusal.text.as_bytes());
+            }
+            ReplyBody::StaleMap(map) => {
+                self.put(STALE_MAP, 0, 0, 0, out);
+                out.extend_from_slice(&codec::encode(&**map)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&self, kind: u8, more: u8, code: u16, entries: usize, out: &mut Vec<u8>) {
+        let raw = RawHead {
+            version: PROTOCOL_VERSION.into(),
+            kind,
+            more,
+            code: code.into(),
+            entries: (entries as u16).into(),
+            id: self.head.id.into(),
+            hlc: self.head.hlc.0.into(),
+            map_version: self.head.map_version.0.into(),
+            reserved: 0.into(),
+        };
+        out.extend_from_slice(raw.as_bytes());
+    }
+
+    /// Decodes a whole message. Limits are checked before anything is allocated.
+    pub fn decode(message: &'a [u8]) -> Result<Self, WireError> {
+        let (raw, mut rest) =
+            RawHead::read_from_prefix(message).map_err(|_| WireError::Malformed("shorter than a reply's head"))?;
+        if raw.version.get() != PROTOCOL_VERSION {
+            return Err(WireError::Version(raw.version.get()));
+        }
+        let head =
+            ReplyHead { id: raw.id.get(), hlc: Stamp(raw.hlc.get()), map_version: MapVersion(raw.map_version.get()) };
+        let entries = raw.entries.get() as usize;
+        let body = match raw.kind {
+            DONE => ReplyBody::Done,
+            FETCHED => ReplyBody::Fetched(take_fetched(&mut rest, entries)?),
+            NAMES => ReplyBody::Names { names: take_names(&mut rest, entries)?, more: raw.more != 0 },
+            NUMBERS => {
+                let mut number = || -> Result<u64, WireError> {
+                    Ok(take(&mut rest, 8)?.try_into().map(u64::from_le_bytes).unwrap_or_default())
+                };
+                ReplyBody::Numbers(number()?, number()?)
+            }
+            STAT => ReplyBody::Stat(codec::decode(std::mem::take(&mut rest))?),
+            STALE_MAP => ReplyBody::StaleMap(codec::decode(std::mem::take(&mut rest))?),
+            REFUSED => {
+                let text = std::mem::take(&mut rest);
+                let code = RefusalCode::from_u16(raw.code.get());
+                let code =
+                    code.filter(|_| text.len() <= MAX_TEXT_BYTES).ok_or(WireError::Malformed("unknown refusal"))?;
+                ReplyBody::Refused(Refusal::new(code, String::from_utf8_lossy(text)))
+            }
+            _ => return Err(WireError::Malformed("unknown kind of reply")),
+        };
+        if rest.is_empty() { Ok(Reply { head, body }) } else { Err(WireError::Malformed("bytes left over")) }
+    }
+}
+
+fn take_fetched<'a>(rest: &mut &'a [u8], count: usize) -> Result<Vec<Fetched<'a>>, WireError> {
+    if count > MAX_ENTRIES {
+        return Err(WireError::OverLimit { what: "entries", found: count, limit: MAX_ENTRIES });
+    }
+    let mut heads = take(rest, count * size_of::<RawFetched>())?;
+    let mut entries = Vec::with_capacity(count);
+    for _ in 0..count {
+        let raw = RawFetched::read_from_bytes(take(&mut heads, size_of::<RawFetched>())?)
+            .map_err(|_| WireError::Malformed("shorter than its entries"))?;
+        let flags = raw.flags.get();
+        entries.push(Fetched {
+            found: flags & 1 != 0,
+            filled: flags & 2 != 0,
+            record_bytes: raw.record_bytes.get(),
+            checksum: raw.checksum.get(),
+            data: take(rest, raw.data_bytes.get() as usize)?,
+        });
+    }
+    Ok(entries)
+}
+
+fn take_names<'a>(rest: &mut &'a [u8], count: usize) -> Result<Vec<&'a [u8]>, WireError> {
+    if count > MAX_ENUMERATED {
+        return Err(WireError::OverLimit { what: "names", found: count, limit: MAX_ENUMERATED });
+    }
+    (0..count)
+        .map(|_| {
+            let bytes = take(rest, 2)?;
+            let length = u16::from_le_bytes([bytes[0], bytes[1]]) as usize;
+            if length > MAX_KEY_BYTES {
+                return Err(WireError::OverLimit { what: "name bytes", found: length, limit: MAX_KEY_BYTES });
+            }
+            take(rest, length)
+        })
+        .collect()
+}
