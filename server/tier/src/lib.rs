@@ -1,2 +1,17 @@
-//! Media that hold bytes: pmem, NVMe, RAM, and the simulated medium that knows what was flushed.
-#![forbid(unsafe_code)]
+//! Media that hold bytes: pmem, NVMe, RAM, and the simulated medium that knows what was flushed (docs/design.md §5).
+//!
+//! Owns: the bytes of one target's share of a tier, and what "durable" means on each kind of medium.
+//! Must never: know what the bytes mean, hand out a pointer that outlives a borrow, or move bytes once written.
+
+pub mod config;
+pub mod error;
+mod map;
+pub mod medium;
+pub mod ram;
+pub mod sim;
+
+pub use config::{TierConfig, TierKind, open_medium};
+pub use error::TierError;
+pub use medium::{Medium, MediumKind};
+pub use ram::RamMedium;
+pub use sim::{SimMedium, Torn};

@@ -1,2 +1,17 @@
-//! The versioned object store of one target.
+//! The versioned object store of one target (docs/design.md §5).
+//!
+//! Owns: object → dkey → akey → versions in memory, and the log on a medium from which they can be rebuilt.
+//! Must never: read a clock, draw randomness, start a thread, or talk to anybody: stamps and fates are passed in, and the
+//! same calls give the same store.
 #![forbid(unsafe_code)]
+
+pub mod api;
+pub mod error;
+pub mod store;
+
+pub use api::{
+    Answer, Caller, Change, Condition, EntryUpdate, Enumerate, FetchWhat, Fetched, Listed, ObjectRef, Plant, Punch,
+    Query, Recovered, StoreOptions, StoreStats, ValueKind,
+};
+pub use error::StoreError;
+pub use store::Store;

@@ -1,0 +1,67 @@
+//! A shared mapping of a file: the only place that turns offsets into memory.
+
+use std::os::fd::AsFd;
+use std::ptr::NonNull;
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+
+use crate::TierError;
+
+/// Bytes of a file in memory, shared with every other process that maps it.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    start: NonNull<u8>,
+    len: u64,
+}
+
+// SAFETY: the mapping is owned by this value alone; its memory is reached only through borrows of it.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    /// Maps the first `len` bytes of a file, which must not be truncated below that afterwards.
+    pub(crate) fn shared(file: impl AsFd, len: u64) -> Result<Self, TierError> {
+        let failed = |source: std::io::Error| TierError::Map { bytes: len, source };
+        let size = usize::try_from(len).map_err(|_| failed(std::io::ErrorKind::OutOfMemory.into()))?;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+        let start = unsafe {
+            let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::NORESERVE);
+            mmap(std::ptr::null_mut(), size, prot, flags, file, 0).map_err(|errno| failed(errno.into()))?
+        };
+        // SAFETY: the range was just mapped; advice about page sizes changes no contents, and may be refused.
+        let _ = unsafe { madvise(start, size, Advice::LinuxHugepage) };
+        let start = NonNull::new(start.cast()).ok_or_else(|| failed(std::io::ErrorKind::OutOfMemory.into()))?;
+        Ok(Self { start, len })
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Address of an offset, for libraries that take one.
+    pub(crate) fn address(&self, offset: u64) -> *mut u8 {
+        assert!(offset <= self.len, "offset {offset} lies outside the mapping");
+        // SAFETY: the offset lies inside the mapping (or one past it), checked above.
+        unsafe { self.start.as_ptr().add(offset as usize) }
+    }
+
+    /// Panics outside the mapping: callers check ranges first.
+    pub(crate) fn slice(&self, offset: u64, len: u64) -> &[u8] {
+        assert!(offset.checked_add(len).is_some_and(|end| end <= self.len), "range outside the mapping");
+        // SAFETY: inside the mapping, checked above; written only through `&mut self`.
+        unsafe { std::slice::from_raw_parts(self.address(offset), len as usize) }
+    }
+
+    /// Panics outside the mapping: callers check ranges first.
+    pub(crate) fn slice_mut(&mut self, offset: u64, len: u64) -> &mut [u8] {
+        assert!(offset.checked_add(len).is_some_and(|end| end <= self.len), "range outside the mapping");
+        // SAFETY: inside the mapping, checked above; `&mut self` makes it exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.address(offset), len as usize) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: exactly the range that mmap returned; no borrow of it is left when its owner is dropped.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.len as usize) };
+    }
+}

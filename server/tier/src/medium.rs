@@ -1,0 +1,54 @@
+//! The seam between the store and the bytes. Must never grow knowledge of records or versions.
+
+use crate::TierError;
+
+/// What a medium is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MediumKind {
+    /// Memory; nothing survives the process.
+    Ram,
+    /// Byte-granular persistent memory.
+    Pmem,
+    /// Blocks behind a queue.
+    Nvme,
+    /// A simulation.
+    Sim,
+}
+
+/// One target's share of one tier: a flat space of bytes `0..capacity_bytes()`.
+///
+/// An address is an offset into it, never a pointer: a second process can map the same bytes. Bytes stay where they were
+/// written until the same offset is written again. A fresh medium reads as zeros.
+pub trait Medium: Send {
+    /// What it is made of.
+    fn kind(&self) -> MediumKind;
+
+    /// Size of the space in bytes; never changes while open.
+    fn capacity_bytes(&self) -> u64;
+
+    /// Whether persisted bytes outlive the process and the machine's power.
+    fn is_persistent(&self) -> bool;
+
+    /// Writes bytes. Readable at once, durable after the next [`persist`](Self::persist); until then a power loss keeps any
+    /// part of them.
+    fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), TierError>;
+
+    /// Reads bytes, also those not yet persisted.
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), TierError>;
+
+    /// The bytes in place, on media that are mapped; `None` where they must be [`read`](Self::read).
+    fn bytes(&self, _offset: u64, _len: u64) -> Option<&[u8]> {
+        None
+    }
+
+    /// Flush and fence: everything written before is durable when it returns.
+    fn persist(&mut self) -> Result<(), TierError>;
+}
+
+/// Checks that a range lies inside a medium.
+pub(crate) fn check_range(offset: u64, len: usize, capacity_bytes: u64) -> Result<(), TierError> {
+    match offset.checked_add(len as u64) {
+        Some(end) if end <= capacity_bytes => Ok(()),
+        _ => Err(TierError::OutOfRange { offset, len: len as u64, capacity_bytes }),
+    }
+}

@@ -1,0 +1,178 @@
+//! A simulated medium: it knows which bytes were flushed, and a crash keeps any subset of the others.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::medium::check_range;
+use crate::{Medium, MediumKind, TierError};
+
+/// In which units unflushed bytes survive a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Torn {
+    /// Cache lines of 64 bytes, as on pmem.
+    Lines,
+    /// Sectors of 512 bytes, as on NVMe.
+    Sectors,
+}
+
+impl Torn {
+    const fn unit_bytes(self) -> u64 {
+        match self {
+            Torn::Lines => 64,
+            Torn::Sectors => 512,
+        }
+    }
+}
+
+struct State {
+    torn: Torn,
+    /// What a reader sees.
+    current: Vec<u8>,
+    /// Contents at the last flush of each unit written since.
+    unflushed: BTreeMap<u64, Vec<u8>>,
+    persists: u64,
+    written_bytes: u64,
+    fail_after_writes: Option<u64>,
+}
+
+/// A medium in memory whose contents can be asked "what if the power failed now". Clones are handles to one medium.
+#[derive(Clone)]
+pub struct SimMedium {
+    state: Arc<Mutex<State>>,
+}
+
+impl SimMedium {
+    /// A zeroed medium.
+    pub fn new(capacity_bytes: u64, torn: Torn) -> Self {
+        Self::of(vec![0; capacity_bytes as usize], torn)
+    }
+
+    fn of(current: Vec<u8>, torn: Torn) -> Self {
+        let state =
+            State { torn, current, unflushed: BTreeMap::new(), persists: 0, written_bytes: 0, fail_after_writes: None };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new medium that holds what survives a power loss now: all flushed bytes, and of each unflushed unit either the old or
+    /// the new contents as `random` decides. The original is not changed.
+    pub fn crash(&self, random: &mut dyn FnMut() -> u64) -> SimMedium {
+        let state = self.lock();
+        let mut survives = state.current.clone();
+        for (unit, old) in &state.unflushed {
+            if random() & 1 == 0 {
+                let at = (unit * state.torn.unit_bytes()) as usize;
+                survives[at..at + old.len()].copy_from_slice(old);
+            }
+        }
+        Self::of(survives, state.torn)
+    }
+
+    /// Bytes written since the last flush, in whole units.
+    pub fn unflushed_bytes(&self) -> u64 {
+        let state = self.lock();
+        state.unflushed.len() as u64 * state.torn.unit_bytes()
+    }
+
+    /// Number of flushes so far.
+    pub fn persists(&self) -> u64 {
+        self.lock().persists
+    }
+
+    /// Bytes written so far.
+    pub fn written_bytes(&self) -> u64 {
+        self.lock().written_bytes
+    }
+
+    /// Flips bits of one byte, as a failing device does: XORs `mask` into it, flushed or not.
+    pub fn corrupt(&self, offset: u64, mask: u8) {
+        let mut state = self.lock();
+        if let Some(byte) = state.current.get_mut(offset as usize) {
+            *byte ^= mask;
+        }
+    }
+
+    /// All current bytes.
+    pub fn image(&self) -> Vec<u8> {
+        self.lock().current.clone()
+    }
+
+    /// Lets every write after the next `writes` fail.
+    pub fn fail_after(&self, writes: u64) {
+        self.lock().fail_after_writes = Some(writes);
+    }
+}
+
+impl Medium for SimMedium {
+    fn kind(&self) -> MediumKind {
+        MediumKind::Sim
+    }
+    fn capacity_bytes(&self) -> u64 {
+        self.lock().current.len() as u64
+    }
+    fn is_persistent(&self) -> bool {
+        true
+    }
+    fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), TierError> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        check_range(offset, data.len(), state.current.len() as u64)?;
+        if let Some(left) = &mut state.fail_after_writes {
+            if *left == 0 {
+                let source = std::io::Error::other("simulated");
+                return Err(TierError::Io { what: "write", offset, source });
+            }
+            *left -= 1;
+        }
+        if data.is_empty() {
+            return Ok(());
+        }
+        let unit = state.torn.unit_bytes();
+        for number in offset / unit..=(offset + data.len() as u64 - 1) / unit {
+            let at = (number * unit) as usize;
+            let end = (at + unit as usize).min(state.current.len());
+            state.unflushed.entry(number).or_insert_with(|| state.current[at..end].to_vec());
+        }
+        state.current[offset as usize..offset as usize + data.len()].copy_from_slice(data);
+        state.written_bytes += data.len() as u64;
+        Ok(())
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), TierError> {
+        let state = self.lock();
+        check_range(offset, out.len(), state.current.len() as u64)?;
+        out.copy_from_slice(&state.current[offset as usize..offset as usize + out.len()]);
+        Ok(())
+    }
+    fn persist(&mut self) -> Result<(), TierError> {
+        let mut state = self.lock();
+        state.unflushed.clear();
+        state.persists += 1;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flushed_bytes_survive_and_others_may() {
+        let mut sim = SimMedium::new(4096, Torn::Lines);
+        sim.write(0, &[1; 64]).unwrap();
+        sim.persist().unwrap();
+        sim.write(60, &[2; 200]).unwrap();
+        assert_eq!(sim.unflushed_bytes(), 5 * 64);
+        let none = sim.crash(&mut || 0).image();
+        assert_eq!(none[..64], [1; 64]);
+        assert_eq!(none[64..], [0; 4032]);
+        assert_eq!(sim.crash(&mut || 1).image(), sim.image());
+        let mut turn = 0;
+        let every_other = sim.crash(&mut || (turn += 1, turn).1).image();
+        assert_eq!(every_other[60..64], [2; 4]);
+        assert_eq!(every_other[64..128], [0; 64]);
+        assert_eq!(every_other[128..192], [2; 64]);
+    }
+}

@@ -1,0 +1,264 @@
+//! The words of the store's calls. Plain data; nothing here does anything.
+
+use talea_model::{ContainerId, Extent, Key, Oid, PoolId, Position, SessionId, Stamp, TargetId, TxId};
+
+/// Planted bugs that tests must catch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Plant {
+    /// None.
+    #[default]
+    None,
+    /// `flush` returns without flushing.
+    SkipFlush,
+    /// Pending versions are visible to snapshots: a non-atomic commit.
+    IgnoreHorizonOnRead,
+    /// Writes of closed transactions are taken.
+    KeepZombie,
+}
+
+/// How to open a store.
+#[derive(Clone, Debug, Default)]
+pub struct StoreOptions {
+    /// The pool: written into a fresh store, checked in an old one. 0 checks nothing.
+    pub pool: PoolId,
+    /// The target: written into a fresh store, checked in an old one together with the pool.
+    pub target: TargetId,
+    /// A number that no earlier store on this medium had (random); only a fresh store takes it.
+    pub nonce: u64,
+    /// Bytes of a log segment; 0 chooses by capacity.
+    pub segment_bytes: u64,
+    /// A planted bug, for tests only.
+    #[doc(hidden)]
+    pub plant: Plant,
+}
+
+/// What opening found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// The medium was empty.
+    pub fresh: bool,
+    /// Horizon: all fates up to it are known.
+    pub horizon: Position,
+    /// No stamp above it was served or given before.
+    pub ceiling: Stamp,
+    /// Part of the log is lost: this target must say so before it serves; reads give [`StoreError::DataLost`](crate::StoreError).
+    pub lost: bool,
+}
+
+/// Who asks, for exactly-once (docs/design.md §4 rule 14).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// The session; 0 asks for no deduplication.
+    pub session: SessionId,
+    /// Number of the request in the session.
+    pub sequence: u64,
+    /// The caller has seen the answers to all requests below it.
+    pub acknowledged_below: u64,
+}
+
+/// An object of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectRef {
+    /// The container.
+    pub container: ContainerId,
+    /// The object.
+    pub oid: Oid,
+}
+
+/// What must hold in the view for an update or punch to be done (docs/design.md §4 rule 16).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing.
+    #[default]
+    None,
+    /// The akey has no value (no record, for arrays).
+    Insert,
+    /// The akey has a value.
+    Update,
+    /// The dkey has no akey.
+    DkeyInsert,
+    /// The dkey has an akey.
+    DkeyUpdate,
+}
+
+/// What an akey holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueKind {
+    /// One blob.
+    Single,
+    /// Records of a fixed size, 1 byte to 1 MiB.
+    Array {
+        /// Bytes of a record.
+        record_bytes: u32,
+    },
+    /// As [`Single`](Self::Single), and an update is kept only if it is bytewise larger than the value in its view; both must
+    /// have the same length.
+    SingleMax,
+}
+
+/// One akey of an update.
+#[derive(Clone, Copy, Debug)]
+pub struct EntryUpdate<'a> {
+    /// Distribution key.
+    pub dkey: &'a [u8],
+    /// Attribute key.
+    pub akey: &'a [u8],
+    /// What the akey holds.
+    pub kind: ValueKind,
+    /// What must hold before.
+    pub condition: Condition,
+    /// Extents, for arrays only.
+    pub extents: &'a [Extent],
+    /// The extents' bytes in order, or the value.
+    pub data: &'a [u8],
+    /// CRC-32C of `data`, verified before anything is stored.
+    pub checksum: u32,
+}
+
+/// What to punch.
+#[derive(Clone, Copy, Debug)]
+pub enum Punch<'a> {
+    /// All dkeys.
+    Object,
+    /// All akeys of a dkey.
+    Dkey(&'a [u8]),
+    /// One akey.
+    Akey {
+        /// Distribution key.
+        dkey: &'a [u8],
+        /// Attribute key.
+        akey: &'a [u8],
+    },
+    /// Records of an array.
+    Range {
+        /// Distribution key.
+        dkey: &'a [u8],
+        /// Attribute key.
+        akey: &'a [u8],
+        /// Records.
+        extent: Extent,
+    },
+}
+
+/// What the pool's log says, as far as a store needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A transaction began.
+    Begin(TxId),
+    /// It committed at stamp C.
+    Commit(TxId, Stamp),
+    /// It aborted.
+    Abort(TxId),
+    /// A container's floor F rose: no view below it except at kept stamps.
+    Floor(ContainerId, Stamp),
+    /// A stamp below the floor (or later below it) stays readable: named and leased snapshots, bases of open transactions.
+    Keep(ContainerId, Stamp),
+    /// One [`Keep`](Self::Keep) of the stamp ends; they are counted.
+    Release(ContainerId, Stamp),
+    /// A container is gone, with all that it held.
+    DestroyContainer(ContainerId),
+    /// A session ended: its sequence numbers can be forgotten.
+    EndSession(SessionId),
+}
+
+/// What to fetch of an akey.
+#[derive(Clone, Copy, Debug)]
+pub enum FetchWhat<'a> {
+    /// The value.
+    Single,
+    /// Records; holes read as zeros.
+    Array(&'a [Extent]),
+}
+
+/// What a fetch found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fetched {
+    /// A single value: whether there is one. An array: whether any record asked for exists.
+    pub found: bool,
+    /// Bytes appended to the output.
+    pub bytes: u64,
+    /// Bytes of a record of the array; 0 for single values, and for arrays that do not exist (nothing is appended then).
+    pub record_bytes: u32,
+    /// No hole in what was asked for.
+    pub filled: bool,
+    /// CRC-32C of the bytes appended, made from the stored checksums where it can be.
+    pub checksum: u32,
+}
+
+/// What to enumerate.
+#[derive(Clone, Copy, Debug)]
+pub enum Enumerate<'a> {
+    /// Objects of the container (the object asked with is ignored).
+    Objects,
+    /// Dkeys of the object.
+    Dkeys,
+    /// Akeys of a dkey.
+    Akeys {
+        /// Distribution key.
+        dkey: &'a [u8],
+    },
+    /// Runs of records that exist; adjacent ones are joined.
+    Extents {
+        /// Distribution key.
+        dkey: &'a [u8],
+        /// Attribute key.
+        akey: &'a [u8],
+    },
+}
+
+/// One thing enumerated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The key; an object's id as 16 bytes big-endian; an extent's first record as 8 bytes big-endian. Give the last one as
+    /// `after` to go on.
+    pub key: Vec<u8>,
+    /// The extent, if extents were asked for.
+    pub extent: Extent,
+    /// What the akey holds, if akeys were asked for (never [`ValueKind::SingleMax`]).
+    pub kind: Option<ValueKind>,
+}
+
+/// A question about keys.
+#[derive(Clone, Copy, Debug)]
+pub enum Query<'a> {
+    /// The largest dkey.
+    MaxDkey,
+    /// The smallest dkey.
+    MinDkey,
+    /// One past the last record of an array.
+    ArrayEnd {
+        /// Distribution key.
+        dkey: &'a [u8],
+        /// Attribute key.
+        akey: &'a [u8],
+    },
+    /// The largest integer dkey that holds records of the akey, and one past the last of them.
+    MaxDkeyArrayEnd {
+        /// Attribute key.
+        akey: &'a [u8],
+    },
+}
+
+/// The answer to a query.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// The dkey found, if a dkey was asked for and there is one.
+    pub dkey: Option<Key>,
+    /// One past the last record; 0 if there is none.
+    pub end: u64,
+}
+
+/// Figures of a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Bytes of the medium that are not free, the log included.
+    pub used_bytes: u64,
+    /// Bytes of the medium.
+    pub capacity_bytes: u64,
+    /// Versions in the index.
+    pub versions: u64,
+    /// Bytes of log that a restart would replay.
+    pub log_bytes: u64,
+    /// Log records written since the store was opened.
+    pub records: u64,
+}

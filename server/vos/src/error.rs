@@ -1,0 +1,132 @@
+//! What a store refuses, and why.
+
+use talea_model::{ContainerId, Fate, KeyError, PoolId, Stamp, TargetId, TxId};
+use talea_tier::TierError;
+use thiserror::Error;
+
+/// Why a call on a store failed. Nothing of a failed update or punch is kept.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The medium failed.
+    #[error(transparent)]
+    Tier(#[from] TierError),
+    /// The medium is full.
+    #[error(
+        "no space: {needed_bytes} bytes are needed and {free_bytes} are free: punch data, drop snapshots, or use a larger tier"
+    )]
+    NoSpace {
+        /// Bytes needed.
+        needed_bytes: u64,
+        /// Bytes free.
+        free_bytes: u64,
+    },
+    /// The transaction is closed.
+    #[error("transaction {tx} is closed ({fate:?}): its writes are refused; begin a new one")]
+    Closed {
+        /// The transaction.
+        tx: TxId,
+        /// What became of it.
+        fate: Fate,
+    },
+    /// A condition does not hold.
+    #[error("the key exists already")]
+    Exists,
+    /// A condition does not hold.
+    #[error("the key does not exist")]
+    NotFound,
+    /// The data does not match its checksum.
+    #[error(
+        "data of {bytes} bytes arrived with checksum {found:#010x} where {expected:#010x} was announced: send it again"
+    )]
+    Checksum {
+        /// Announced.
+        expected: u32,
+        /// Computed.
+        found: u32,
+        /// Bytes of the data.
+        bytes: u64,
+    },
+    /// Stored bytes are not what was written.
+    #[error("data lost: {what} (offset {offset} of the medium): restore it from a copy or an earlier step")]
+    DataLost {
+        /// What is lost.
+        what: String,
+        /// Where it lay, in bytes; 0 if the whole log is meant.
+        offset: u64,
+    },
+    /// A view that aggregation may have passed.
+    #[error("stamp {asked} lies below the container's floor {floor} and is not kept: use a later snapshot or step")]
+    BelowFloor {
+        /// The view's stamp.
+        asked: Stamp,
+        /// The floor.
+        floor: Stamp,
+    },
+    /// A key is none.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The request contradicts itself or a limit.
+    #[error("bad request: {0}")]
+    Bad(&'static str),
+    /// The akey holds something else.
+    #[error(
+        "the akey holds {found} and was used as {asked}: use it as it was created, or punch it and use another akey"
+    )]
+    Kind {
+        /// What it holds.
+        found: String,
+        /// What was asked for.
+        asked: String,
+    },
+    /// The container is gone.
+    #[error("container {0} was destroyed")]
+    Destroyed(ContainerId),
+    /// The medium holds something else.
+    #[error(
+        "the medium holds no Talea store and is not empty: give an empty file or device, or remove this one if it is not needed"
+    )]
+    Foreign,
+    /// The superblock is damaged.
+    #[error(
+        "both superblocks of the store are damaged: restore the medium, or remove it to start with an empty target"
+    )]
+    Superblock,
+    /// Another version of the format.
+    #[error("the store has format version {found}, this program reads version {supported}: use the matching Talea")]
+    Version {
+        /// On the medium.
+        found: u32,
+        /// Ours.
+        supported: u32,
+    },
+    /// Another pool's or target's store.
+    #[error(
+        "the store belongs to target {found_target} of pool {found_pool:x}, not to target {target} of pool {pool:x}: give each target its own path"
+    )]
+    Mismatch {
+        /// Pool on the medium.
+        found_pool: PoolIdHex,
+        /// Target on the medium.
+        found_target: TargetId,
+        /// Pool asked for.
+        pool: PoolIdHex,
+        /// Target asked for.
+        target: TargetId,
+    },
+    /// The store's last write failed; what is on the medium is unknown.
+    #[error("an earlier write to the medium failed: the store takes no more updates; restart the server")]
+    Broken,
+    /// Not built yet.
+    #[error("not supported yet: {0}")]
+    Unsupported(&'static str),
+}
+
+/// A pool id that prints in hexadecimal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolIdHex(pub PoolId);
+
+impl std::fmt::LowerHex for PoolIdHex {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.0.fmt(f)
+    }
+}
