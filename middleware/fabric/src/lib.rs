@@ -4,8 +4,28 @@
 //! in-process fabric of the simulations. Must never know what a message means, and must never answer a peer that has not
 //! proved itself (docs/design.md §9).
 
+mod accept;
 pub mod address;
+pub mod assemble;
+pub mod clock;
 pub mod endpoint;
+pub mod frame;
+pub mod handshake;
+pub mod member;
+pub mod mux;
+pub mod node;
+mod poller;
+pub mod ring;
+mod socket;
+pub mod stream;
 
 pub use address::Address;
-pub use endpoint::{Clock, Endpoint, Event, FabricError, Hello, Message, PeerId, SendError};
+pub use assemble::{Listen, Policy, choose, client_endpoint, listen};
+pub use clock::RealClock;
+pub use endpoint::{Clock, Endpoint, Event, FabricError, Hello, Message, PeerId, SendError, Waker};
+pub use handshake::Credentials;
+pub use member::{Member, Spin};
+pub use mux::MuxEndpoint;
+pub use node::node_id;
+pub use ring::RingEndpoint;
+pub use stream::StreamEndpoint;

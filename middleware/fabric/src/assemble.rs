@@ -1,0 +1,90 @@
+//! Putting endpoints together for a server's target and for a client.
+//!
+//! Owns the choice of fabric. Must never choose an address that cannot be reached from this node.
+
+use crate::handshake::Credentials;
+use crate::member::{Member, Spin};
+use crate::mux::MuxEndpoint;
+use crate::ring::RingEndpoint;
+use crate::stream::StreamEndpoint;
+use crate::{Address, FabricError};
+
+/// Which fabric to use where there is a choice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// Rings on the same node, libfabric between nodes, TCP where there is no libfabric.
+    #[default]
+    Auto,
+    /// Rings only.
+    Ring,
+    /// libfabric only, also on the same node.
+    Libfabric,
+}
+
+/// Where a target listens.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// Path of the Unix socket that hands out rings, in a directory that only its owner may enter.
+    pub ring_path: String,
+    /// Address of the interface that other nodes reach, for libfabric and TCP; `None`: this node only.
+    pub interface: Option<String>,
+    /// Whether waits may spin.
+    pub spin: Spin,
+}
+
+/// A target's endpoint, and the addresses to publish for it.
+pub fn listen(credentials: &Credentials, listen: &Listen) -> Result<(MuxEndpoint, Vec<Address>), FabricError> {
+    let mut rings = RingEndpoint::new(credentials, listen.spin)?;
+    let mut addresses = vec![rings.listen(&listen.ring_path)?];
+    let mut streams = StreamEndpoint::new(credentials, listen.spin)?;
+    if let Some(interface) = &listen.interface {
+        addresses.push(streams.listen_tcp(&format!("{interface}:0"))?);
+    }
+    let members: Vec<Box<dyn Member>> = vec![Box::new(rings), Box::new(streams)];
+    Ok((MuxEndpoint::new(members, listen.spin)?, addresses))
+}
+
+/// A client's endpoint, which connects to targets.
+pub fn client_endpoint(credentials: &Credentials, policy: Policy, spin: Spin) -> Result<MuxEndpoint, FabricError> {
+    let mut members: Vec<Box<dyn Member>> = vec![Box::new(RingEndpoint::new(credentials, spin)?)];
+    if policy != Policy::Ring {
+        members.push(Box::new(StreamEndpoint::new(credentials, spin)?));
+    }
+    MuxEndpoint::new(members, spin)
+}
+
+/// The address to use of those that a target published.
+pub fn choose(addresses: &[Address], node_id: &str, policy: Policy) -> Result<Address, FabricError> {
+    let rank = |address: &Address| match (address, policy) {
+        (Address::Ring { node, .. }, Policy::Auto | Policy::Ring) if node == node_id => Some(0),
+        (Address::Libfabric { .. }, Policy::Auto | Policy::Libfabric) => Some(1),
+        (Address::Unix { node, .. }, Policy::Auto) if node == node_id => Some(2),
+        (Address::Tcp { .. }, Policy::Auto) => Some(3),
+        (Address::Sim(_), _) => Some(4),
+        _ => None,
+    };
+    let best = addresses.iter().filter_map(|address| Some((rank(address)?, address))).min_by_key(|(rank, _)| *rank);
+    best.map(|(_, address)| address.clone()).ok_or_else(|| {
+        let all: Vec<String> = addresses.iter().map(Address::to_string).collect();
+        let why = format!("no address of it fits this node and the fabric policy {policy:?}");
+        FabricError::Unreachable(all.join(" "), why)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_fabric_that_the_policy_allows_is_chosen() {
+        let ring = |node: &str| Address::Ring { node: node.into(), path: "/p".into() };
+        let tcp = Address::Tcp { host_port: "127.0.0.1:1".into() };
+        let fi = Address::Libfabric { provider: "tcp".into(), name: vec![1] };
+        let all = [tcp.clone(), fi.clone(), ring("here")];
+        assert_eq!(choose(&all, "here", Policy::Auto).unwrap(), ring("here"));
+        assert_eq!(choose(&all, "there", Policy::Auto).unwrap(), fi);
+        assert_eq!(choose(&all, "here", Policy::Libfabric).unwrap(), fi);
+        assert_eq!(choose(&all[..1], "here", Policy::Auto).unwrap(), tcp);
+        assert!(choose(&all, "there", Policy::Ring).is_err());
+    }
+}

@@ -1,0 +1,138 @@
+//! One endpoint over several: rings, streams and libfabric behind one wait.
+//!
+//! Owns its members; a [`PeerId`] carries the member's number in its highest byte. Must never sleep while any member has
+//! something, and wakes for all of them through one epoll of their epolls.
+
+use std::io::IoSlice;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use crate::endpoint::Waker;
+use crate::member::{Member, Spin};
+use crate::poller::Poller;
+use crate::{Address, Endpoint, Event, FabricError, Hello, PeerId, SendError};
+use std::os::fd::BorrowedFd;
+
+const MEMBER_SHIFT: u32 = 56;
+
+/// Several endpoints as one. See the module's description.
+pub struct MuxEndpoint {
+    members: Vec<Box<dyn Member>>,
+    poller: Poller,
+    /// Whose turn it is to be read first.
+    turn: usize,
+    spin: Spin,
+}
+
+impl MuxEndpoint {
+    /// Joins `members`, of which there are at most 256.
+    pub fn new(members: Vec<Box<dyn Member>>, spin: Spin) -> Result<Self, FabricError> {
+        let context = |source| FabricError::Io { context: "making an epoll descriptor".to_owned(), source };
+        let poller = Poller::new().map_err(context)?;
+        for (token, member) in members.iter().enumerate() {
+            poller.add_level(member.wait_fd(), token as u64).map_err(context)?;
+        }
+        Ok(MuxEndpoint { members, poller, turn: 0, spin })
+    }
+
+    fn member(&mut self, peer: PeerId) -> Option<(&mut Box<dyn Member>, PeerId)> {
+        let index = (peer.0 >> MEMBER_SHIFT) as usize;
+        Some((self.members.get_mut(index)?, PeerId(peer.0 & ((1 << MEMBER_SHIFT) - 1))))
+    }
+}
+
+fn outer(index: usize, peer: PeerId) -> PeerId {
+    PeerId((index as u64) << MEMBER_SHIFT | peer.0)
+}
+
+fn renamed(index: usize, event: Event) -> Event {
+    match event {
+        Event::Up { peer, hello, local } => Event::Up { peer: outer(index, peer), hello, local },
+        Event::Message { peer, message } => Event::Message { peer: outer(index, peer), message },
+        Event::Down { peer } => Event::Down { peer: outer(index, peer) },
+    }
+}
+
+impl Endpoint for MuxEndpoint {
+    fn connect(&mut self, address: &Address, hello: &Hello, deadline_ns: u64) -> Result<PeerId, FabricError> {
+        let found = self.members.iter_mut().enumerate().find(|(_, member)| member.reaches(address));
+        let Some((index, member)) = found else {
+            let why = "no fabric of this process reaches such an address".to_owned();
+            return Err(FabricError::Unreachable(address.to_string(), why));
+        };
+        member.connect(address, hello, deadline_ns).map(|peer| outer(index, peer))
+    }
+
+    fn send(&mut self, peer: PeerId, parts: &[IoSlice<'_>]) -> Result<(), SendError> {
+        let (member, inner) = self.member(peer).ok_or(SendError::Gone)?;
+        member.send(inner, parts)
+    }
+
+    fn recv(&mut self) -> Option<Event> {
+        let count = self.members.len();
+        for step in 0..count {
+            let index = (self.turn + step) % count;
+            if let Some(event) = self.members[index].recv() {
+                self.turn = index + 1;
+                return Some(renamed(index, event));
+            }
+        }
+        None
+    }
+
+    fn wait(&mut self, deadline_ns: u64) {
+        let spin = self.spin;
+        crate::member::wait(self, spin, deadline_ns);
+    }
+
+    fn disconnect(&mut self, peer: PeerId) {
+        if let Some((member, inner)) = self.member(peer) {
+            member.disconnect(inner);
+        }
+    }
+
+    fn waker(&self) -> Arc<dyn Waker> {
+        self.poller.waker()
+    }
+}
+
+impl Member for MuxEndpoint {
+    fn reaches(&self, address: &Address) -> bool {
+        self.members.iter().any(|member| member.reaches(address))
+    }
+
+    fn wait_fd(&self) -> BorrowedFd<'_> {
+        self.poller.fd()
+    }
+
+    fn ready(&mut self) -> bool {
+        self.members.iter_mut().any(|member| member.ready())
+    }
+
+    fn before_sleep(&mut self) -> bool {
+        !self.poller.take_woken() && self.members.iter_mut().all(|member| member.before_sleep())
+    }
+
+    fn sleep(&mut self, timeout_ns: u64) -> bool {
+        let mut ready = Vec::new();
+        self.poller.poll(timeout_ns, &mut ready);
+        for one in ready {
+            if let Some(member) = self.members.get_mut(one.token as usize) {
+                member.sleep(0);
+            }
+        }
+        self.poller.take_woken()
+    }
+
+    fn after_sleep(&mut self) {
+        self.members.iter_mut().for_each(|member| member.after_sleep());
+    }
+
+    fn timer_ns(&self) -> u64 {
+        self.members.iter().map(|member| member.timer_ns()).min().unwrap_or(u64::MAX)
+    }
+
+    fn descriptors(&self) -> Vec<RawFd> {
+        self.members.iter().flat_map(|member| member.descriptors()).collect()
+    }
+}

@@ -1,0 +1,368 @@
+//! Same-node rings: messages through memory that client and server share (docs/design.md §6).
+//!
+//! Owns, for each connection, one sealed memfd that the server made, two doorbells and the Unix socket on which both sides
+//! proved themselves; the socket stays open as the sign of life. Must never trust what lies in the shared memory: a peer
+//! that lies there is disconnected. Must never wait for a peer: one that does not read fills only its own rings.
+
+mod consumer;
+mod doorbell;
+mod layout;
+mod mapping;
+mod pass;
+mod producer;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+
+use crate::accept::{Accepted, Acceptor};
+use crate::endpoint::Waker;
+use crate::handshake::Credentials;
+use crate::member::{Member, Spin};
+use crate::poller::{Poller, Ready};
+use crate::socket::Dial;
+use crate::stream::unreachable;
+use crate::{Address, Clock, Endpoint, Event, FabricError, Hello, PeerId, RealClock, SendError};
+use consumer::Consumer;
+use doorbell::{Doorbell, fence_sleep};
+use layout::{Geometry, SLEEPS_FOR_DATA, SLEEPS_FOR_ROOM, Side};
+use pass::Parts;
+use producer::{Producer, PushError};
+
+/// The handshake's channel on sockets that hand out rings.
+const RING_CHANNEL: &[u8] = b"ring";
+/// A doorbell's token is its connection's token with this bit.
+const BELL_BIT: u64 = 1;
+/// After so many calls of `recv` the sockets are looked at, however busy the rings are.
+const CALLS_PER_LOOK: u32 = 64;
+
+/// The other side wrote something into the shared memory that no honest peer writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lied;
+
+/// What an endpoint's rings have done so far: what tests assert instead of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingCounters {
+    /// Messages sent.
+    pub sent: u64,
+    /// Messages received.
+    pub received: u64,
+    /// Doorbells rung: each is a system call here and a wake-up there.
+    pub doorbells: u64,
+    /// Times this endpoint's thread slept.
+    pub sleeps: u64,
+}
+
+struct Connection {
+    token: u64,
+    socket: OwnedFd,
+    /// Rung by the other side.
+    bell: OwnedFd,
+    producer: Producer,
+    consumer: Consumer,
+    doorbell: Arc<Doorbell>,
+    /// The head at which a send was refused for lack of room.
+    full_at: Option<u64>,
+    /// The other side is gone; what it sent before is still to be taken.
+    hung_up: bool,
+}
+
+/// An endpoint over same-node rings. See the module's description.
+pub struct RingEndpoint {
+    credentials: Credentials,
+    node: String,
+    poller: Poller,
+    acceptor: Option<Acceptor>,
+    geometry: Geometry,
+    /// In the order of their tokens.
+    connections: Vec<Connection>,
+    /// Whose turn it is to be read.
+    turn: usize,
+    events: VecDeque<Event>,
+    next_token: u64,
+    calls: u32,
+    counters: RingCounters,
+    /// Doorbells rung by connections that have ended.
+    ended_doorbells: u64,
+    spin: Spin,
+}
+
+impl RingEndpoint {
+    /// An endpoint that can connect.
+    pub fn new(credentials: &Credentials, spin: Spin) -> Result<Self, FabricError> {
+        let context = "making an epoll descriptor".to_owned();
+        Ok(RingEndpoint {
+            credentials: credentials.clone(),
+            node: crate::node::node_id(),
+            poller: Poller::new().map_err(|source| FabricError::Io { context, source })?,
+            acceptor: None,
+            geometry: Geometry::default(),
+            connections: Vec::new(),
+            turn: 0,
+            events: VecDeque::new(),
+            next_token: 2,
+            calls: 0,
+            counters: RingCounters::default(),
+            ended_doorbells: 0,
+            spin,
+        })
+    }
+
+    /// Also listens, on a Unix socket at `path`; gives the address to publish.
+    pub fn listen(&mut self, path: &str) -> Result<Address, FabricError> {
+        self.acceptor = Some(Acceptor::unix(path, &self.credentials, RING_CHANNEL, &self.poller)?);
+        Ok(Address::Ring { node: self.node.clone(), path: path.to_owned() })
+    }
+
+    /// What was done so far.
+    pub fn counters(&self) -> RingCounters {
+        let live: u64 = self.connections.iter().map(|connection| connection.doorbell.rung()).sum();
+        RingCounters { doorbells: self.ended_doorbells + live, ..self.counters }
+    }
+
+    fn find(&mut self, peer: PeerId) -> Option<&mut Connection> {
+        let index = self.index(peer.0)?;
+        self.connections.get_mut(index)
+    }
+
+    fn index(&self, token: u64) -> Option<usize> {
+        self.connections.binary_search_by_key(&token, |connection| connection.token).ok()
+    }
+
+    fn adopt(&mut self, token: u64, socket: OwnedFd, parts: Parts, side: Side) -> io::Result<()> {
+        let (theirs, ours) = match side {
+            Side::Client => (parts.server_bell, parts.client_bell),
+            Side::Server => (parts.client_bell, parts.server_bell),
+        };
+        self.poller.add(&socket, token)?;
+        self.poller.add(&ours, token | BELL_BIT)?;
+        let mapping = Arc::new(parts.mapping);
+        let doorbell = Arc::new(Doorbell::new(mapping.clone(), side, theirs));
+        let from = parts.geometry.lane_from(side.other());
+        let connection = Connection {
+            token,
+            socket,
+            bell: ours,
+            producer: Producer::new(mapping.clone(), parts.geometry.lane_from(side)),
+            consumer: Consumer::new(mapping, from, doorbell.clone()),
+            doorbell,
+            full_at: None,
+            hung_up: false,
+        };
+        let at = self.connections.partition_point(|other| other.token < token);
+        self.connections.insert(at, connection);
+        Ok(())
+    }
+
+    fn remove(&mut self, index: usize) {
+        let connection = self.connections.remove(index);
+        self.ended_doorbells += connection.doorbell.rung();
+        // Loans may live on, and with them the doorbell; the descriptors in the poller must not.
+        self.poller.remove(&connection.bell);
+        self.turn = 0;
+    }
+
+    /// Looks at the sockets and doorbells, sleeping for up to `timeout_ns`.
+    fn collect(&mut self, timeout_ns: u64) {
+        let mut ready = Vec::new();
+        self.poller.poll(timeout_ns, &mut ready);
+        for one in ready {
+            self.handle(one);
+        }
+        if let Some(acceptor) = &mut self.acceptor {
+            let next_token = &mut self.next_token;
+            acceptor.expire(RealClock.monotonic_ns(), &self.poller, &mut || take(next_token));
+        }
+    }
+
+    fn handle(&mut self, ready: Ready) {
+        if let Some(index) = self.index(ready.token & !BELL_BIT) {
+            let is_socket = ready.token & BELL_BIT == 0;
+            if is_socket && (ready.readable || ready.hung_up) {
+                // Nothing is ever said on the socket after the offer: a word is as good as its end.
+                let connection = &mut self.connections[index];
+                let got = rustix::net::recv(&connection.socket, &mut [0; 1], RecvFlags::empty());
+                connection.hung_up |= !matches!(got, Err(Errno::AGAIN | Errno::INTR));
+            }
+            return;
+        }
+        let Some(acceptor) = &mut self.acceptor else { return };
+        let (mut accepted, next_token) = (Vec::new(), &mut self.next_token);
+        acceptor.handle(ready, &self.poller, &mut || take(next_token), &mut accepted);
+        for (token, Accepted { socket, hello, local }) in accepted {
+            let adopted =
+                pass::offer(&socket, self.geometry).and_then(|parts| self.adopt(token, socket, parts, Side::Server));
+            if adopted.is_ok() {
+                self.events.push_back(Event::Up { peer: PeerId(token), hello, local });
+            }
+        }
+    }
+
+    /// The next message or end in the rings.
+    fn look(&mut self) -> Option<Event> {
+        let count = self.connections.len();
+        for step in 0..count {
+            let index = (self.turn + step) % count;
+            let connection = &mut self.connections[index];
+            let peer = PeerId(connection.token);
+            // Read before the ring, so that what came before the end is taken before it.
+            let hung_up = connection.hung_up;
+            match connection.consumer.pop() {
+                Ok(Some(message)) => {
+                    self.turn = index + 1;
+                    self.counters.received += 1;
+                    return Some(Event::Message { peer, message });
+                }
+                Ok(None) if !hung_up => {}
+                Ok(None) | Err(Lied) => {
+                    self.remove(index);
+                    return Some(Event::Down { peer });
+                }
+            }
+        }
+        None
+    }
+
+    fn dial(&mut self, address: &Address, hello: &Hello, deadline_ns: u64) -> Result<(OwnedFd, Parts), FabricError> {
+        let path = match address {
+            Address::Ring { node, path } if *node == self.node => path,
+            Address::Ring { .. } => return Err(unreachable(address, "it is on another node")),
+            _ => return Err(unreachable(address, "it has no rings")),
+        };
+        let (credentials, beside) = (self.credentials.clone(), self.poller.fd().try_clone_to_owned());
+        let mut pump = || self.collect(0);
+        let beside = beside.ok().map(|fd| (fd, &mut pump as &mut dyn FnMut()));
+        let mut dial = Dial { name: address.to_string(), deadline_ns, beside };
+        let socket = dial.unix(path)?;
+        dial.prove(socket.as_fd(), &credentials, RING_CHANNEL, hello)?;
+        let parts = pass::take(&mut dial, socket.as_fd())?;
+        Ok((socket, parts))
+    }
+}
+
+fn take(next_token: &mut u64) -> u64 {
+    *next_token += 2;
+    *next_token - 2
+}
+
+impl Connection {
+    fn has_room_again(&mut self) -> bool {
+        let room = self.full_at.is_some_and(|head| self.producer.head_now() != head);
+        if room {
+            self.full_at = None;
+        }
+        room
+    }
+}
+
+impl Endpoint for RingEndpoint {
+    fn connect(&mut self, address: &Address, hello: &Hello, deadline_ns: u64) -> Result<PeerId, FabricError> {
+        let (socket, parts) = self.dial(address, hello, deadline_ns)?;
+        let token = take(&mut self.next_token);
+        let context = |source| FabricError::Io { context: format!("watching {address}"), source };
+        self.adopt(token, socket, parts, Side::Client).map_err(context)?;
+        Ok(PeerId(token))
+    }
+
+    fn send(&mut self, peer: PeerId, parts: &[IoSlice<'_>]) -> Result<(), SendError> {
+        let connection = self.find(peer).ok_or(SendError::Gone)?;
+        if connection.hung_up {
+            return Err(SendError::Gone);
+        }
+        match connection.producer.push(parts) {
+            Ok(()) => {
+                connection.full_at = None;
+                connection.doorbell.published(SLEEPS_FOR_DATA);
+                self.counters.sent += 1;
+                Ok(())
+            }
+            Err(PushError::Full) => {
+                connection.full_at = Some(connection.producer.head_seen());
+                Err(SendError::Full)
+            }
+            Err(PushError::TooLarge) => Err(SendError::TooLarge),
+            Err(PushError::Lied) => {
+                connection.hung_up = true;
+                Err(SendError::Gone)
+            }
+        }
+    }
+
+    fn recv(&mut self) -> Option<Event> {
+        self.calls = self.calls.wrapping_add(1);
+        if self.calls.is_multiple_of(CALLS_PER_LOOK) || self.connections.is_empty() {
+            self.collect(0);
+        }
+        self.events.pop_front().or_else(|| self.look())
+    }
+
+    fn wait(&mut self, deadline_ns: u64) {
+        let spin = self.spin;
+        crate::member::wait(self, spin, deadline_ns);
+    }
+
+    fn disconnect(&mut self, peer: PeerId) {
+        if let Some(index) = self.index(peer.0) {
+            self.remove(index);
+        }
+    }
+
+    fn waker(&self) -> Arc<dyn Waker> {
+        self.poller.waker()
+    }
+}
+
+impl Member for RingEndpoint {
+    fn reaches(&self, address: &Address) -> bool {
+        matches!(address, Address::Ring { .. })
+    }
+
+    fn wait_fd(&self) -> BorrowedFd<'_> {
+        self.poller.fd()
+    }
+
+    fn ready(&mut self) -> bool {
+        let mut live = self.connections.iter_mut();
+        !self.events.is_empty()
+            || live
+                .any(|connection| connection.consumer.has_data() || connection.hung_up || connection.has_room_again())
+    }
+
+    fn before_sleep(&mut self) -> bool {
+        if self.poller.take_woken() {
+            return false;
+        }
+        for connection in &self.connections {
+            let room = if connection.full_at.is_some() { SLEEPS_FOR_ROOM } else { 0 };
+            connection.doorbell.sleep_for(SLEEPS_FOR_DATA | room);
+        }
+        fence_sleep();
+        !self.ready()
+    }
+
+    fn sleep(&mut self, timeout_ns: u64) -> bool {
+        self.counters.sleeps += u64::from(timeout_ns > 0);
+        self.collect(timeout_ns);
+        self.poller.take_woken()
+    }
+
+    fn after_sleep(&mut self) {
+        self.connections.iter().for_each(|connection| connection.doorbell.awake());
+    }
+
+    fn timer_ns(&self) -> u64 {
+        self.acceptor.as_ref().map_or(u64::MAX, Acceptor::timer_ns)
+    }
+
+    fn descriptors(&self) -> Vec<RawFd> {
+        let listener = self.acceptor.iter().map(|acceptor| acceptor.listener().as_raw_fd());
+        let live = self.connections.iter();
+        listener.chain(live.flat_map(|c| [c.socket.as_raw_fd(), c.bell.as_raw_fd(), c.doorbell.raw_fd()])).collect()
+    }
+}
