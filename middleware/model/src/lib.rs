@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod limit;
 pub mod map;
 pub mod placement;
+pub mod size;
 pub mod stamp;
 pub mod summary;
 pub mod view;
