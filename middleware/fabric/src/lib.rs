@@ -16,6 +16,7 @@ pub mod mux;
 pub mod node;
 mod poller;
 pub mod ring;
+pub mod sim;
 mod socket;
 pub mod stream;
 
@@ -28,4 +29,5 @@ pub use member::{Member, Spin};
 pub use mux::MuxEndpoint;
 pub use node::node_id;
 pub use ring::RingEndpoint;
+pub use sim::{SimClock, SimEndpoint, SimNetwork};
 pub use stream::StreamEndpoint;
