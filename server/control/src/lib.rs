@@ -1,2 +1,11 @@
-//! The pool's log and what follows from it: transactions, snapshots, subscriptions, sessions.
+//! The pool's log and what follows from it: transactions, snapshots, subscriptions, sessions (docs/design.md §4, §8).
+//!
+//! Owns the replicated state ([`pool`]). Must never touch user data, and knows neither engine nor store: what targets have
+//! to know leaves as [`change::TargetChange`].
 #![forbid(unsafe_code)]
+
+pub mod change;
+pub mod pool;
+
+pub use change::TargetChange;
+pub use pool::{Applied, Outcome, Pool};

@@ -1,0 +1,46 @@
+//! What a log entry means for the targets. `talead` hands it to the engine in the engine's own words.
+//!
+//! Must never hold anything that grows with the data written.
+
+use serde::{Deserialize, Serialize};
+use talea_model::{ContainerId, PoolMap, Stamp, TxId};
+
+/// A change that every target follows, in log order, up to the horizon that is delivered with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TargetChange {
+    /// A transaction has begun. Numbers come in order.
+    Begin {
+        /// Which.
+        tx: TxId,
+        /// In which container.
+        container: ContainerId,
+    },
+    /// A transaction has committed: its versions become visible at `stamp`.
+    Commit {
+        /// Which.
+        tx: TxId,
+        /// C.
+        stamp: Stamp,
+    },
+    /// A transaction has aborted: its versions go.
+    Abort {
+        /// Which.
+        tx: TxId,
+    },
+    /// What must stay readable in a container (rule 13): everything from `floor` on, and below it the `kept` stamps only.
+    Floor {
+        /// Which container.
+        container: ContainerId,
+        /// F; never goes back.
+        floor: Stamp,
+        /// Kept stamps below F, ascending.
+        kept: Vec<Stamp>,
+    },
+    /// A container and all it holds goes.
+    DestroyContainer {
+        /// Which.
+        container: ContainerId,
+    },
+    /// The pool map, whole.
+    Map(PoolMap),
+}

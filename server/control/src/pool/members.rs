@@ -1,0 +1,132 @@
+//! The pool map: who serves, and what was lost when (rules 5, 9, 10, 12).
+
+use serde::{Deserialize, Serialize};
+use talea_model::{MapVersion, PoolId, PoolMap, ServerInfo, Stamp, TargetId, TargetInfo, TargetState, limit};
+use talea_wire::RefusalCode;
+use talea_wire::control::Reply;
+
+use super::{Applied, Outcome, Pool, refuse};
+use crate::TargetChange;
+
+/// What matters of a target's past.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TargetHistory {
+    /// Map version in which it was last lost or came back without (some of) its log.
+    pub(super) changed: MapVersion,
+}
+
+impl Pool {
+    pub(super) fn pool_create(
+        &mut self,
+        pool: u128,
+        servers: &[ServerInfo],
+        targets: &[TargetInfo],
+        proposed: Stamp,
+        applied: &mut Applied,
+    ) -> Outcome {
+        if self.map.is_some() {
+            return refuse(RefusalCode::Exists, "the pool has begun already");
+        }
+        if servers.len() > limit::MAX_SERVERS || targets.len() > limit::MAX_TARGETS {
+            return refuse(RefusalCode::TooLong, "more servers or targets than a pool can have");
+        }
+        let mut targets = targets.to_vec();
+        targets.sort_by_key(|target| target.id);
+        let dense = targets.iter().enumerate().all(|(index, target)| target.id.0 as usize == index);
+        if targets.is_empty() || !dense {
+            return refuse(RefusalCode::Argument, "a pool's targets are numbered 0, 1, 2, … over all servers");
+        }
+        self.targets = targets.iter().map(|target| (target.id, TargetHistory::default())).collect();
+        let (version, stamp) = (MapVersion(1), self.take(proposed));
+        let map = PoolMap { pool: PoolId(pool), version, stamp, servers: servers.to_vec(), targets };
+        applied.changes.push(TargetChange::Map(map.clone()));
+        self.map = Some(map);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn server_up(
+        &mut self,
+        server: &ServerInfo,
+        targets: &[TargetInfo],
+        proposed: Stamp,
+        applied: &mut Applied,
+    ) -> Outcome {
+        let Some(mut map) = self.map.clone() else {
+            return refuse(RefusalCode::Busy, "the pool has not begun");
+        };
+        let known = |target: &TargetInfo| map.target(target.id).is_some_and(|known| known.server == server.id);
+        if let Some(foreign) = targets.iter().find(|target| !known(target)) {
+            return refuse(
+                RefusalCode::Unsupported,
+                format!(
+                    "target {} is not one of server {}: extending a pool is not supported yet",
+                    foreign.id, server.id
+                ),
+            );
+        }
+        let mut lost = Vec::new();
+        for target in targets {
+            let Some(known) = map.targets.get_mut(target.id.0 as usize) else { continue };
+            if known.incarnation != target.incarnation {
+                lost.push(target.id);
+            }
+            *known = target.clone();
+        }
+        match map.servers.iter_mut().find(|known| known.id == server.id) {
+            Some(known) => *known = server.clone(),
+            None => map.servers.push(server.clone()),
+        }
+        if Some(&map) != self.map.as_ref() {
+            self.change_map(map, &lost, proposed, applied);
+            if !lost.is_empty() {
+                let reason = format!("server {} came back without what it had stored", server.id);
+                self.abort_where(&reason, applied, |_, _| true);
+            }
+        }
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn set_targets(
+        &mut self,
+        targets: &[TargetId],
+        state: TargetState,
+        proposed: Stamp,
+        applied: &mut Applied,
+    ) -> Outcome {
+        let Some(mut map) = self.map.clone() else {
+            return refuse(RefusalCode::Busy, "the pool has not begun");
+        };
+        let mut changed = Vec::new();
+        for id in targets {
+            let Some(target) = map.targets.get_mut(id.0 as usize) else {
+                return refuse(RefusalCode::NotFound, format!("the pool has no target {id}"));
+            };
+            if target.state != state {
+                target.state = state;
+                changed.push(*id);
+            }
+        }
+        if changed.is_empty() {
+            return Ok(Reply::Done);
+        }
+        let down = state == TargetState::Down;
+        let server = map.target(changed[0]).map_or(0, |target| target.server.0);
+        self.change_map(map, if down { &changed } else { &[] }, proposed, applied);
+        if down {
+            // A writer that had joined there may be lost with it, and nobody else knows what it joined (rule 12).
+            self.abort_where(&format!("server {server} was lost, with it perhaps a writer"), applied, |_, _| true);
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Puts a changed map in force, under the next version and a stamp of its own.
+    fn change_map(&mut self, mut map: PoolMap, lost: &[TargetId], proposed: Stamp, applied: &mut Applied) {
+        map.version = MapVersion(map.version.0 + 1);
+        map.stamp = self.take(proposed);
+        for target in lost {
+            self.targets.entry(*target).or_default().changed = map.version;
+        }
+        applied.changes.push(TargetChange::Map(map.clone()));
+        self.map = Some(map);
+    }
+}

@@ -1,0 +1,197 @@
+//! Sessions and what hangs on them: exactly-once results, leases, subscriptions, the producer's word (rules 12, 14, 17).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use talea_model::{ContainerId, ServerId, SessionId, Step, TxId, limit};
+use talea_wire::control::Reply;
+use talea_wire::log::ProducerState;
+use talea_wire::{Refusal, RefusalCode};
+
+use super::{Applied, MAX_RESULTS, Outcome, Pool, refuse};
+
+/// Longest session name in bytes; longer ones are cut.
+const MAX_SESSION_NAME_BYTES: usize = 255;
+
+/// An open session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Session {
+    pub(super) home: ServerId,
+    pub(super) name: String,
+    /// Results by sequence, the newest [`MAX_RESULTS`].
+    results: BTreeMap<u64, Outcome>,
+    /// Highest sequence whose result was dropped.
+    forgotten: u64,
+}
+
+impl Session {
+    /// The result of a request that was executed before.
+    pub(super) fn result(&self, sequence: u64) -> Option<Outcome> {
+        if sequence == 0 {
+            return None;
+        }
+        match self.results.get(&sequence) {
+            Some(result) => Some(result.clone()),
+            None if sequence <= self.forgotten => Some(refuse(
+                RefusalCode::SessionExpired,
+                format!("the result of request {sequence} is no longer kept, and it is not executed again"),
+            )),
+            None => None,
+        }
+    }
+}
+
+/// What is known of a producer, and whose word it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Producer {
+    pub(super) state: ProducerState,
+    session: SessionId,
+}
+
+impl Producer {
+    /// A session that said `Active` and ends without saying more is lost.
+    fn session_ended(&mut self, session: SessionId) -> bool {
+        let lost = self.state == ProducerState::Active && self.session == session;
+        if lost {
+            self.state = ProducerState::Lost;
+        }
+        lost
+    }
+}
+
+impl Pool {
+    /// Open sessions that live at a server.
+    pub fn sessions_of(&self, home: ServerId) -> impl Iterator<Item = SessionId> {
+        self.sessions.iter().filter(move |(_, session)| session.home == home).map(|(id, _)| *id)
+    }
+
+    /// Whether a session is open.
+    pub fn has_session(&self, session: SessionId) -> bool {
+        self.sessions.contains_key(&session)
+    }
+
+    pub(super) fn session_open(&mut self, home: ServerId, name: &str) -> Outcome {
+        if self.sessions.len() >= limit::MAX_SESSIONS {
+            return refuse(RefusalCode::Busy, format!("the pool has {} sessions, its limit", limit::MAX_SESSIONS));
+        }
+        let Some(map) = self.map.clone() else {
+            return refuse(RefusalCode::Busy, "the pool has not begun: some of its servers are not up yet, try again");
+        };
+        self.last_session = SessionId(self.last_session.0 + 1);
+        let mut name = name.to_owned();
+        let end = (0..=MAX_SESSION_NAME_BYTES).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0);
+        name.truncate(end);
+        self.sessions.insert(self.last_session, Session { home, name, results: BTreeMap::new(), forgotten: 0 });
+        Ok(Reply::Session { session: self.last_session, map })
+    }
+
+    pub(super) fn session_end(
+        &mut self,
+        session: SessionId,
+        joined: &[TxId],
+        orderly: bool,
+        applied: &mut Applied,
+    ) -> Outcome {
+        let known = self.sessions.remove(&session);
+        let name = known.as_ref().map_or("", |known| &known.name);
+        let how = if orderly { "closed its session before a commit" } else { "ended" };
+        // Joined transactions abort even if the session is known no more: the process that wrote in them is gone.
+        self.abort_where(&format!("session {session} ({name}), which wrote in it, {how}"), applied, |tx, open| {
+            open.owner == session || joined.contains(&tx)
+        });
+        if known.is_none() {
+            return Ok(Reply::Done);
+        }
+        applied.ended.push(session);
+        let leases: Vec<_> =
+            self.leases.iter().filter(|(_, lease)| lease.session == session).map(|(id, _)| *id).collect();
+        for lease in leases {
+            if let Some(lease) = self.leases.remove(&lease) {
+                self.release(lease.container, lease.stamp, applied);
+            }
+        }
+        self.producer.session_ended(session);
+        let containers: Vec<ContainerId> = self.containers.keys().copied().collect();
+        for id in containers {
+            let Some(container) = self.containers.get_mut(&id) else { continue };
+            if container.producer.session_ended(session) {
+                applied.touched.push(id);
+            }
+            if container.subscriptions.remove(&session).is_some() {
+                self.move_floor(id, applied);
+            }
+        }
+        Ok(Reply::Done)
+    }
+
+    /// Keeps a result for the request's being sent again.
+    pub(super) fn remember(&mut self, session: SessionId, sequence: u64, outcome: &Outcome) {
+        let Some(session) = self.sessions.get_mut(&session) else { return };
+        if sequence == 0 {
+            return;
+        }
+        session.results.insert(sequence, outcome.clone());
+        while session.results.len() > MAX_RESULTS {
+            if let Some((oldest, _)) = session.results.pop_first() {
+                session.forgotten = session.forgotten.max(oldest);
+            }
+        }
+    }
+
+    pub(super) fn subscribe(
+        &mut self,
+        id: ContainerId,
+        after: Option<Step>,
+        session: SessionId,
+        applied: &mut Applied,
+    ) -> Outcome {
+        let container = self.container_mut(id)?;
+        let Some(after) = after else {
+            container.subscriptions.remove(&session);
+            self.move_floor(id, applied);
+            return Ok(Reply::Done);
+        };
+        if after > container.last_step {
+            return refuse(
+                RefusalCode::Argument,
+                format!("'{}' has no step {after} yet; its last one is {}", container.name, container.last_step),
+            );
+        }
+        if after.0 + 1 < container.first_step().0 {
+            return Err(gap(&container.name, after, container.first_step()));
+        }
+        container.subscriptions.insert(session, after);
+        self.move_floor(id, applied);
+        Ok(Reply::Done)
+    }
+
+    /// The word on one container's producer, or on all of the pool's, now and later.
+    pub(super) fn set_producer(
+        &mut self,
+        container: Option<ContainerId>,
+        state: ProducerState,
+        session: SessionId,
+        applied: &mut Applied,
+    ) -> Outcome {
+        let producer = Producer { state, session };
+        match container {
+            Some(id) => {
+                self.container_mut(id)?.producer = producer;
+                applied.touched.push(id);
+            }
+            None => {
+                self.producer = producer;
+                self.containers.values_mut().for_each(|container| container.producer = producer);
+                applied.touched.extend(self.containers.keys());
+            }
+        }
+        Ok(Reply::Done)
+    }
+}
+
+fn gap(name: &str, after: Step, first: Step) -> Refusal {
+    Refusal::new(
+        RefusalCode::Retention,
+        format!("steps after {after} of '{name}' are below retention, which begins at step {first}: go on from there"),
+    )
+}
