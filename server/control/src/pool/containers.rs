@@ -64,12 +64,7 @@ impl Pool {
         self.containers.get_mut(&id).ok_or_else(|| Refusal::new(RefusalCode::NoContainer, "no such container"))
     }
 
-    pub(super) fn container_create(
-        &mut self,
-        name: &str,
-        properties: &ContainerProperties,
-        applied: &mut Applied,
-    ) -> Outcome {
+    pub(super) fn container_create(&mut self, name: &str, properties: &ContainerProperties) -> Outcome {
         check_name("container", name)?;
         check_properties(properties)?;
         if self.containers.values().any(|container| container.name == name) {
@@ -94,7 +89,6 @@ impl Pool {
             producer: self.producer,
         };
         self.containers.insert(self.last_container, container);
-        applied.changes.push(TargetChange::Container { container: self.last_container });
         Ok(Reply::Container(self.container_info(self.last_container)?))
     }
 

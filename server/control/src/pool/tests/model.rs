@@ -66,9 +66,7 @@ impl Model {
                 }
                 TargetChange::Map(map) => self.issue(map.stamp),
                 TargetChange::Floor { floor, .. } => assert!(self.issued.iter().chain([floor]).max() >= Some(floor)),
-                TargetChange::Container { .. }
-                | TargetChange::EndSession { .. }
-                | TargetChange::DestroyContainer { .. } => {}
+                TargetChange::DestroyContainer { .. } => {}
             }
         }
         match outcome {

@@ -1,0 +1,270 @@
+//! How the ranks of a file's communicator agree: one broadcast of an outcome, one reduction of summaries, one all-reduce of numbers.
+//!
+//! Owns the layouts of these messages. Every rank must call these functions in the same order whatever failed on it: that is
+//! what keeps ranks from waiting for each other for ever.
+
+use std::ffi::{c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::abi::*;
+use crate::error::{Failure, checked, mpi};
+use crate::file::Group;
+use crate::storage;
+
+/// Bytes of a failure's text in a message.
+const TEXT_BYTES: usize = 480;
+/// Class, rank and length of the text, then the text.
+const VERDICT_BYTES: usize = 12 + TEXT_BYTES;
+/// Bytes of a broadcast; a result that does not fit takes a second one.
+const BROADCAST_BYTES: usize = 4096;
+const RESULT_BYTES: usize = BROADCAST_BYTES - VERDICT_BYTES - 8;
+
+/// Writes an outcome of `rank` into the first [`VERDICT_BYTES`] of a message.
+fn put_verdict(message: &mut [u8], rank: c_int, outcome: &Result<(), Failure>) {
+    let (class, rank, text) = match outcome {
+        Ok(()) => (MPI_SUCCESS, rank, String::new()),
+        Err(Failure::Remote { rank, class, text }) => (*class, *rank, text.clone()),
+        Err(failure) => (failure.class(), rank, failure.to_string()),
+    };
+    let text = &text.as_bytes()[..text.len().min(TEXT_BYTES)];
+    message[..4].copy_from_slice(&class.to_ne_bytes());
+    message[4..8].copy_from_slice(&rank.to_ne_bytes());
+    message[8..12].copy_from_slice(&c_int::try_from(text.len()).unwrap_or(0).to_ne_bytes());
+    message[12..12 + text.len()].copy_from_slice(text);
+}
+
+fn integer(message: &[u8], at: usize) -> c_int {
+    message.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, c_int::from_ne_bytes)
+}
+
+fn get_verdict(message: &[u8]) -> Result<(), Failure> {
+    let (class, rank) = (integer(message, 0), integer(message, 4));
+    if class == MPI_SUCCESS {
+        return Ok(());
+    }
+    let length = usize::try_from(integer(message, 8)).unwrap_or(0).min(TEXT_BYTES);
+    let text = String::from_utf8_lossy(&message[12..12 + length]).into_owned();
+    Err(Failure::Remote { rank, class, text })
+}
+
+/// Gives rank 0's outcome and result to all ranks. `outcome` is looked at on rank 0 only.
+pub(crate) fn broadcast(
+    group: &Group,
+    outcome: Result<(), Failure>,
+    result: Vec<u8>,
+) -> Result<(Result<(), Failure>, Vec<u8>), Failure> {
+    if group.size == 1 {
+        return Ok((outcome, result));
+    }
+    let mut message = vec![0_u8; BROADCAST_BYTES];
+    if group.rank == 0 {
+        put_verdict(&mut message, 0, &outcome);
+        message[VERDICT_BYTES..VERDICT_BYTES + 8].copy_from_slice(&(result.len() as u64).to_ne_bytes());
+        let here = result.len().min(RESULT_BYTES);
+        message[VERDICT_BYTES + 8..VERDICT_BYTES + 8 + here].copy_from_slice(&result[..here]);
+    }
+    send_all(group, &mut message)?;
+    let length = message[VERDICT_BYTES..VERDICT_BYTES + 8].try_into().map_or(0, u64::from_ne_bytes);
+    let length = usize::try_from(length).unwrap_or(0);
+    if length > RESULT_BYTES {
+        let mut rest = if group.rank == 0 { result.clone() } else { vec![0_u8; length] };
+        send_all(group, &mut rest)?;
+        return Ok((if group.rank == 0 { outcome } else { get_verdict(&message) }, rest));
+    }
+    if group.rank == 0 {
+        return Ok((outcome, result));
+    }
+    let start = VERDICT_BYTES + 8;
+    Ok((get_verdict(&message), message[start..start + length].to_vec()))
+}
+
+fn send_all(group: &Group, message: &mut [u8]) -> Result<(), Failure> {
+    let count = c_int::try_from(message.len())
+        .map_err(|_| Failure::refused(MPI_ERR_INTERN, "an answer of libtalea exceeds 2 GiB"))?;
+    // SAFETY: a buffer of `count` bytes on every rank, and a communicator of this driver's.
+    let value = unsafe { (mpi()?.MPI_Bcast)(message.as_mut_ptr().cast(), count, MPI_BYTE, 0, group.comm) };
+    checked("MPI_Bcast", value)
+}
+
+/// The maximum of each number over all ranks.
+pub(crate) fn maximum<const N: usize>(group: &Group, mine: [i64; N]) -> Result<[i64; N], Failure> {
+    if group.size == 1 {
+        return Ok(mine);
+    }
+    let mut all = [0_i64; N];
+    let count = c_int::try_from(N).unwrap_or(0);
+    // SAFETY: both arrays have `count` elements of MPI_LONG_LONG's size, and all ranks call with the same count.
+    let value = unsafe {
+        (mpi()?.MPI_Allreduce)(mine.as_ptr().cast(), all.as_mut_ptr().cast(), count, MPI_LONG_LONG, MPI_MAX, group.comm)
+    };
+    checked("MPI_Allreduce", value).map(|()| all)
+}
+
+/// Length of a message of a reduction before its summary: its own length, then a verdict, aligned.
+const SUMMARY_START: usize = 8 + VERDICT_BYTES.next_multiple_of(8);
+
+/// How the summaries of a file are reduced: one element of a datatype that holds a whole message, and an operation of ours.
+#[derive(Debug)]
+pub(crate) struct Reduction {
+    datatype: MPI_Datatype,
+    operation: MPI_Op,
+    summary_bytes: usize,
+}
+
+impl Reduction {
+    /// Prepares reductions of summaries of `summary_bytes`. Local.
+    pub(crate) fn new(group: &Group, summary_bytes: u64) -> Result<Reduction, Failure> {
+        let summary_bytes = usize::try_from(summary_bytes)
+            .ok()
+            .filter(|bytes| c_int::try_from(bytes.saturating_add(SUMMARY_START)).is_ok())
+            .ok_or_else(|| {
+                Failure::refused(MPI_ERR_INTERN, format!("libtalea wants summaries of {summary_bytes} bytes"))
+            })?;
+        let mut reduction = Reduction { datatype: MPI_DATATYPE_NULL, operation: MPI_OP_NULL, summary_bytes };
+        if group.size > 1 {
+            let mpi = mpi()?;
+            let count = c_int::try_from(SUMMARY_START + summary_bytes).unwrap_or(0);
+            // SAFETY: each call fills one handle of this struct; the operation has the type that MPI asks for.
+            unsafe {
+                let value = (mpi.MPI_Type_contiguous)(count, MPI_BYTE, &raw mut reduction.datatype);
+                checked("MPI_Type_contiguous", value)?;
+                checked("MPI_Type_commit", (mpi.MPI_Type_commit)(&raw mut reduction.datatype))?;
+                checked("MPI_Op_create", (mpi.MPI_Op_create)(merge_messages, 1, &raw mut reduction.operation))?;
+            }
+        }
+        Ok(reduction)
+    }
+
+    /// Frees MPI's objects.
+    pub(crate) fn free(&self) {
+        let Ok(mpi) = mpi() else { return };
+        let (mut datatype, mut operation) = (self.datatype, self.operation);
+        if datatype != MPI_DATATYPE_NULL {
+            // SAFETY: a datatype of this driver's, freed once at the file's end.
+            unsafe { (mpi.MPI_Type_free)(&raw mut datatype) };
+        }
+        if operation != MPI_OP_NULL {
+            // SAFETY: an operation of this driver's, freed once at the file's end.
+            unsafe { (mpi.MPI_Op_free)(&raw mut operation) };
+        }
+    }
+
+    /// Reduces every rank's summary to rank 0; there, the merged one, or the failure of the lowest rank that had one.
+    pub(crate) fn run(
+        &self,
+        group: &Group,
+        flush: impl FnOnce(&mut [u8]) -> Result<(), Failure>,
+    ) -> Result<(Result<(), Failure>, Vec<u8>), Failure> {
+        let mut message = vec![0_u8; SUMMARY_START + self.summary_bytes];
+        let flushed = flush(&mut message[SUMMARY_START..]);
+        if group.size == 1 {
+            return Ok((flushed, message.split_off(SUMMARY_START)));
+        }
+        let length = message.len() as u64;
+        message[..8].copy_from_slice(&length.to_ne_bytes());
+        put_verdict(&mut message[8..], group.rank, &flushed);
+        let mut merged = vec![0_u8; message.len()];
+        // SAFETY: both buffers hold one element of the datatype; all ranks call with the same datatype and operation.
+        let value = unsafe {
+            (mpi()?.MPI_Reduce)(
+                message.as_ptr().cast(),
+                merged.as_mut_ptr().cast(),
+                1,
+                self.datatype,
+                self.operation,
+                0,
+                group.comm,
+            )
+        };
+        checked("MPI_Reduce", value)?;
+        let verdict = if group.rank == 0 { get_verdict(&merged[8..]) } else { Ok(()) };
+        Ok((verdict, merged.split_off(SUMMARY_START)))
+    }
+}
+
+/// MPI's reduction operation: merges messages of [`Reduction::run`].
+unsafe extern "C" fn merge_messages(from: *mut c_void, into: *mut c_void, count: *mut c_int, _: *mut MPI_Datatype) {
+    let merged = catch_unwind(AssertUnwindSafe(|| {
+        if from.is_null() || into.is_null() || count.is_null() {
+            return;
+        }
+        // SAFETY: MPI passes the number of elements.
+        let count = usize::try_from(unsafe { *count }).unwrap_or(0);
+        if count == 0 {
+            return;
+        }
+        // SAFETY: each element begins with its own length, equal on all ranks (agreed at open).
+        let bytes = usize::try_from(unsafe { from.cast::<u64>().read_unaligned() }).unwrap_or(0);
+        for index in 0..count {
+            // SAFETY: MPI's buffers hold `count` elements of `bytes` bytes each and do not overlap.
+            let (from, into) = unsafe {
+                (
+                    std::slice::from_raw_parts(from.cast::<u8>().add(index * bytes), bytes),
+                    std::slice::from_raw_parts_mut(into.cast::<u8>().add(index * bytes), bytes),
+                )
+            };
+            merge_message(into, from);
+        }
+    }));
+    if merged.is_err() {
+        // Nothing may unwind into MPI; the caller finds the message unmerged and its epoch fails to commit for lack of targets.
+        eprintln!("talea: merging two summaries failed internally");
+    }
+}
+
+/// The failure of the lowest rank wins; a summary that cannot be merged is a failure too.
+fn merge_message(into: &mut [u8], from: &[u8]) {
+    if from.len() < SUMMARY_START || into.len() != from.len() {
+        return;
+    }
+    let failed = |message: &[u8]| integer(message, 8) != MPI_SUCCESS;
+    let rank = |message: &[u8]| integer(message, 12);
+    if failed(from) && (!failed(into) || rank(from) < rank(into)) {
+        into[8..SUMMARY_START].copy_from_slice(&from[8..SUMMARY_START]);
+        return;
+    }
+    if failed(into) {
+        return;
+    }
+    if !storage::merge(&mut into[SUMMARY_START..], &from[SUMMARY_START..]) {
+        let text = "libtalea could not merge the summaries of two ranks: sync again, or close and reopen the file";
+        let rank = rank(into).min(rank(from));
+        put_verdict(&mut into[8..], rank, &Err(Failure::refused(MPI_ERR_INTERN, text)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(rank: c_int, outcome: &Result<(), Failure>) -> Vec<u8> {
+        let mut message = vec![0_u8; SUMMARY_START + 16];
+        put_verdict(&mut message[8..], rank, outcome);
+        message
+    }
+
+    #[test]
+    fn the_failure_of_the_lowest_rank_survives_whatever_the_order_of_merging() {
+        let failures: Vec<_> = [3, 1, 2]
+            .map(|rank| message(rank, &Err(Failure::refused(MPI_ERR_IO + rank, format!("rank {rank}")))))
+            .to_vec();
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+            let mut into = failures[order[0]].clone();
+            for &next in &order[1..] {
+                merge_message(&mut into, &failures[next]);
+            }
+            let expected = Failure::Remote { rank: 1, class: MPI_ERR_IO + 1, text: "rank 1".to_owned() };
+            assert_eq!(get_verdict(&into[8..]), Err(expected));
+        }
+    }
+
+    #[test]
+    fn a_failure_beats_success_and_a_long_text_is_cut() {
+        let mut into = message(0, &Ok(()));
+        merge_message(&mut into, &message(7, &Err(Failure::refused(MPI_ERR_IO, "x".repeat(5000)))));
+        match get_verdict(&into[8..]) {
+            Err(Failure::Remote { rank: 7, class: MPI_ERR_IO, text }) => assert_eq!(text.len(), TEXT_BYTES),
+            other => panic!("unexpected verdict {other:?}"),
+        }
+    }
+}

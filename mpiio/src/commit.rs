@@ -1,0 +1,100 @@
+//! Sync and close: the end of a collective epoch.
+//!
+//! Every rank flushes; one reduction brings the summaries to rank 0, which commits; one broadcast brings the outcome back; all
+//! take it over. Owns that order. Must never commit on more than one rank, nor return before all ranks know the outcome.
+
+use std::sync::Arc;
+
+use talea_abi::{COMMIT_LAST, COMMIT_NEXT};
+
+use crate::abi::*;
+use crate::agree;
+use crate::error::Failure;
+use crate::file::OpenFile;
+use crate::{handle, storage};
+
+/// What ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The epoch; another one follows.
+    Epoch,
+    /// The handle.
+    Handle,
+}
+
+/// `MPI_File_sync`.
+pub(crate) fn sync(file: &OpenFile) -> Result<(), Failure> {
+    settle(file, End::Epoch)
+}
+
+/// `MPI_File_close`: the handle is dead afterwards, also if its epoch did not commit.
+pub(crate) fn close(named: MPI_File) -> Result<(), Failure> {
+    let Some(file) = handle::remove(named) else {
+        return Err(Failure::refused(MPI_ERR_FILE, "the file handle is closed already"));
+    };
+    let outcome = if file.amode & MPI_MODE_DELETE_ON_CLOSE != 0 {
+        delete_on_close(&file)
+    } else if file.writable() {
+        settle(&file, End::Handle)
+    } else {
+        Ok(())
+    };
+    let closed = file.storage.close();
+    release(file);
+    outcome.and(closed)
+}
+
+/// Frees MPI's objects of a file that is gone.
+fn release(file: Arc<OpenFile>) {
+    file.reduction.free();
+    file.replace_view(crate::view::View::plain());
+    file.group.free();
+}
+
+fn settle(file: &OpenFile, end: End) -> Result<(), Failure> {
+    let group = &file.group;
+    let (flushed, summary) = file.reduction.run(group, |summary| file.storage.flush(summary))?;
+    let (outcome, result) = if group.rank == 0 { decide(file, end, flushed, &summary) } else { (Ok(()), Vec::new()) };
+    let (outcome, result) = agree::broadcast(group, outcome, result)?;
+    let advanced = if result.is_empty() { Ok(()) } else { file.storage.advance(&result) };
+    outcome.and(advanced)
+}
+
+/// What rank 0 does with the merged summary.
+fn decide(file: &OpenFile, end: End, flushed: Result<(), Failure>, summary: &[u8]) -> (Result<(), Failure>, Vec<u8>) {
+    let info = match file.storage.info() {
+        Ok(info) => info,
+        Err(failure) => return (Err(failure), Vec::new()),
+    };
+    if info.writable != 0 && info.founder == 0 {
+        // Another handle of these processes founded the epoch, and its sync or close commits.
+        return (flushed, Vec::new());
+    }
+    if let Err(failure) = flushed {
+        if info.writable != 0 {
+            // What was not flushed must not be committed in part; the abort's own failure would only hide the cause.
+            let _ = file.storage.abort();
+        }
+        return (Err(failure), Vec::new());
+    }
+    file.storage.commit(summary, if end == End::Epoch { COMMIT_NEXT } else { COMMIT_LAST })
+}
+
+/// Aborts, then unlinks, when every rank has stopped writing.
+fn delete_on_close(file: &OpenFile) -> Result<(), Failure> {
+    let group = &file.group;
+    let (_, _) = file.reduction.run(group, |summary| file.storage.flush(summary))?;
+    let outcome = if group.rank == 0 {
+        let aborted = if file.writable() { file.storage.abort() } else { Ok(()) };
+        let closed = file.storage.close();
+        let deleted = match storage::delete(&file.path) {
+            // libtalea may have unlinked it at the handle's end.
+            Err(failure) if failure.class() == MPI_ERR_NO_SUCH_FILE => Ok(()),
+            other => other,
+        };
+        aborted.and(closed).and(deleted)
+    } else {
+        Ok(())
+    };
+    agree::broadcast(group, outcome, Vec::new())?.0
+}

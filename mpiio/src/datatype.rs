@@ -1,0 +1,349 @@
+//! Datatypes of MPI flattened to runs of bytes.
+//!
+//! Owns the walk over a datatype's envelope and contents. Must never pack, and must keep the type map's order: it decides
+//! which byte of the memory meets which byte of the file.
+
+mod distribute;
+mod layout;
+
+use std::ffi::c_int;
+
+pub(crate) use layout::{Cursor, Layout};
+
+use crate::abi::*;
+use crate::error::{Failure, checked, mpi};
+use crate::real::Mpi;
+
+/// Runs that one datatype may flatten to: 1 GiB of them in memory. Larger ones are refused instead of exhausting memory.
+const MAX_RUNS: usize = 1 << 26;
+
+/// A datatype that the driver keeps beyond the program's call: a duplicate, freed with the value; a predefined one is kept as it is.
+pub(crate) struct KeptType {
+    /// The handle.
+    pub(crate) handle: MPI_Datatype,
+    owned: bool,
+}
+
+impl KeptType {
+    /// A predefined type.
+    pub(crate) const fn predefined(handle: MPI_Datatype) -> KeptType {
+        KeptType { handle, owned: false }
+    }
+
+    /// Duplicates `handle` unless it is predefined.
+    pub(crate) fn duplicate(handle: MPI_Datatype) -> Result<KeptType, Failure> {
+        let owned = Envelope::of(mpi()?, handle)?.combiner != MPI_COMBINER_NAMED;
+        Ok(KeptType { handle: if owned { duplicate(handle)? } else { handle }, owned })
+    }
+
+    /// A handle for the program: a duplicate, or the predefined type.
+    pub(crate) fn given(&self) -> Result<MPI_Datatype, Failure> {
+        if self.owned { duplicate(self.handle) } else { Ok(self.handle) }
+    }
+
+    /// Gives the handle up without freeing it, when MPI is no longer there to free it.
+    pub(crate) fn free(self) {
+        if self.owned
+            && let Ok(mpi) = mpi()
+        {
+            free(mpi, self.handle);
+        }
+    }
+}
+
+fn duplicate(handle: MPI_Datatype) -> Result<MPI_Datatype, Failure> {
+    let mut new = MPI_DATATYPE_NULL;
+    // SAFETY: a handle that MPI has accepted before, and a place for the new one.
+    checked("MPI_Type_dup", unsafe { (mpi()?.MPI_Type_dup)(handle, &raw mut new) })?;
+    Ok(new)
+}
+
+fn free(mpi: &Mpi, mut handle: MPI_Datatype) {
+    // SAFETY: a handle that this driver got from MPI and owns.
+    unsafe { (mpi.MPI_Type_free)(&raw mut handle) };
+}
+
+/// Bytes of data in one element.
+pub(crate) fn size_of_type(handle: MPI_Datatype) -> Result<u64, Failure> {
+    if handle == MPI_DATATYPE_NULL {
+        return Err(Failure::refused(MPI_ERR_TYPE, "the datatype is MPI_DATATYPE_NULL"));
+    }
+    let mut size = 0;
+    // SAFETY: MPI checks the handle and fills the size.
+    checked("MPI_Type_size_x", unsafe { (mpi()?.MPI_Type_size_x)(handle, &raw mut size) })?;
+    u64::try_from(size).map_err(|_| Failure::refused(MPI_ERR_TYPE, "the datatype's size exceeds 2^63 bytes"))
+}
+
+/// Extent of one element in bytes.
+pub(crate) fn extent_of_type(handle: MPI_Datatype) -> Result<i64, Failure> {
+    if handle == MPI_DATATYPE_NULL {
+        return Err(Failure::refused(MPI_ERR_TYPE, "the datatype is MPI_DATATYPE_NULL"));
+    }
+    let (mut lower, mut extent) = (0, 0);
+    // SAFETY: MPI checks the handle and fills both numbers.
+    let value = unsafe { (mpi()?.MPI_Type_get_extent_x)(handle, &raw mut lower, &raw mut extent) };
+    checked("MPI_Type_get_extent_x", value)?;
+    Ok(extent)
+}
+
+/// Flattens a datatype.
+pub(crate) fn flatten(handle: MPI_Datatype) -> Result<Layout, Failure> {
+    let bytes = size_of_type(handle)?;
+    let extent = extent_of_type(handle)?;
+    let mut runs = Runs::default();
+    walk(mpi()?, handle, &mut runs)?;
+    let layout = Layout::new(runs.0, extent);
+    if layout.bytes() == bytes {
+        Ok(layout)
+    } else {
+        Err(Failure::refused(MPI_ERR_TYPE, format!("a datatype of {bytes} bytes flattens to {} bytes", layout.bytes())))
+    }
+}
+
+/// Runs under construction: (displacement, bytes) in type-map order, adjacent ones merged.
+#[derive(Default)]
+struct Runs(Vec<(i64, u64)>);
+
+impl Runs {
+    fn push(&mut self, displacement: i64, bytes: u64) -> Result<(), Failure> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        if let Some((start, length)) = self.0.last_mut()
+            && start.checked_add_unsigned(*length) == Some(displacement)
+        {
+            *length += bytes;
+            return Ok(());
+        }
+        if self.0.len() >= MAX_RUNS {
+            let text = format!("a datatype with more than {MAX_RUNS} pieces: use several smaller calls");
+            return Err(Failure::refused(MPI_ERR_TYPE, text));
+        }
+        self.0.push((displacement, bytes));
+        Ok(())
+    }
+
+    /// Appends `count` copies of `child`, `stride` bytes apart, the first one at `at`.
+    fn repeat(&mut self, child: &Child, at: i64, stride: i64, count: i64) -> Result<(), Failure> {
+        if let [(start, bytes)] = child.runs[..]
+            && i64::try_from(bytes) == Ok(stride)
+        {
+            let total = bytes.checked_mul(count.max(0).cast_unsigned()).ok_or_else(too_far)?;
+            return self.push(at.checked_add(start).ok_or_else(too_far)?, total);
+        }
+        for index in 0..count {
+            let base = stride.checked_mul(index).and_then(|far| at.checked_add(far)).ok_or_else(too_far)?;
+            for &(start, bytes) in &child.runs {
+                self.push(base.checked_add(start).ok_or_else(too_far)?, bytes)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn too_far() -> Failure {
+    Failure::refused(MPI_ERR_TYPE, "a datatype's displacement exceeds 2^63 bytes")
+}
+
+/// A flattened constituent and its extent.
+struct Child {
+    runs: Vec<(i64, u64)>,
+    extent: i64,
+}
+
+/// How a datatype was made, and of what.
+struct Envelope {
+    integers: c_int,
+    addresses: c_int,
+    datatypes: c_int,
+    combiner: c_int,
+}
+
+impl Envelope {
+    fn of(mpi: &Mpi, handle: MPI_Datatype) -> Result<Envelope, Failure> {
+        let mut envelope = Envelope { integers: 0, addresses: 0, datatypes: 0, combiner: 0 };
+        // SAFETY: MPI checks the handle and fills four integers.
+        let value = unsafe {
+            (mpi.MPI_Type_get_envelope)(
+                handle,
+                &raw mut envelope.integers,
+                &raw mut envelope.addresses,
+                &raw mut envelope.datatypes,
+                &raw mut envelope.combiner,
+            )
+        };
+        checked("MPI_Type_get_envelope", value)?;
+        Ok(envelope)
+    }
+}
+
+/// The arguments that a datatype was made with; constituents that MPI handed out are freed with it.
+struct Contents<'a> {
+    mpi: &'a Mpi,
+    integers: Vec<c_int>,
+    addresses: Vec<MPI_Aint>,
+    datatypes: Vec<MPI_Datatype>,
+}
+
+impl Contents<'_> {
+    fn of<'a>(mpi: &'a Mpi, handle: MPI_Datatype, envelope: &Envelope) -> Result<Contents<'a>, Failure> {
+        let length = |n: c_int| usize::try_from(n).unwrap_or(0);
+        let mut contents = Contents {
+            mpi,
+            integers: vec![0; length(envelope.integers)],
+            addresses: vec![0; length(envelope.addresses)],
+            datatypes: Vec::new(),
+        };
+        let mut datatypes = vec![MPI_DATATYPE_NULL; length(envelope.datatypes)];
+        // SAFETY: the arrays have the lengths that the envelope asked for.
+        let value = unsafe {
+            (mpi.MPI_Type_get_contents)(
+                handle,
+                envelope.integers,
+                envelope.addresses,
+                envelope.datatypes,
+                contents.integers.as_mut_ptr(),
+                contents.addresses.as_mut_ptr(),
+                datatypes.as_mut_ptr(),
+            )
+        };
+        checked("MPI_Type_get_contents", value)?;
+        contents.datatypes = datatypes;
+        Ok(contents)
+    }
+
+    fn integer(&self, index: usize) -> Result<i64, Failure> {
+        self.integers.get(index).map(|&n| i64::from(n)).ok_or_else(malformed)
+    }
+
+    fn address(&self, index: usize) -> Result<i64, Failure> {
+        self.addresses.get(index).and_then(|&n| i64::try_from(n).ok()).ok_or_else(malformed)
+    }
+
+    fn child(&self, index: usize) -> Result<Child, Failure> {
+        let handle = *self.datatypes.get(index).ok_or_else(malformed)?;
+        let mut runs = Runs::default();
+        walk(self.mpi, handle, &mut runs)?;
+        Ok(Child { runs: runs.0, extent: extent_of_type(handle)? })
+    }
+}
+
+impl Drop for Contents<'_> {
+    fn drop(&mut self) {
+        for &handle in &self.datatypes {
+            if Envelope::of(self.mpi, handle).is_ok_and(|envelope| envelope.combiner != MPI_COMBINER_NAMED) {
+                free(self.mpi, handle);
+            }
+        }
+    }
+}
+
+fn malformed() -> Failure {
+    Failure::refused(MPI_ERR_TYPE, "MPI describes a datatype with fewer arguments than its constructor takes")
+}
+
+/// Appends the runs of one element of `handle`.
+fn walk(mpi: &Mpi, handle: MPI_Datatype, runs: &mut Runs) -> Result<(), Failure> {
+    let envelope = Envelope::of(mpi, handle)?;
+    match envelope.combiner {
+        MPI_COMBINER_NAMED | MPI_COMBINER_F90_REAL | MPI_COMBINER_F90_COMPLEX | MPI_COMBINER_F90_INTEGER => {
+            return named(handle, runs);
+        }
+        _ => {}
+    }
+    let contents = Contents::of(mpi, handle, &envelope)?;
+    match envelope.combiner {
+        MPI_COMBINER_DUP | MPI_COMBINER_RESIZED => {
+            let child = contents.child(0)?;
+            runs.repeat(&child, 0, child.extent, 1)
+        }
+        MPI_COMBINER_CONTIGUOUS => {
+            let child = contents.child(0)?;
+            runs.repeat(&child, 0, child.extent, contents.integer(0)?)
+        }
+        MPI_COMBINER_VECTOR | MPI_COMBINER_HVECTOR => vector(&contents, envelope.combiner, runs),
+        MPI_COMBINER_INDEXED | MPI_COMBINER_HINDEXED => indexed(&contents, envelope.combiner, runs),
+        MPI_COMBINER_INDEXED_BLOCK | MPI_COMBINER_HINDEXED_BLOCK => blocks(&contents, envelope.combiner, runs),
+        MPI_COMBINER_STRUCT => structure(&contents, runs),
+        MPI_COMBINER_SUBARRAY => distribute::subarray(&contents, runs),
+        MPI_COMBINER_DARRAY => distribute::darray(&contents, runs),
+        other => Err(Failure::refused(
+            MPI_ERR_UNSUPPORTED_OPERATION,
+            format!(
+                "a datatype made by combiner {other} is not supported on Talea files: build it with an MPI-3 constructor"
+            ),
+        )),
+    }
+}
+
+/// A predefined type: its bytes without holes, except for two pairs whose second part is aligned.
+fn named(handle: MPI_Datatype, runs: &mut Runs) -> Result<(), Failure> {
+    let bytes = size_of_type(handle)?;
+    match handle {
+        MPI_SHORT_INT => {
+            runs.push(0, 2)?;
+            runs.push(4, bytes - 2)
+        }
+        _ => runs.push(0, bytes),
+    }
+}
+
+/// Integers: count, block length (, stride in elements); address: stride in bytes.
+fn vector(contents: &Contents<'_>, combiner: c_int, runs: &mut Runs) -> Result<(), Failure> {
+    let child = contents.child(0)?;
+    let stride = if combiner == MPI_COMBINER_VECTOR {
+        contents.integer(2)?.checked_mul(child.extent).ok_or_else(too_far)?
+    } else {
+        contents.address(0)?
+    };
+    let block = block_of(&child, contents.integer(1)?)?;
+    runs.repeat(&block, 0, stride, contents.integer(0)?)
+}
+
+/// `length` elements in a row, as one constituent.
+fn block_of(child: &Child, length: i64) -> Result<Child, Failure> {
+    let mut block = Runs::default();
+    block.repeat(child, 0, child.extent, length)?;
+    Ok(Child { runs: block.0, extent: child.extent.checked_mul(length).ok_or_else(too_far)? })
+}
+
+/// Integers: count, block lengths (, displacements in elements); addresses: displacements in bytes.
+fn indexed(contents: &Contents<'_>, combiner: c_int, runs: &mut Runs) -> Result<(), Failure> {
+    let child = contents.child(0)?;
+    let count = contents.integer(0)?.max(0).cast_unsigned() as usize;
+    for block in 0..count {
+        let at = if combiner == MPI_COMBINER_INDEXED {
+            contents.integer(1 + count + block)?.checked_mul(child.extent).ok_or_else(too_far)?
+        } else {
+            contents.address(block)?
+        };
+        runs.repeat(&child, at, child.extent, contents.integer(1 + block)?)?;
+    }
+    Ok(())
+}
+
+/// Integers: count, the common block length (, displacements in elements); addresses: displacements in bytes.
+fn blocks(contents: &Contents<'_>, combiner: c_int, runs: &mut Runs) -> Result<(), Failure> {
+    let child = contents.child(0)?;
+    let count = contents.integer(0)?.max(0).cast_unsigned() as usize;
+    let block = block_of(&child, contents.integer(1)?)?;
+    for index in 0..count {
+        let at = if combiner == MPI_COMBINER_INDEXED_BLOCK {
+            contents.integer(2 + index)?.checked_mul(child.extent).ok_or_else(too_far)?
+        } else {
+            contents.address(index)?
+        };
+        runs.repeat(&block, at, block.extent, 1)?;
+    }
+    Ok(())
+}
+
+/// Integers: count, block lengths; addresses: displacements in bytes; one datatype a block.
+fn structure(contents: &Contents<'_>, runs: &mut Runs) -> Result<(), Failure> {
+    let count = contents.integer(0)?.max(0).cast_unsigned() as usize;
+    for index in 0..count {
+        let child = contents.child(index)?;
+        runs.repeat(&child, contents.address(index)?, child.extent, contents.integer(1 + index)?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,238 @@
+//! Opening a file: one request by rank 0, one broadcast, one agreement.
+//!
+//! Owns the order of a collective open and its undo. Must never leave a handle, an epoch or a communicator behind when any rank
+//! failed, nor return different error classes on different ranks.
+
+use std::ffi::{CStr, CString, c_int};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use talea_abi::{FileInfo, OPEN_CREATE, OPEN_DELETE_ON_CLOSE, OPEN_EXCLUSIVE, OPEN_READ, OPEN_WRITE};
+
+use crate::abi::*;
+use crate::agree::{self, Reduction};
+use crate::errhandler::Handler;
+use crate::error::Failure;
+use crate::file::{Group, OpenFile, Parts};
+use crate::storage::{self, StorageFile};
+use crate::{finalize, handle, info};
+
+static SEQUENCE: AtomicU64 = AtomicU64::new(0);
+
+/// `MPI_File_open` of a path below `/talea/`. Collective over `comm`.
+pub(crate) fn open(comm: MPI_Comm, path: &CStr, amode: c_int, hints: MPI_Info) -> Result<MPI_File, Failure> {
+    if handle::forked() {
+        return Err(Failure::refused(MPI_ERR_FILE, "a forked child cannot use MPI: open files in the parent"));
+    }
+    let group = Group::duplicate(comm)?;
+    match open_in(&group, path, amode, hints) {
+        Ok(named) => Ok(named),
+        Err(failure) => {
+            group.free();
+            Err(failure)
+        }
+    }
+}
+
+fn open_in(group: &Group, path: &CStr, amode: c_int, hints: MPI_Info) -> Result<MPI_File, Failure> {
+    let prepared = flags_of(amode).and_then(|flags| Ok((flags, info::read(hints)?)));
+    let (outcome, shared) = if group.rank == 0 {
+        match prepared
+            .as_ref()
+            .map_err(Failure::clone)
+            .and_then(|(flags, hints)| open_first(group, path, *flags, hints, amode))
+        {
+            Ok(shared) => (Ok(()), shared),
+            Err(failure) => (Err(failure), Vec::new()),
+        }
+    } else {
+        (Ok(()), Vec::new())
+    };
+    let (outcome, shared) = agree::broadcast(group, outcome, shared)?;
+    outcome?;
+    let joined = prepared.and_then(|(_, hints)| join(group, &shared, amode).map(|joined| (joined, hints)));
+    agree_on(group, path, amode, joined)
+}
+
+/// Every bit that MPI defines. MPI_MODE_UNIQUE_OPEN is a promise that needs no answer.
+const KNOWN_MODES: c_int = MPI_MODE_CREATE
+    | MPI_MODE_RDONLY
+    | MPI_MODE_WRONLY
+    | MPI_MODE_RDWR
+    | MPI_MODE_DELETE_ON_CLOSE
+    | MPI_MODE_UNIQUE_OPEN
+    | MPI_MODE_EXCL
+    | MPI_MODE_APPEND
+    | MPI_MODE_SEQUENTIAL;
+
+/// Checks the access mode, as MPI-IO wants it checked, and translates it.
+fn flags_of(amode: c_int) -> Result<u32, Failure> {
+    let has = |mode: c_int| amode & mode != 0;
+    if amode & !KNOWN_MODES != 0 {
+        return Err(Failure::refused(
+            MPI_ERR_AMODE,
+            format!("the access mode {amode:#x} has bits that MPI does not define"),
+        ));
+    }
+    let ways = [MPI_MODE_RDONLY, MPI_MODE_WRONLY, MPI_MODE_RDWR].iter().filter(|&&mode| has(mode)).count();
+    if ways != 1 {
+        let text = "the access mode must have exactly one of MPI_MODE_RDONLY, MPI_MODE_WRONLY and MPI_MODE_RDWR";
+        return Err(Failure::refused(MPI_ERR_AMODE, text));
+    }
+    if has(MPI_MODE_RDONLY) && (has(MPI_MODE_CREATE) || has(MPI_MODE_EXCL)) {
+        let text = "MPI_MODE_CREATE and MPI_MODE_EXCL need write access: use MPI_MODE_RDWR or MPI_MODE_WRONLY";
+        return Err(Failure::refused(MPI_ERR_AMODE, text));
+    }
+    if has(MPI_MODE_RDWR) && has(MPI_MODE_SEQUENTIAL) {
+        return Err(Failure::refused(MPI_ERR_AMODE, "MPI_MODE_SEQUENTIAL cannot be combined with MPI_MODE_RDWR"));
+    }
+    if has(MPI_MODE_SEQUENTIAL) {
+        let text = "MPI_MODE_SEQUENTIAL is not supported on Talea files: use offsets or individual pointers";
+        return Err(Failure::refused(MPI_ERR_UNSUPPORTED_OPERATION, text));
+    }
+    let table = [
+        (MPI_MODE_RDONLY, OPEN_READ),
+        (MPI_MODE_WRONLY, OPEN_WRITE),
+        (MPI_MODE_RDWR, OPEN_READ | OPEN_WRITE),
+        (MPI_MODE_CREATE, OPEN_CREATE),
+        (MPI_MODE_EXCL, OPEN_EXCLUSIVE),
+        (MPI_MODE_DELETE_ON_CLOSE, OPEN_DELETE_ON_CLOSE),
+    ];
+    Ok(table.iter().filter(|(mode, _)| has(*mode)).fold(0, |flags, (_, flag)| flags | flag))
+}
+
+/// Rank 0's part: its answer is the access mode, then libtalea's blob.
+fn open_first(
+    group: &Group,
+    path: &CStr,
+    flags: u32,
+    hints: &[(String, String)],
+    amode: c_int,
+) -> Result<Vec<u8>, Failure> {
+    let lines: String = hints.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
+    let lines = CString::new(lines).unwrap_or_default();
+    let blob = storage::open(path, flags, group.size.cast_unsigned(), &lines)?;
+    let mut shared = amode.to_ne_bytes().to_vec();
+    shared.extend(blob);
+    Ok(shared)
+}
+
+/// What a rank has made of rank 0's answer.
+struct Joined {
+    storage: StorageFile,
+    info: FileInfo,
+    reduction: Reduction,
+    position: i64,
+}
+
+/// Every rank's part after the broadcast. Local.
+fn join(group: &Group, shared: &[u8], amode: c_int) -> Result<Joined, Failure> {
+    let (first, blob) = shared.split_first_chunk::<4>().unwrap_or((&[0; 4], &[]));
+    if c_int::from_ne_bytes(*first) != amode {
+        return Err(Failure::refused(MPI_ERR_NOT_SAME, "the ranks gave different access modes to MPI_File_open"));
+    }
+    handle::require_room()?;
+    let storage = StorageFile::attach(blob)?;
+    let prepared = storage.info().and_then(|info| {
+        let reduction = Reduction::new(group, info.summary_bytes)?;
+        let position =
+            if amode & MPI_MODE_APPEND == 0 { 0 } else { i64::try_from(storage.size()?).unwrap_or(i64::MAX) };
+        finalize::arm()?;
+        Ok((info, reduction, position))
+    });
+    match prepared {
+        Ok((info, reduction, position)) => Ok(Joined { storage, info, reduction, position }),
+        Err(failure) => {
+            // The open fails on all ranks for the reason above; closing can add nothing to it.
+            let _ = storage.close();
+            Err(failure)
+        }
+    }
+}
+
+/// One all-reduce: either all ranks have the file, or none.
+fn agree_on(
+    group: &Group,
+    path: &CStr,
+    amode: c_int,
+    joined: Result<(Joined, Vec<(String, String)>), Failure>,
+) -> Result<MPI_File, Failure> {
+    let mine = match &joined {
+        Ok((joined, _)) => {
+            let summary = joined.info.summary_bytes.cast_signed();
+            [0, summary, summary.saturating_neg()]
+        }
+        Err(failure) => [i64::from(failure.class()), i64::MIN, i64::MIN],
+    };
+    let all = agree::maximum(group, mine);
+    let class = match &all {
+        Ok([0, most, least]) if most.saturating_neg() == *least => None,
+        Ok([0, ..]) => Some(MPI_ERR_INTERN),
+        Ok([class, ..]) => Some(c_int::try_from(*class).unwrap_or(MPI_ERR_OTHER)),
+        Err(_) => Some(MPI_ERR_OTHER),
+    };
+    match (joined, class) {
+        (Ok((joined, hints)), None) => install(group, path, amode, joined, hints),
+        (Ok((joined, _)), Some(class)) => {
+            undo(group, &joined);
+            Err(all.err().unwrap_or_else(|| {
+                Failure::refused(class, "another rank of the communicator could not open the file; see its error")
+            }))
+        }
+        // The class is the same on all ranks, the text is this rank's own.
+        (Err(failure), Some(class)) => Err(Failure::refused(class, failure.to_string())),
+        (Err(failure), None) => Err(failure),
+    }
+}
+
+fn undo(group: &Group, joined: &Joined) {
+    // Every step is tried and none can add anything to the failure that is being reported.
+    if group.rank == 0 && joined.info.founder != 0 {
+        let _ = joined.storage.abort();
+    }
+    let _ = joined.storage.close();
+    joined.reduction.free();
+}
+
+fn install(
+    group: &Group,
+    path: &CStr,
+    amode: c_int,
+    joined: Joined,
+    hints: Vec<(String, String)>,
+) -> Result<MPI_File, Failure> {
+    let Joined { storage, info, reduction, position } = joined;
+    let file = OpenFile::new(Parts {
+        path: path.to_owned(),
+        sequence: SEQUENCE.fetch_add(1, Ordering::Relaxed),
+        group: *group,
+        amode,
+        hints: info::in_use(&hints, info.chunk_bytes),
+        storage,
+        reduction,
+        handler: Handler::default_for_files(),
+        position,
+    });
+    handle::insert(Arc::new(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn access_modes_that_mpi_forbids_are_refused_with_its_classes() {
+        let class = |amode| flags_of(amode).err().map(|failure| failure.class());
+        assert_eq!(class(0), Some(MPI_ERR_AMODE));
+        assert_eq!(class(MPI_MODE_RDONLY | MPI_MODE_RDWR), Some(MPI_ERR_AMODE));
+        assert_eq!(class(MPI_MODE_RDONLY | MPI_MODE_CREATE), Some(MPI_ERR_AMODE));
+        assert_eq!(class(MPI_MODE_RDONLY | MPI_MODE_EXCL), Some(MPI_ERR_AMODE));
+        assert_eq!(class(MPI_MODE_RDWR | MPI_MODE_SEQUENTIAL), Some(MPI_ERR_AMODE));
+        assert_eq!(class(MPI_MODE_WRONLY | MPI_MODE_SEQUENTIAL), Some(MPI_ERR_UNSUPPORTED_OPERATION));
+        assert_eq!(flags_of(MPI_MODE_RDONLY | MPI_MODE_UNIQUE_OPEN), Ok(OPEN_READ));
+        assert_eq!(
+            flags_of(MPI_MODE_RDWR | MPI_MODE_CREATE | MPI_MODE_EXCL | MPI_MODE_DELETE_ON_CLOSE),
+            Ok(OPEN_READ | OPEN_WRITE | OPEN_CREATE | OPEN_EXCLUSIVE | OPEN_DELETE_ON_CLOSE)
+        );
+    }
+}

@@ -1,0 +1,5 @@
+//! The driver under real MPI programs: MPICH's mpiexec, C and Fortran programs of `tests/programs`, a libtalea without servers
+//! below. What the storage promises is tested with the storage; here it is what MPI-IO promises above it.
+
+mod semantics;
+mod site;

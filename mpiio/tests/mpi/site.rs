@@ -1,0 +1,170 @@
+//! One test's site: a directory with the driver beside the mock libtalea, a container, and mpiexec with a deadline.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// A run that lasts longer hangs. MPICH polls, so four ranks on two cores are slow.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// What a run left.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) success: bool,
+    pub(crate) output: String,
+}
+
+impl Ended {
+    /// Fails the test unless the program ended well.
+    #[track_caller]
+    pub(crate) fn well(self) -> String {
+        assert!(self.success, "the program failed:\n{}", self.output);
+        self.output
+    }
+}
+
+/// A directory with libraries, a container `run`, and room for local files.
+pub(crate) struct Site {
+    directory: TempDir,
+    variables: Vec<(String, String)>,
+    preloads: Vec<PathBuf>,
+}
+
+/// Directory of what cargo has built for this profile.
+fn built() -> PathBuf {
+    let exe = std::env::current_exe().expect("a test knows its own path");
+    exe.ancestors().nth(2).expect("tests lie in target/PROFILE/deps").to_owned()
+}
+
+impl Site {
+    pub(crate) fn new() -> Site {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let site = Site { directory, variables: Vec::new(), preloads: Vec::new() };
+        for (from, to) in
+            [("deps/libtalea_mpiio.so", "libtalea_mpiio.so"), ("examples/libtalea_mock.so", "libtalea.so.0")]
+        {
+            std::fs::copy(built().join(from), site.path(to)).unwrap_or_else(|e| panic!("{from} is not built: {e}"));
+        }
+        std::fs::create_dir_all(site.path("store/run")).expect("a container");
+        site
+    }
+
+    /// Sets a variable for the programs.
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Site {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Preloads a library before the driver.
+    pub(crate) fn preloading(mut self, library: PathBuf) -> Site {
+        self.preloads.push(library);
+        self
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The committed bytes of `/talea/run/NAME`.
+    pub(crate) fn committed(&self, name: &str) -> Option<Vec<u8>> {
+        std::fs::read(self.path("store/run").join(name)).ok()
+    }
+
+    /// Calls that libtalea's mock noted.
+    pub(crate) fn trace(&self) -> Vec<String> {
+        std::fs::read_to_string(self.path("store/.trace")).unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+
+    /// The command with the driver preloaded.
+    pub(crate) fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        self.prepare(&mut command);
+        command
+    }
+
+    fn prepare(&self, command: &mut Command) {
+        let mut preloads: Vec<String> = self.preloads.iter().map(|path| path.display().to_string()).collect();
+        preloads.push(self.path("libtalea_mpiio.so").display().to_string());
+        command.env("LD_PRELOAD", preloads.join(":")).env("TALEA_MOCK_DIR", self.path("store"));
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+    }
+
+    /// Runs a program on `ranks` ranks; its first argument is a directory for local files.
+    pub(crate) fn run(&self, ranks: u32, program: &Path, arguments: &[&str]) -> Ended {
+        // Only one MPI program at a time: MPICH polls, and two of them would starve each other.
+        static ONE: Mutex<()> = Mutex::new(());
+        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut command = Command::new("mpiexec.mpich");
+        // The driver goes to the ranks, not to mpiexec.
+        command.args(["-n", &ranks.to_string(), "env"]);
+        let mut preloads: Vec<String> = self.preloads.iter().map(|path| path.display().to_string()).collect();
+        preloads.push(self.path("libtalea_mpiio.so").display().to_string());
+        command.arg(format!("LD_PRELOAD={}", preloads.join(":")));
+        command.arg(program).arg(self.directory.path()).args(arguments);
+        command.env("TALEA_MOCK_DIR", self.path("store"));
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        within_deadline(command)
+    }
+}
+
+fn within_deadline(mut command: Command) -> Ended {
+    let output = tempfile::NamedTempFile::new().expect("a temporary file");
+    let sink = || output.reopen().map(Stdio::from).expect("a second handle of the output");
+    let mut child =
+        command.stdin(Stdio::null()).stdout(sink()).stderr(sink()).spawn().expect("mpiexec.mpich: install mpich");
+    let start = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("wait for mpiexec") {
+            break Some(status);
+        }
+        if start.elapsed() > DEADLINE {
+            let _ = child.kill();
+            let _ = child.wait();
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let mut bytes = Vec::new();
+    let _ = std::fs::File::open(output.path()).and_then(|mut file| file.read_to_end(&mut bytes));
+    let mut text = String::from_utf8_lossy(&bytes).into_owned();
+    if status.is_none() {
+        text += "\n(the program did not end within its deadline)";
+    }
+    Ended { success: status.is_some_and(|status| status.success()), output: text }
+}
+
+/// Compiles a file of `tests/programs` once.
+pub(crate) fn compiled(name: &str, compiler: &str, flags: &[&str]) -> PathBuf {
+    static DONE: OnceLock<Mutex<HashMap<String, PathBuf>>> = OnceLock::new();
+    let mut done = DONE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    let key = format!("{name} {compiler} {}", flags.join(" "));
+    if let Some(path) = done.get(&key) {
+        return path.clone();
+    }
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name);
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{}", name.replace('.', "-"), done.len()));
+    let output = Command::new(compiler)
+        .arg("-o")
+        .arg(&target)
+        .arg(&source)
+        .args(flags)
+        .output()
+        .unwrap_or_else(|e| panic!("{compiler}: {e}: install mpich, libmpich-dev, gfortran, libhdf5-mpich-dev"));
+    assert!(output.status.success(), "{compiler} {name}:\n{}", String::from_utf8_lossy(&output.stderr));
+    done.insert(key, target.clone());
+    target
+}
+
+/// A C program.
+pub(crate) fn c_program(name: &str) -> PathBuf {
+    compiled(
+        name,
+        "mpicc.mpich",
+        &["-std=gnu11", "-Wall", "-Werror", "-Wno-stringop-overflow", "-g", "-rdynamic", "-ldl"],
+    )
+}

@@ -1,0 +1,29 @@
+/* A preload that counts the collective MPI calls below the program: the driver's own. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <mpi.h>
+
+int counted_reductions, counted_broadcasts, counted_others;
+
+#define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+int PMPI_Reduce(const void *from, void *to, int count, MPI_Datatype type, MPI_Op op, int root, MPI_Comm comm) {
+    counted_reductions++;
+    return NEXT(PMPI_Reduce)(from, to, count, type, op, root, comm);
+}
+int PMPI_Bcast(void *buffer, int count, MPI_Datatype type, int root, MPI_Comm comm) {
+    counted_broadcasts++;
+    return NEXT(PMPI_Bcast)(buffer, count, type, root, comm);
+}
+int PMPI_Allreduce(const void *from, void *to, int count, MPI_Datatype type, MPI_Op op, MPI_Comm comm) {
+    counted_others++;
+    return NEXT(PMPI_Allreduce)(from, to, count, type, op, comm);
+}
+int PMPI_Barrier(MPI_Comm comm) {
+    counted_others++;
+    return NEXT(PMPI_Barrier)(comm);
+}
+int PMPI_Gather(const void *from, int fromcount, MPI_Datatype fromtype, void *to, int count, MPI_Datatype type, int root, MPI_Comm comm) {
+    counted_others++;
+    return NEXT(PMPI_Gather)(from, fromcount, fromtype, to, count, type, root, comm);
+}
