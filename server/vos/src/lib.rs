@@ -6,7 +6,11 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod checksum;
 pub mod error;
+mod index;
+mod log;
+mod space;
 pub mod store;
 
 pub use api::{

@@ -1,132 +1,169 @@
 //! The store: one medium, one index, one log.
+//!
+//! Owns the calls of a target's thread and what is true between them. Each call's body lies in a module of its own.
 
-use talea_model::{ContainerId, Ledger, Order, Position, Stamp, TxId, View};
-use talea_tier::Medium;
+mod background;
+mod enumerate;
+mod fetch;
+mod follow;
+mod open;
+mod punch;
+mod query;
+mod update;
 
-use crate::{
-    Answer, Caller, Change, Condition, EntryUpdate, Enumerate, FetchWhat, Fetched, Listed, ObjectRef, Punch, Query,
-    Recovered, StoreError, StoreOptions, StoreStats,
-};
+use std::collections::{HashMap, VecDeque};
 
-const SOON: StoreError = StoreError::Unsupported("the store's bodies");
+use talea_model::{ContainerId, Fate, Ledger, Order, SessionId, Stamp, TxId, View};
+
+use crate::index::Index;
+use crate::index::lens::Lens;
+use crate::index::version::Tag;
+use crate::log::Log;
+use crate::log::bytes::Writer;
+use crate::log::record::Done;
+use crate::{Caller, ObjectRef, Plant, StoreError, StoreOptions, StoreStats};
 
 /// The versioned store of one target.
 pub struct Store {
-    medium: Box<dyn Medium>,
+    log: Log,
+    index: Index,
     ledger: Ledger,
+    done: HashMap<SessionId, Done>,
+    ceiling: Stamp,
+    /// Part of the log is lost: nothing that is read can be trusted to be the newest.
+    lost: bool,
+    options: StoreOptions,
+    /// Closed transactions that are to be settled and forgotten.
+    closed: VecDeque<TxId>,
+    /// Dkeys that the aggregation pass under way has still to look at.
+    sweep: Vec<u32>,
+    /// A floor rose or a kept stamp ended since the last aggregation pass began.
+    sweep_wanted: bool,
+    scratch: Writer,
 }
 
 impl Store {
-    /// Opens the store on a medium, making it if the medium is empty, and replays its log.
-    pub fn open(medium: Box<dyn Medium>, _options: StoreOptions) -> Result<(Store, Recovered), StoreError> {
-        let recovered = Recovered { fresh: true, horizon: Position(0), ceiling: Stamp::ZERO, lost: false };
-        Ok((Store { medium, ledger: Ledger::default() }, recovered))
-    }
-
     /// What this target knows of the pool's log.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// Applies log entries up to `horizon`, in order; durable with the next flush.
-    pub fn follow(&mut self, _changes: &[Change], _horizon: Position) -> Result<(), StoreError> {
-        Err(SOON)
-    }
-
-    /// Raises the ceiling (docs/design.md §4 rule 10); durable with the next flush.
-    pub fn raise_ceiling(&mut self, _to: Stamp) -> Result<(), StoreError> {
-        Err(SOON)
-    }
-
-    /// Stores entries: one call, one log record, all or nothing. `Auto` uses `stamp` and covers one dkey; `Pending` ignores
-    /// `stamp`. `base` is the view of the conditions and of [`ValueKind::SingleMax`](crate::ValueKind). A call that
-    /// [`already_done`](Self::already_done) knows changes nothing and is well.
-    pub fn update(
-        &mut self,
-        _at: ObjectRef,
-        _order: Order,
-        _stamp: Stamp,
-        _base: View,
-        _caller: Caller,
-        _entries: &[EntryUpdate],
-    ) -> Result<(), StoreError> {
-        Err(SOON)
-    }
-
-    /// Hides what is there, from this version on. Conditions: `Update` and `DkeyUpdate` ask that it exists.
-    #[allow(clippy::too_many_arguments)]
-    pub fn punch(
-        &mut self,
-        _at: ObjectRef,
-        _order: Order,
-        _stamp: Stamp,
-        _base: View,
-        _caller: Caller,
-        _what: Punch,
-        _condition: Condition,
-    ) -> Result<(), StoreError> {
-        Err(SOON)
-    }
-
     /// Whether this very request was done before (by this target, also before a restart).
-    pub fn already_done(&self, _caller: &Caller) -> bool {
-        false
-    }
-
-    /// Appends what a view sees to `out`; holes are zeros. Every byte was verified against its stored checksum.
-    pub fn fetch(
-        &self,
-        _at: ObjectRef,
-        _view: View,
-        _dkey: &[u8],
-        _akey: &[u8],
-        _what: FetchWhat,
-        _out: &mut Vec<u8>,
-    ) -> Result<Fetched, StoreError> {
-        Err(SOON)
-    }
-
-    /// At most `limit` things after the anchor, in order. Fewer than `limit` means that there are no more.
-    pub fn enumerate(
-        &self,
-        _at: ObjectRef,
-        _view: View,
-        _what: Enumerate,
-        _after: Option<&[u8]>,
-        _limit: usize,
-    ) -> Result<Vec<Listed>, StoreError> {
-        Err(SOON)
-    }
-
-    /// Answers a question about keys.
-    pub fn query(&self, _at: ObjectRef, _view: View, _what: Query) -> Result<Answer, StoreError> {
-        Err(SOON)
+    pub fn already_done(&self, caller: &Caller) -> bool {
+        caller.session.0 != 0
+            && self.done.get(&caller.session).is_some_and(|done| {
+                caller.sequence < done.acknowledged_below || done.sequences.contains(&caller.sequence)
+            })
     }
 
     /// Transactions, open as far as the horizon knows, with versions that a latest read or an autocommit of this dkey would
     /// meet: whoever does must know their fates first (docs/design.md §4 rule 8). Without a dkey: of the whole object.
-    pub fn pending_on(&self, _at: ObjectRef, _dkey: Option<&[u8]>) -> Vec<TxId> {
-        Vec::new()
+    pub fn pending_on(&self, at: ObjectRef, dkey: Option<&[u8]>) -> Vec<TxId> {
+        let Some(object) = self.index.object(at) else { return Vec::new() };
+        let mut found: Vec<TxId> = object.waiting.to_vec();
+        match dkey {
+            Some(dkey) => {
+                let node = object.dkeys.get(dkey).and_then(|id| self.index.dkeys.get(*id));
+                found.extend(node.iter().flat_map(|node| &node.waiting));
+            }
+            None => {
+                let nodes = object.dkeys.values().filter_map(|id| self.index.dkeys.get(*id));
+                found.extend(nodes.flat_map(|node| node.waiting.iter().copied()));
+            }
+        }
+        found.retain(|tx| self.ledger.admits(*tx));
+        found.sort_unstable();
+        found.dedup();
+        found
     }
 
     /// Versions of open transactions in a container.
-    pub fn pending_updates(&self, _container: ContainerId) -> u64 {
-        0
+    pub fn pending_updates(&self, container: ContainerId) -> u64 {
+        self.index.pending_updates(container, &self.ledger)
     }
 
     /// Figures.
     pub fn stats(&self) -> StoreStats {
-        StoreStats { capacity_bytes: self.medium.capacity_bytes(), ..StoreStats::default() }
+        let capacity_bytes = self.log.capacity_bytes();
+        StoreStats {
+            used_bytes: capacity_bytes - self.log.space.free_bytes(),
+            capacity_bytes,
+            versions: self.index.versions.len() as u64,
+            log_bytes: self.log.since_checkpoint_bytes,
+            records: self.log.records(),
+        }
     }
 
     /// Makes everything before durable (docs/design.md I4): acknowledge only after it returned.
     pub fn flush(&mut self) -> Result<(), StoreError> {
-        Ok(self.medium.persist()?)
+        if self.log.is_dirty() { self.log.flush() } else { Ok(()) }
     }
 
-    /// Does about `budget_items` of background work: settles closed transactions, aggregates below floors, writes
-    /// checkpoints. Returns whether more is left.
-    pub fn background(&mut self, _budget_items: usize) -> Result<bool, StoreError> {
-        Ok(false)
+    /// The lens of a view of a container, if the view can still be read.
+    fn lens(&self, container: ContainerId, view: View) -> Result<Lens<'_>, StoreError> {
+        if self.index.destroyed.contains(&container) {
+            return Err(StoreError::Destroyed(container));
+        }
+        if self.lost {
+            let what = "part of the target's log, so that nothing on it can be trusted to be the newest".to_owned();
+            return Err(StoreError::DataLost { what, offset: 0 });
+        }
+        let lens = Lens::new(&self.ledger, view, self.options.plant == Plant::IgnoreHorizonOnRead);
+        let asked = lens.stamp();
+        match self.index.containers.get(&container) {
+            Some(found) if asked < found.floor && !found.kept.contains_key(&asked) => {
+                Err(StoreError::BelowFloor { asked, floor: found.floor })
+            }
+            _ => Ok(lens),
+        }
+    }
+
+    /// The tag of new versions, if the transaction takes any.
+    fn tag(&self, container: ContainerId, order: Order, stamp: Stamp) -> Result<Tag, StoreError> {
+        if self.index.destroyed.contains(&container) {
+            return Err(StoreError::Destroyed(container));
+        }
+        let (tx, tied) = match order {
+            Order::Auto { tied } => (tied.unwrap_or(TxId(0)), tied.is_some()),
+            Order::Pending(tx) if tx.0 == 0 => return Err(StoreError::Bad("transaction 0 does not exist")),
+            Order::Pending(tx) => (tx, false),
+        };
+        if tx.0 != 0 && !self.ledger.admits(tx) && self.options.plant != Plant::KeepZombie {
+            let fate = self.ledger.fate(tx).unwrap_or(Fate::Aborted);
+            return Err(StoreError::Closed { tx, fate });
+        }
+        let stamp = if tx.0 != 0 && !tied { Stamp::ZERO } else { stamp };
+        if tx.0 == 0 || tied {
+            let floor = self.index.containers.get(&container).map_or(Stamp::ZERO, |c| c.floor);
+            if stamp <= floor {
+                return Err(StoreError::BelowFloor { asked: stamp, floor });
+            }
+        }
+        let minor = self.log.next_lsn() << 16;
+        Ok(Tag { stamp, from: stamp, minor, tx, tied })
+    }
+
+    /// Remembers a request that is done, and forgets those whose answers the caller has seen.
+    fn note_done(&mut self, caller: &Caller) {
+        if caller.session.0 == 0 {
+            return;
+        }
+        let done = self.done.entry(caller.session).or_default();
+        done.acknowledged_below = done.acknowledged_below.max(caller.acknowledged_below);
+        if caller.sequence >= done.acknowledged_below {
+            done.sequences.insert(caller.sequence);
+        }
+        if done.sequences.first().is_some_and(|first| *first < done.acknowledged_below) {
+            done.sequences = done.sequences.split_off(&done.acknowledged_below);
+        }
+    }
+
+    /// Gives the bytes of versions that are gone back to the medium.
+    fn free_gone(&mut self) {
+        if self.index.versions.has_freed() {
+            for place in self.index.versions.take_freed() {
+                self.log.free_value(place.offset, place.len.into(), place.inline);
+            }
+        }
     }
 }

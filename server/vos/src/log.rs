@@ -1,0 +1,332 @@
+//! The log and the blocks: everything that a store has on its medium (docs/formats.md).
+//!
+//! Owns the order in which bytes become durable: values before the records that name them, records before anything is
+//! acknowledged. Must never know what versions mean.
+
+pub(crate) mod bytes;
+pub(crate) mod header;
+pub(crate) mod record;
+
+use std::collections::BTreeMap;
+
+use talea_tier::Medium;
+
+use crate::space::{BLOCK_BYTES, Space, whole_blocks};
+use crate::{Plant, StoreError};
+use header::{RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, record_bytes};
+use record::kind;
+
+/// A run of the medium that holds records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// First byte.
+    pub start: u64,
+    /// Bytes.
+    pub len: u64,
+    /// Its number; never used twice in a store.
+    pub number: u64,
+}
+
+/// What is known of a segment in use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SegmentUse {
+    /// The segment.
+    pub segment: Segment,
+    /// Bytes of values in it that versions still name.
+    pub live_bytes: u64,
+    /// A restart reads it: part of the log, or of the checkpoint.
+    pub replayed: bool,
+}
+
+/// Where a record went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Appended {
+    /// Its number.
+    pub lsn: u64,
+    /// Where its payload begins on the medium.
+    pub payload_at: u64,
+}
+
+/// Bytes of the record that leads to the next segment.
+const NEXT_PAYLOAD_BYTES: usize = 24;
+
+/// The medium with its log and its blocks.
+pub(crate) struct Log {
+    medium: Box<dyn Medium>,
+    /// Free blocks.
+    pub space: Space,
+    /// Segments in use, by their start.
+    pub segments: BTreeMap<u64, SegmentUse>,
+    nonce: u64,
+    segment_bytes: u64,
+    current: Segment,
+    /// Bytes of the current segment that hold records, staged ones included.
+    filled: u64,
+    /// Records not yet written to the medium; they end at `filled`.
+    staged: Vec<u8>,
+    next_lsn: u64,
+    next_segment: u64,
+    /// Everything below it is durable.
+    flushed_lsn: u64,
+    values_dirty: bool,
+    broken: bool,
+    plant: Plant,
+    /// Blocks are refused when less would stay free: punches and checkpoints need room, too.
+    pub reserve_bytes: u64,
+    /// Bytes of records since the last checkpoint.
+    pub since_checkpoint_bytes: u64,
+    records: u64,
+    last_kind: u8,
+}
+
+/// What a log continues with.
+pub(crate) struct Resume {
+    /// Free blocks.
+    pub space: Space,
+    /// Segments in use, the current one included.
+    pub segments: BTreeMap<u64, SegmentUse>,
+    /// The segment that is written now.
+    pub current: Segment,
+    /// Bytes of it that hold records.
+    pub filled: u64,
+    /// Number of the next record.
+    pub next_lsn: u64,
+    /// Number of the next segment.
+    pub next_segment: u64,
+    /// Bytes of records since the last checkpoint.
+    pub since_checkpoint_bytes: u64,
+}
+
+impl Log {
+    /// A log that goes on where `resume` says.
+    pub(crate) fn new(medium: Box<dyn Medium>, nonce: u64, segment_bytes: u64, plant: Plant, resume: Resume) -> Self {
+        Self {
+            medium,
+            space: resume.space,
+            segments: resume.segments,
+            nonce,
+            segment_bytes,
+            current: resume.current,
+            filled: resume.filled,
+            staged: Vec::new(),
+            next_lsn: resume.next_lsn,
+            next_segment: resume.next_segment,
+            flushed_lsn: resume.next_lsn,
+            values_dirty: false,
+            broken: false,
+            plant,
+            reserve_bytes: 0,
+            since_checkpoint_bytes: resume.since_checkpoint_bytes,
+            records: 0,
+            last_kind: kind::MARK,
+        }
+    }
+
+    /// Number that the next record will have.
+    pub(crate) fn next_lsn(&self) -> u64 {
+        self.next_lsn
+    }
+
+    /// The medium.
+    pub(crate) fn medium(&self) -> &dyn Medium {
+        &*self.medium
+    }
+
+    /// Records written since the store was opened.
+    pub(crate) fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// The segment that is written now.
+    pub(crate) fn current(&self) -> Segment {
+        self.current
+    }
+
+    /// The store's salt of checksums.
+    pub(crate) fn nonce(&self) -> u64 {
+        self.nonce
+    }
+
+    /// Writes a value into blocks of its own; durable before any record that is appended later.
+    pub(crate) fn write_blocks(&mut self, data: &[u8]) -> Result<u64, StoreError> {
+        self.check_usable()?;
+        let needed_bytes = whole_blocks(data.len() as u64);
+        let free_bytes = self.space.free_bytes();
+        let no_space = StoreError::NoSpace { needed_bytes, free_bytes: free_bytes.saturating_sub(self.reserve_bytes) };
+        if needed_bytes + self.reserve_bytes > free_bytes {
+            return Err(no_space);
+        }
+        let start = self.space.allocate(needed_bytes).ok_or(no_space)?;
+        if let Err(error) = self.medium.write(start, data) {
+            self.space.release(start, needed_bytes);
+            return Err(error.into());
+        }
+        self.values_dirty = true;
+        Ok(start)
+    }
+
+    /// Appends a record; durable with the next flush.
+    pub(crate) fn append(&mut self, kind: u8, payload: &[u8]) -> Result<Appended, StoreError> {
+        self.check_usable()?;
+        let needed = record_bytes(payload.len()) as u64;
+        if self.filled + needed + record_bytes(NEXT_PAYLOAD_BYTES) as u64 > self.current.len {
+            self.roll(needed)?;
+        }
+        Ok(self.stage(kind, payload))
+    }
+
+    fn stage(&mut self, kind: u8, payload: &[u8]) -> Appended {
+        let lsn = self.next_lsn;
+        let header = RecordHeader { len: payload.len() as u32, lsn, flushed: self.flushed_lsn, kind };
+        header.append(payload, self.nonce, self.current.number, &mut self.staged);
+        let payload_at = self.current.start + self.filled + RECORD_HEADER_BYTES as u64;
+        let bytes = record_bytes(payload.len()) as u64;
+        self.filled += bytes;
+        self.since_checkpoint_bytes += bytes;
+        self.next_lsn += 1;
+        self.records += 1;
+        self.last_kind = kind;
+        Appended { lsn, payload_at }
+    }
+
+    /// Goes on in a new segment that has room for a record of `needed` bytes.
+    pub(crate) fn roll(&mut self, needed: u64) -> Result<(), StoreError> {
+        self.flush()?;
+        let next = self.new_segment(needed)?;
+        self.write_segment_header(next, None)?;
+        let mut payload = [0; NEXT_PAYLOAD_BYTES];
+        payload[0..8].copy_from_slice(&next.start.to_le_bytes());
+        payload[8..16].copy_from_slice(&next.len.to_le_bytes());
+        payload[16..24].copy_from_slice(&next.number.to_le_bytes());
+        self.stage(kind::NEXT, &payload);
+        self.write_segment_header(self.current, Some(next))?;
+        self.flush()?;
+        self.current = next;
+        self.filled = SEGMENT_HEADER_BYTES as u64;
+        Ok(())
+    }
+
+    /// Takes blocks for a segment that has room for a record of `needed` bytes.
+    pub(crate) fn new_segment(&mut self, needed: u64) -> Result<Segment, StoreError> {
+        let least = SEGMENT_HEADER_BYTES as u64 + needed + record_bytes(NEXT_PAYLOAD_BYTES) as u64;
+        let len = whole_blocks(least.max(self.segment_bytes));
+        let free_bytes = self.space.free_bytes();
+        let start = match self.space.allocate(len) {
+            Some(start) => start,
+            None => self.space.allocate(least).ok_or(StoreError::NoSpace { needed_bytes: least, free_bytes })?,
+        };
+        let len = if free_bytes - self.space.free_bytes() == len { len } else { whole_blocks(least) };
+        let segment = Segment { start, len, number: self.next_segment };
+        self.next_segment += 1;
+        self.segments.insert(start, SegmentUse { segment, live_bytes: 0, replayed: true });
+        Ok(segment)
+    }
+
+    /// Writes a segment's header.
+    pub(crate) fn write_segment_header(&mut self, segment: Segment, next: Option<Segment>) -> Result<(), StoreError> {
+        let bytes = SegmentHeader { segment, next }.encode(self.nonce);
+        self.write_raw(segment.start, &bytes)
+    }
+
+    /// Writes bytes that the caller has taken blocks for.
+    pub(crate) fn write_raw(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        self.check_usable()?;
+        let result = self.medium.write(offset, bytes);
+        self.broken |= result.is_err();
+        Ok(result?)
+    }
+
+    /// Makes everything written and appended before durable.
+    pub(crate) fn flush(&mut self) -> Result<(), StoreError> {
+        if self.plant == Plant::SkipFlush {
+            return self.write_staged();
+        }
+        if std::mem::take(&mut self.values_dirty) && !self.staged.is_empty() {
+            self.persist()?;
+        }
+        self.write_staged()?;
+        self.persist()?;
+        self.flushed_lsn = self.next_lsn;
+        Ok(())
+    }
+
+    fn write_staged(&mut self) -> Result<(), StoreError> {
+        self.check_usable()?;
+        if self.staged.is_empty() {
+            return Ok(());
+        }
+        let staged = std::mem::take(&mut self.staged);
+        let result = self.write_raw(self.current.start + self.filled - staged.len() as u64, &staged);
+        self.staged = staged;
+        self.staged.clear();
+        result
+    }
+
+    /// Flushes the medium alone.
+    pub(crate) fn persist(&mut self) -> Result<(), StoreError> {
+        let result = self.medium.persist();
+        self.broken |= result.is_err();
+        Ok(result?)
+    }
+
+    /// Whether anything waits for a flush.
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.values_dirty || !self.staged.is_empty()
+    }
+
+    /// Whether the last records are durable without any later record that says so.
+    pub(crate) fn needs_mark(&self) -> bool {
+        self.flushed_lsn == self.next_lsn && self.last_kind != kind::MARK
+    }
+
+    fn check_usable(&self) -> Result<(), StoreError> {
+        if self.broken { Err(StoreError::Broken) } else { Ok(()) }
+    }
+
+    /// Bytes in place, staged ones included; `None` if they must be read with [`read`](Self::read).
+    pub(crate) fn bytes(&self, offset: u64, len: u64) -> Option<&[u8]> {
+        match self.staged_range(offset, len) {
+            Some(range) => Some(&self.staged[range]),
+            None => self.medium.bytes(offset, len),
+        }
+    }
+
+    /// Reads bytes, staged ones included. No value lies half in the stage.
+    pub(crate) fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), StoreError> {
+        match self.staged_range(offset, out.len() as u64) {
+            Some(range) => out.copy_from_slice(&self.staged[range]),
+            None => self.medium.read(offset, out)?,
+        }
+        Ok(())
+    }
+
+    fn staged_range(&self, offset: u64, len: u64) -> Option<std::ops::Range<usize>> {
+        let end = self.current.start + self.filled;
+        let begin = end - self.staged.len() as u64;
+        let inside = offset >= begin && offset.checked_add(len)? <= end && !self.staged.is_empty();
+        inside.then(|| (offset - begin) as usize..(offset - begin + len) as usize)
+    }
+
+    /// Counts value bytes inside a segment, or takes them away.
+    pub(crate) fn count_live(&mut self, offset: u64, bytes: u64, add: bool) {
+        if let Some((_, used)) = self.segments.range_mut(..=offset).next_back() {
+            used.live_bytes = if add { used.live_bytes + bytes } else { used.live_bytes.saturating_sub(bytes) };
+        }
+    }
+
+    /// Gives back the bytes of a value that no version names any more.
+    pub(crate) fn free_value(&mut self, offset: u64, len: u64, inline: bool) {
+        if inline {
+            self.count_live(offset, len, false);
+        } else if self.medium.is_persistent() {
+            self.space.retire(offset, len);
+        } else {
+            self.space.release(offset, len);
+        }
+    }
+
+    /// Size of the medium in whole blocks, in bytes.
+    pub(crate) fn capacity_bytes(&self) -> u64 {
+        self.medium.capacity_bytes() / BLOCK_BYTES * BLOCK_BYTES
+    }
+}

@@ -1,0 +1,226 @@
+//! Headers on the medium: superblock, segments, records (docs/formats.md). All numbers are little-endian.
+
+use talea_model::{PoolId, TargetId};
+
+use super::Segment;
+use crate::checksum::{combine, crc32c};
+
+/// Version of the format on the medium.
+pub(crate) const FORMAT_VERSION: u32 = 1;
+/// Bytes of a record's header.
+pub(crate) const RECORD_HEADER_BYTES: usize = 32;
+/// Bytes of a segment's header.
+pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
+/// Bytes of a superblock.
+pub(crate) const SUPERBLOCK_BYTES: usize = 128;
+/// Where the two superblocks lie.
+pub(crate) const SUPERBLOCK_AT: [u64; 2] = [0, 4096];
+/// First byte that is neither.
+pub(crate) const FIRST_BLOCK: u64 = 8192;
+
+const RECORD_MAGIC: u32 = 0x524c_4154;
+const SEGMENT_MAGIC: u64 = 0x4745_5341_454c_4154;
+const SUPERBLOCK_MAGIC: u64 = 0x5245_5053_454c_4154;
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(std::array::from_fn(|i| bytes.get(at + i).copied().unwrap_or(0)))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(std::array::from_fn(|i| bytes.get(at + i).copied().unwrap_or(0)))
+}
+
+/// Bytes of a record with a payload of `payload` bytes: header, payload, zeros up to a multiple of 8.
+pub(crate) const fn record_bytes(payload: usize) -> usize {
+    (RECORD_HEADER_BYTES + payload).next_multiple_of(8)
+}
+
+/// Header of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecordHeader {
+    /// Bytes of the payload.
+    pub len: u32,
+    /// Number of the record.
+    pub lsn: u64,
+    /// All records below it were durable when this one was made.
+    pub flushed: u64,
+    /// Kind of the record.
+    pub kind: u8,
+}
+
+impl RecordHeader {
+    fn fields(&self) -> [u8; 28] {
+        let mut bytes = [0; 28];
+        bytes[0..4].copy_from_slice(&RECORD_MAGIC.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.len.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.lsn.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.flushed.to_le_bytes());
+        bytes[24] = self.kind;
+        bytes
+    }
+
+    /// The checksum covers a salt (so that records of an earlier life of the same blocks never pass), the header, the payload.
+    fn checksum(fields: &[u8; 28], payload: &[u8], nonce: u64, segment: u64) -> u32 {
+        let mut salted = [0; 44];
+        salted[0..8].copy_from_slice(&nonce.to_le_bytes());
+        salted[8..16].copy_from_slice(&segment.to_le_bytes());
+        salted[16..44].copy_from_slice(fields);
+        combine(crc32c(&salted), crc32c(payload), payload.len() as u64)
+    }
+
+    /// Appends the whole record.
+    pub(crate) fn append(&self, payload: &[u8], nonce: u64, segment: u64, out: &mut Vec<u8>) {
+        let fields = self.fields();
+        out.extend_from_slice(&fields);
+        out.extend_from_slice(&Self::checksum(&fields, payload, nonce, segment).to_le_bytes());
+        out.extend_from_slice(payload);
+        out.resize(out.len() + record_bytes(payload.len()) - RECORD_HEADER_BYTES - payload.len(), 0);
+    }
+
+    /// The record at the start of `bytes`, if there is a whole and undamaged one.
+    pub(crate) fn find(bytes: &[u8], nonce: u64, segment: u64) -> Option<(Self, &[u8])> {
+        if bytes.len() < RECORD_HEADER_BYTES || u32_at(bytes, 0) != RECORD_MAGIC {
+            return None;
+        }
+        let header = Self { len: u32_at(bytes, 4), lsn: u64_at(bytes, 8), flushed: u64_at(bytes, 16), kind: bytes[24] };
+        let payload = bytes.get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES.checked_add(header.len as usize)?)?;
+        let fields = bytes[..28].try_into().ok()?;
+        (Self::checksum(fields, payload, nonce, segment) == u32_at(bytes, 28)).then_some((header, payload))
+    }
+}
+
+/// Header of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    /// The segment.
+    pub segment: Segment,
+    /// The one that follows, once there is one.
+    pub next: Option<Segment>,
+}
+
+impl SegmentHeader {
+    /// The header as bytes.
+    pub(crate) fn encode(&self, nonce: u64) -> [u8; SEGMENT_HEADER_BYTES] {
+        let mut bytes = [0; SEGMENT_HEADER_BYTES];
+        let next = self.next.unwrap_or(Segment { start: 0, len: 0, number: 0 });
+        let numbers = [SEGMENT_MAGIC, self.segment.number, self.segment.len, next.start, next.len, next.number, nonce];
+        for (slot, number) in bytes.chunks_exact_mut(8).zip(numbers) {
+            slot.copy_from_slice(&number.to_le_bytes());
+        }
+        let crc = crc32c(&bytes[..56]);
+        bytes[56..60].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// The header of a segment, if it is undamaged and of this store and segment.
+    pub(crate) fn decode(bytes: &[u8], segment: Segment, nonce: u64) -> Option<Self> {
+        let whole = bytes.len() >= SEGMENT_HEADER_BYTES && crc32c(&bytes[..56]) == u32_at(bytes, 56);
+        let ours =
+            u64_at(bytes, 0) == SEGMENT_MAGIC && u64_at(bytes, 8) == segment.number && u64_at(bytes, 48) == nonce;
+        if !whole || !ours {
+            return None;
+        }
+        let next = Segment { start: u64_at(bytes, 24), len: u64_at(bytes, 32), number: u64_at(bytes, 40) };
+        Some(Self { segment, next: (next.len > 0).then_some(next) })
+    }
+}
+
+/// The root of everything on the medium.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Superblock {
+    /// The newer of the two superblocks has the larger one.
+    pub generation: u64,
+    /// The pool.
+    pub pool: PoolId,
+    /// The target.
+    pub target: TargetId,
+    /// Salt of the checksums.
+    pub nonce: u64,
+    /// Size of the medium in bytes.
+    pub capacity_bytes: u64,
+    /// First segment of the log to replay.
+    pub log: Segment,
+    /// Number of the first record in it.
+    pub first_lsn: u64,
+    /// First segment of the checkpoint that the log continues; length 0 if there is none.
+    pub checkpoint: Segment,
+}
+
+/// What lies where a superblock should.
+pub(crate) enum FoundSuperblock {
+    /// An undamaged one.
+    Whole(Superblock),
+    /// One of another version.
+    Version(u32),
+    /// One that is damaged.
+    Damaged,
+    /// Zeros.
+    Nothing,
+    /// Something else.
+    Foreign,
+}
+
+impl Superblock {
+    /// The superblock as bytes; the magic number comes first.
+    pub(crate) fn encode(&self) -> [u8; SUPERBLOCK_BYTES] {
+        let mut bytes = [0; SUPERBLOCK_BYTES];
+        bytes[0..8].copy_from_slice(&SUPERBLOCK_MAGIC.to_le_bytes());
+        bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.target.0.to_le_bytes());
+        bytes[16..32].copy_from_slice(&self.pool.0.to_le_bytes());
+        let (log, checkpoint) = (self.log, self.checkpoint);
+        let numbers = [
+            self.generation,
+            self.nonce,
+            self.capacity_bytes,
+            log.start,
+            log.len,
+            log.number,
+            self.first_lsn,
+            checkpoint.start,
+            checkpoint.len,
+            checkpoint.number,
+        ];
+        for (slot, number) in bytes[32..112].chunks_exact_mut(8).zip(numbers) {
+            slot.copy_from_slice(&number.to_le_bytes());
+        }
+        let crc = crc32c(&bytes[..124]);
+        bytes[124..128].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// What lies in the first bytes of a superblock's place.
+    pub(crate) fn decode(bytes: &[u8]) -> FoundSuperblock {
+        let magic = u64_at(bytes, 0);
+        if magic == 0 && bytes.iter().all(|byte| *byte == 0) {
+            return FoundSuperblock::Nothing;
+        }
+        if magic == 0 && bytes.len() >= SUPERBLOCK_BYTES {
+            // A first superblock whose magic number, written last, never came: nothing was ever acknowledged on it.
+            let ours = u32_at(bytes, 8) == FORMAT_VERSION || u32_at(bytes, 8) == 0;
+            return if ours { FoundSuperblock::Nothing } else { FoundSuperblock::Foreign };
+        }
+        if magic != SUPERBLOCK_MAGIC || bytes.len() < SUPERBLOCK_BYTES {
+            return FoundSuperblock::Foreign;
+        }
+        if crc32c(&bytes[..124]) != u32_at(bytes, 124) {
+            return FoundSuperblock::Damaged;
+        }
+        if u32_at(bytes, 8) != FORMAT_VERSION {
+            return FoundSuperblock::Version(u32_at(bytes, 8));
+        }
+        let pool = u128::from_le_bytes(std::array::from_fn(|i| bytes[16 + i]));
+        let segment =
+            |at| Segment { start: u64_at(bytes, at), len: u64_at(bytes, at + 8), number: u64_at(bytes, at + 16) };
+        FoundSuperblock::Whole(Self {
+            generation: u64_at(bytes, 32),
+            pool: PoolId(pool),
+            target: TargetId(u32_at(bytes, 12)),
+            nonce: u64_at(bytes, 40),
+            capacity_bytes: u64_at(bytes, 48),
+            log: segment(56),
+            first_lsn: u64_at(bytes, 80),
+            checkpoint: segment(88),
+        })
+    }
+}

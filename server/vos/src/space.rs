@@ -1,0 +1,159 @@
+//! Free space of a medium: which blocks are taken, and which wait for a checkpoint before they can be used again.
+//!
+//! Must never give out a block that the durable log may still name.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Unit of allocation in bytes.
+pub(crate) const BLOCK_BYTES: u64 = 4096;
+
+/// `bytes` rounded up to whole blocks.
+pub(crate) const fn whole_blocks(bytes: u64) -> u64 {
+    bytes.next_multiple_of(BLOCK_BYTES)
+}
+
+/// Free blocks: by address, to join neighbours, and by length, to fit best (lowest address first among equals).
+#[derive(Debug, Default)]
+pub(crate) struct Space {
+    by_start: BTreeMap<u64, u64>,
+    by_len: BTreeSet<(u64, u64)>,
+    free_bytes: u64,
+    /// Not referred to any more, but the log that a restart would replay names them.
+    waiting: Vec<(u64, u64)>,
+    waiting_bytes: u64,
+}
+
+/// Two things claim the same bytes: the medium is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Overlap {
+    /// Where, in bytes.
+    pub offset: u64,
+}
+
+impl Space {
+    /// All of `first..end` but the ranges in `used` (start, length; any order), which must not overlap.
+    pub(crate) fn without(first: u64, end: u64, mut used: Vec<(u64, u64)>) -> Result<Self, Overlap> {
+        used.sort_unstable();
+        let (mut space, mut at) = (Self::default(), first);
+        for (start, len) in used {
+            let len = whole_blocks(len);
+            if start < at || start.checked_add(len).is_none_or(|e| e > end) {
+                return Err(Overlap { offset: start });
+            }
+            space.release(at, start - at);
+            at = start + len;
+        }
+        space.release(at, end - at);
+        Ok(space)
+    }
+
+    /// Free now, in bytes.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.free_bytes
+    }
+
+    /// Free after the next checkpoint, in bytes.
+    pub(crate) fn waiting_bytes(&self) -> u64 {
+        self.waiting_bytes
+    }
+
+    /// The longest run of free bytes.
+    pub(crate) fn longest_bytes(&self) -> u64 {
+        self.by_len.last().map_or(0, |(len, _)| *len)
+    }
+
+    /// Takes a run of whole blocks that holds `bytes`.
+    pub(crate) fn allocate(&mut self, bytes: u64) -> Option<u64> {
+        let len = whole_blocks(bytes);
+        let (found, start) = *self.by_len.range((len, 0)..).next()?;
+        self.remove(start, found);
+        self.insert(start + len, found - len);
+        self.free_bytes -= len;
+        Some(start)
+    }
+
+    /// Gives a run back for use at once: nothing durable names it.
+    pub(crate) fn release(&mut self, mut start: u64, bytes: u64) {
+        let mut len = whole_blocks(bytes);
+        if len == 0 {
+            return;
+        }
+        self.free_bytes += len;
+        if let Some((before, before_len)) = self.by_start.range(..start).next_back().map(|(s, l)| (*s, *l))
+            && before + before_len == start
+        {
+            self.remove(before, before_len);
+            (start, len) = (before, before_len + len);
+        }
+        if let Some(after_len) = self.by_start.get(&(start + len)).copied() {
+            self.remove(start + len, after_len);
+            len += after_len;
+        }
+        self.insert(start, len);
+    }
+
+    /// Gives a run back that the durable log still names.
+    pub(crate) fn retire(&mut self, start: u64, bytes: u64) {
+        self.waiting.push((start, bytes));
+        self.waiting_bytes += whole_blocks(bytes);
+    }
+
+    /// What waits now: to be released when a checkpoint begun from here on is durable.
+    pub(crate) fn take_waiting(&mut self) -> Vec<(u64, u64)> {
+        self.waiting_bytes = 0;
+        std::mem::take(&mut self.waiting)
+    }
+
+    fn insert(&mut self, start: u64, len: u64) {
+        if len > 0 {
+            self.by_start.insert(start, len);
+            self.by_len.insert((len, start));
+        }
+    }
+
+    fn remove(&mut self, start: u64, len: u64) {
+        self.by_start.remove(&start);
+        self.by_len.remove(&(len, start));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn overlapping_claims_are_found() {
+        assert_eq!(Space::without(0, 1 << 20, vec![(8192, 1), (4096, 4097)]).unwrap_err(), Overlap { offset: 8192 });
+        assert!(Space::without(4096, 1 << 20, vec![(0, 1)]).is_err());
+        assert!(Space::without(0, 8192, vec![(4096, 4097)]).is_err());
+        assert_eq!(Space::without(0, 1 << 20, vec![(8192, 1), (4096, 4096)]).unwrap().free_bytes(), (1 << 20) - 8192);
+    }
+
+    proptest! {
+        #[test]
+        fn never_gives_a_byte_twice(steps in prop::collection::vec((any::<bool>(), 1u64..40_000), 1..200)) {
+            let end = 1 << 20;
+            let mut space = Space::without(4096, end, vec![]).unwrap();
+            let mut held: Vec<(u64, u64)> = Vec::new();
+            for (take, bytes) in steps {
+                if take {
+                    match space.allocate(bytes) {
+                        Some(start) => {
+                            prop_assert!(start >= 4096 && start + bytes <= end);
+                            prop_assert!(held.iter().all(|(s, l)| start + whole_blocks(bytes) <= *s || s + whole_blocks(*l) <= start));
+                            held.push((start, bytes));
+                        }
+                        None => prop_assert!(space.longest_bytes() < whole_blocks(bytes)),
+                    }
+                } else if !held.is_empty() {
+                    let (start, len) = held.swap_remove(bytes as usize % held.len());
+                    space.release(start, len);
+                }
+                let rebuilt = Space::without(4096, end, held.clone()).unwrap();
+                prop_assert_eq!(&rebuilt.by_start, &space.by_start);
+                prop_assert_eq!(rebuilt.free_bytes(), space.free_bytes());
+            }
+        }
+    }
+}

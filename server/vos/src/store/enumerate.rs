@@ -1,0 +1,123 @@
+//! Enumeration: what exists in a view, in order.
+
+use std::ops::Bound;
+
+use talea_model::{Extent, Key, Oid, View, limit::MAX_ENUMERATED};
+
+use super::Store;
+use crate::index::lens::Lens;
+use crate::{Enumerate, Listed, ObjectRef, StoreError};
+
+impl Store {
+    /// At most `limit` things after the anchor, in order. Fewer than `limit` (and than 1024) means that there are no more.
+    pub fn enumerate(
+        &self,
+        at: ObjectRef,
+        view: View,
+        what: Enumerate,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, StoreError> {
+        let lens = self.lens(at.container, view)?;
+        let limit = limit.min(MAX_ENUMERATED);
+        match what {
+            Enumerate::Objects => self.list_objects(at, &lens, after, limit),
+            Enumerate::Dkeys => Ok(self.list_dkeys(at, &lens, after, limit)),
+            Enumerate::Akeys { dkey } => Ok(self.list_akeys(at, &lens, dkey, after, limit)),
+            Enumerate::Extents { dkey, akey } => self.list_extents(at, &lens, (dkey, akey), after, limit),
+        }
+    }
+
+    fn list_objects(
+        &self,
+        at: ObjectRef,
+        lens: &Lens,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, StoreError> {
+        let Some(container) = self.index.containers.get(&at.container) else { return Ok(Vec::new()) };
+        let from = match after {
+            None => Bound::Unbounded,
+            Some(bytes) => {
+                let bytes: [u8; 16] =
+                    bytes.try_into().map_err(|_| StoreError::Bad("an object's anchor has 16 bytes"))?;
+                Bound::Excluded(Oid(u128::from_be_bytes(bytes)))
+            }
+        };
+        let objects = container.objects.range((from, Bound::Unbounded));
+        let seen = objects.filter(|(_, id)| {
+            self.index.objects.get(**id).is_some_and(|object| self.index.object_exists(object, lens))
+        });
+        Ok(seen.take(limit).map(|(oid, _)| listed(oid.0.to_be_bytes().to_vec())).collect())
+    }
+
+    fn list_dkeys(&self, at: ObjectRef, lens: &Lens, after: Option<&[u8]>, limit: usize) -> Vec<Listed> {
+        let Some(object) = self.index.object(at) else { return Vec::new() };
+        let above = self.index.hidden_object(object, lens);
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let dkeys = object.dkeys.range::<[u8], _>((from, Bound::Unbounded));
+        let seen = dkeys
+            .filter(|(_, id)| self.index.dkeys.get(**id).is_some_and(|node| self.index.dkey_exists(node, lens, above)));
+        seen.take(limit).map(|(key, _)| listed(key.to_vec())).collect()
+    }
+
+    fn list_akeys(&self, at: ObjectRef, lens: &Lens, dkey: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<Listed> {
+        let Some((object, node)) = self.index.dkey(at, dkey) else { return Vec::new() };
+        let hidden = self.index.hidden_dkey(node, lens, self.index.hidden_object(object, lens));
+        let first = after.map_or(0, |after| node.akeys.partition_point(|(key, _): &(Key, _)| key[..] <= *after));
+        let seen = node.akeys[first..].iter().filter(|(_, akey)| self.index.akey_exists(akey, lens, hidden));
+        seen.take(limit).map(|(key, akey)| Listed { kind: Some(akey.kind()), ..listed(key.to_vec()) }).collect()
+    }
+
+    fn list_extents(
+        &self,
+        at: ObjectRef,
+        lens: &Lens,
+        (dkey, akey): (&[u8], &[u8]),
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Listed>, StoreError> {
+        let Some((object, node)) = self.index.dkey(at, dkey) else { return Ok(Vec::new()) };
+        let Some(found) = node.akey(akey) else { return Ok(Vec::new()) };
+        let hidden = self.index.hidden_dkey(node, lens, self.index.hidden_object(object, lens));
+        let hidden = self.index.hidden_akey(found, lens, hidden);
+        let anchor = match after {
+            None => None,
+            Some(bytes) => {
+                let bytes = bytes.try_into().map_err(|_| StoreError::Bad("an extent's anchor has 8 bytes"))?;
+                Some(u64::from_be_bytes(bytes))
+            }
+        };
+        let mut runs: Vec<Listed> = Vec::new();
+        let all = Extent { index: anchor.unwrap_or(0), count: u64::MAX - anchor.unwrap_or(0) };
+        // The run that begins at the anchor was given: what continues it is skipped with it.
+        let mut given = anchor;
+        let mut run: Option<Extent> = None;
+        for (start, column) in found.array.overlapping(all) {
+            if self.index.seen(&column.stack, lens, hidden).is_none() {
+                continue;
+            }
+            match &mut run {
+                Some(open) if open.end() == start => open.count = column.end - open.index,
+                _ => {
+                    runs.extend(run.take().filter(|run| given != Some(run.index)).map(extent_listed));
+                    if runs.len() >= limit {
+                        return Ok(runs);
+                    }
+                    run = Some(Extent { index: start, count: column.end - start });
+                }
+            }
+        }
+        runs.extend(run.filter(|run| given.take() != Some(run.index)).map(extent_listed));
+        runs.truncate(limit);
+        Ok(runs)
+    }
+}
+
+fn listed(key: Vec<u8>) -> Listed {
+    Listed { key, extent: Extent::default(), kind: None }
+}
+
+fn extent_listed(extent: Extent) -> Listed {
+    Listed { extent, ..listed(extent.index.to_be_bytes().to_vec()) }
+}

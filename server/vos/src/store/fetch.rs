@@ -1,0 +1,170 @@
+//! Fetches: what a view sees, every byte verified.
+
+use talea_model::{Extent, View};
+
+use super::Store;
+use crate::checksum::{GRANULE_BYTES, Joined, crc32c};
+use crate::index::lens::{Lens, Rank};
+use crate::index::node::Akey;
+use crate::index::version::Place;
+use crate::{FetchWhat, Fetched, ObjectRef, StoreError, ValueKind};
+
+/// Bytes that one fetch may give.
+const MAX_FETCH_BYTES: u64 = 1 << 31;
+
+impl Store {
+    /// Appends what a view sees to `out`; holes are zeros. Every byte was verified against its stored checksum. On an error
+    /// nothing is appended.
+    pub fn fetch(
+        &self,
+        at: ObjectRef,
+        view: View,
+        dkey: &[u8],
+        akey: &[u8],
+        what: FetchWhat,
+        out: &mut Vec<u8>,
+    ) -> Result<Fetched, StoreError> {
+        let lens = self.lens(at.container, view)?;
+        let Some((object, node)) = self.index.dkey(at, dkey) else { return Ok(Fetched::default()) };
+        let Some(found) = node.akey(akey) else { return Ok(Fetched::default()) };
+        let hidden = self.index.hidden_dkey(node, &lens, self.index.hidden_object(object, &lens));
+        let hidden = self.index.hidden_akey(found, &lens, hidden);
+        let (asked, matches) = match what {
+            FetchWhat::Single => ("a single value", found.kind() == ValueKind::Single),
+            FetchWhat::Array(_) => ("an array", found.kind() != ValueKind::Single),
+        };
+        if !matches {
+            if found.holds_nothing(&self.index.versions) {
+                return Ok(Fetched::default());
+            }
+            return Err(StoreError::Kind { found: format!("{:?}", found.kind()), asked: asked.into() });
+        }
+        let before = out.len();
+        let result = match what {
+            FetchWhat::Single => self.fetch_single(found, &lens, hidden, out),
+            FetchWhat::Array(extents) => self.fetch_array(found, &lens, hidden, extents, out),
+        };
+        result.map_err(|lost| {
+            out.truncate(before);
+            match lost {
+                StoreError::DataLost { what, offset } => {
+                    let (dkey, akey) = (dkey.escape_ascii(), akey.escape_ascii());
+                    let place = format!("{what} of akey \"{akey}\", dkey \"{dkey}\", object {}", at.oid);
+                    StoreError::DataLost { what: format!("{place}, container {}", at.container), offset }
+                }
+                other => other,
+            }
+        })
+    }
+
+    fn fetch_single(
+        &self,
+        akey: &Akey,
+        lens: &Lens,
+        hidden: Option<Rank>,
+        out: &mut Vec<u8>,
+    ) -> Result<Fetched, StoreError> {
+        let Some(piece) = self.index.seen(&akey.single, lens, hidden) else { return Ok(Fetched::default()) };
+        let place = &self.index.versions.get(piece.version).place;
+        let mut joined = Joined::default();
+        self.append_verified(place, 0, place.len.into(), out, &mut joined)?;
+        Ok(Fetched { found: true, bytes: place.len.into(), record_bytes: 0, filled: true, checksum: joined.crc })
+    }
+
+    fn fetch_array(
+        &self,
+        akey: &Akey,
+        lens: &Lens,
+        hidden: Option<Rank>,
+        extents: &[Extent],
+        out: &mut Vec<u8>,
+    ) -> Result<Fetched, StoreError> {
+        let record_bytes = u64::from(akey.record_bytes());
+        let records = extents.iter().try_fold(0u64, |sum, extent| {
+            Extent::new(extent.index, extent.count).and_then(|extent| sum.checked_add(extent.count))
+        });
+        let bytes = records.and_then(|n| n.checked_mul(record_bytes)).filter(|bytes| *bytes <= MAX_FETCH_BYTES);
+        let Some(bytes) = bytes else {
+            return Err(StoreError::Bad("extents are empty, end beyond the last index, or are over 2 GiB"));
+        };
+        out.reserve(bytes as usize);
+        let mut joined = Joined::default();
+        let mut fetched = Fetched { found: false, bytes, record_bytes: akey.record_bytes(), filled: true, checksum: 0 };
+        for extent in extents {
+            let mut at = extent.index;
+            for (start, column) in akey.array.overlapping(*extent) {
+                let Some(piece) = self.index.seen(&column.stack, lens, hidden) else { continue };
+                let (first, last) = (start.max(extent.index), column.end.min(extent.end()));
+                fetched.filled &= at == first;
+                append_zeros((first - at) * record_bytes, out, &mut joined);
+                let place = &self.index.versions.get(piece.version).place;
+                let from = u64::from(piece.skip) + (first - start) * record_bytes;
+                self.append_verified(place, from, from + (last - first) * record_bytes, out, &mut joined)?;
+                fetched.found = true;
+                at = last;
+            }
+            fetched.filled &= at == extent.end();
+            append_zeros((extent.end() - at) * record_bytes, out, &mut joined);
+        }
+        fetched.checksum = joined.crc;
+        Ok(fetched)
+    }
+
+    /// Appends bytes `from..to` of a place. Whole granules are verified after the copy, so that nothing between medium and
+    /// caller goes unseen; of others the whole granule is verified in place.
+    fn append_verified(
+        &self,
+        place: &Place,
+        from: u64,
+        to: u64,
+        out: &mut Vec<u8>,
+        joined: &mut Joined,
+    ) -> Result<(), StoreError> {
+        let granule = GRANULE_BYTES as u64;
+        let lost = |at: u64| StoreError::DataLost {
+            what: format!("bytes {from} to {to} (of a version of {} bytes)", place.len),
+            offset: place.offset + at,
+        };
+        if from >= to {
+            return Ok(());
+        }
+        if to > place.len.into() {
+            return Err(lost(from));
+        }
+        let read_from = from / granule * granule;
+        let read_to = to.next_multiple_of(granule).min(place.len.into());
+        let mut copied = Vec::new();
+        let source = match self.log.bytes(place.offset + read_from, read_to - read_from) {
+            Some(bytes) => bytes,
+            None => {
+                copied.resize((read_to - read_from) as usize, 0);
+                self.log.read(place.offset + read_from, &mut copied)?;
+                &copied[..]
+            }
+        };
+        for (number, bytes) in source.chunks(GRANULE_BYTES).enumerate() {
+            let start = read_from + (number * GRANULE_BYTES) as u64;
+            let expected = place.granules.get((start / granule) as usize).copied();
+            let first = from.saturating_sub(start) as usize;
+            let last = ((to - start) as usize).min(bytes.len());
+            let part = &bytes[first..last];
+            let before = out.len();
+            out.extend_from_slice(part);
+            let appended = crc32c(&out[before..]);
+            let whole = if part.len() == bytes.len() { appended } else { crc32c(bytes) };
+            if Some(whole) != expected {
+                return Err(lost(start));
+            }
+            joined.push(appended, part.len() as u64);
+        }
+        Ok(())
+    }
+}
+
+fn append_zeros(bytes: u64, out: &mut Vec<u8>, joined: &mut Joined) {
+    if bytes > 0 {
+        let before = out.len();
+        out.resize(before + bytes as usize, 0);
+        joined.push(crc32c(&out[before..]), bytes);
+    }
+}

@@ -1,0 +1,303 @@
+//! Updates: verified, conditioned, stored, logged, applied; all or nothing.
+
+use smallvec::SmallVec;
+use talea_model::limit::{MAX_ENTRIES, MAX_EXTENTS, MAX_VALUE_BYTES};
+use talea_model::{Extent, Order, Stamp, View, key};
+
+use super::Store;
+use crate::checksum::granules;
+use crate::index::version::Place;
+use crate::log::record::{Entry, Head, encode_value, kind};
+use crate::{Caller, Condition, EntryUpdate, ObjectRef, StoreError, ValueKind};
+
+/// Values up to this many bytes lie in the log record itself.
+pub(super) const INLINE_BYTES: usize = 4096;
+
+/// One value of an update on its way to the medium.
+struct Prepared<'a> {
+    entry: usize,
+    extent: Extent,
+    data: &'a [u8],
+    place: Place,
+    /// Where in the record's payload the bytes lie, if they do.
+    in_record: u64,
+}
+
+type AllPrepared<'a> = SmallVec<[Prepared<'a>; 4]>;
+
+impl Store {
+    /// Stores entries: one call, one log record, all or nothing. `Auto` uses `stamp` and covers one dkey; `Pending` ignores
+    /// `stamp`. `base` is the view of the conditions and of [`ValueKind::SingleMax`]. A call that
+    /// [`already_done`](Self::already_done) knows changes nothing and is well.
+    pub fn update(
+        &mut self,
+        at: ObjectRef,
+        order: Order,
+        stamp: Stamp,
+        base: View,
+        caller: Caller,
+        entries: &[EntryUpdate],
+    ) -> Result<(), StoreError> {
+        if self.already_done(&caller) {
+            return Ok(());
+        }
+        check_shape(order, entries)?;
+        self.tag(at.container, order, stamp)?;
+        let mut prepared = prepare(entries)?;
+        self.check_conditions(at, base, entries, &mut prepared)?;
+        if prepared.is_empty() && caller.session.0 == 0 {
+            return Ok(());
+        }
+        self.refresh_reserve();
+        let result = self.store(at, order, stamp, caller, entries, &mut prepared);
+        match result {
+            Err(StoreError::NoSpace { .. }) if self.make_room()? => {
+                self.store(at, order, stamp, caller, entries, &mut prepared)
+            }
+            result => result,
+        }
+    }
+
+    /// Writes, logs and applies. On an error nothing is kept.
+    fn store(
+        &mut self,
+        at: ObjectRef,
+        order: Order,
+        stamp: Stamp,
+        caller: Caller,
+        entries: &[EntryUpdate],
+        prepared: &mut AllPrepared,
+    ) -> Result<(), StoreError> {
+        let mut result = Ok(());
+        for value in prepared.iter_mut().filter(|value| value.data.len() > INLINE_BYTES) {
+            match self.log.write_blocks(value.data) {
+                Ok(offset) => value.place.offset = offset,
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        let result = result.and_then(|()| {
+            let head = Head { at, tag: self.tag(at.container, order, stamp)?, caller };
+            let mut payload = std::mem::take(&mut self.scratch);
+            encode_update(&head, entries, prepared, &mut payload);
+            let appended = self.log.append(kind::UPDATE, payload.as_slice());
+            self.scratch = payload;
+            Ok((head, appended?))
+        });
+        let (mut head, appended) = match result {
+            Ok(done) => done,
+            Err(error) => {
+                for value in prepared.iter_mut().filter(|value| value.place.offset != 0) {
+                    self.log.space.release(value.place.offset, value.data.len() as u64);
+                    value.place.offset = 0;
+                }
+                return Err(error);
+            }
+        };
+        head.tag.minor = appended.lsn << 16;
+        self.apply_prepared(&head, appended.payload_at, entries, prepared)?;
+        self.note_done(&caller);
+        self.ceiling = self.ceiling.max(head.tag.stamp);
+        self.free_gone();
+        Ok(())
+    }
+
+    fn apply_prepared(
+        &mut self,
+        head: &Head,
+        payload_at: u64,
+        entries: &[EntryUpdate],
+        prepared: &mut AllPrepared,
+    ) -> Result<(), StoreError> {
+        let mut at = 0;
+        while at < prepared.len() {
+            let number = prepared[at].entry;
+            let count = prepared[at..].iter().take_while(|value| value.entry == number).count();
+            let values = &mut prepared[at..at + count];
+            for value in values.iter_mut().filter(|value| value.place.inline && !value.data.is_empty()) {
+                value.place.offset = payload_at + value.in_record;
+                self.log.count_live(value.place.offset, value.data.len() as u64, true);
+            }
+            let entry = &entries[number];
+            let places = values.iter_mut().map(|value| (value.extent, std::mem::take(&mut value.place)));
+            self.index.put(head.at, entry.dkey, entry.akey, entry.kind, head.tag, places)?;
+            at += count;
+        }
+        Ok(())
+    }
+
+    /// Checks conditions against the base view, and takes out values that are not larger than what is there.
+    fn check_conditions(
+        &self,
+        at: ObjectRef,
+        base: View,
+        entries: &[EntryUpdate],
+        prepared: &mut AllPrepared,
+    ) -> Result<(), StoreError> {
+        let mut skipped: SmallVec<[usize; 4]> = SmallVec::new();
+        for (number, entry) in entries.iter().enumerate() {
+            self.check_kind(at, entry)?;
+            self.check_condition(at, base, entry.dkey, Some(entry.akey), entry.condition)?;
+            if entry.kind == ValueKind::SingleMax && !self.is_larger(at, base, entry)? {
+                skipped.push(number);
+            }
+        }
+        prepared.retain(|value| !skipped.contains(&value.entry));
+        Ok(())
+    }
+
+    /// Checks one condition.
+    pub(super) fn check_condition(
+        &self,
+        at: ObjectRef,
+        base: View,
+        dkey: &[u8],
+        akey: Option<&[u8]>,
+        condition: Condition,
+    ) -> Result<(), StoreError> {
+        let whole_dkey = match condition {
+            Condition::None => return Ok(()),
+            Condition::Insert | Condition::Update => akey.is_none(),
+            Condition::DkeyInsert | Condition::DkeyUpdate => true,
+        };
+        let lens = self.lens(at.container, base)?;
+        let exists = self.index.dkey(at, dkey).is_some_and(|(object, node)| {
+            let above = self.index.hidden_object(object, &lens);
+            match akey {
+                Some(akey) if !whole_dkey => {
+                    let hidden = self.index.hidden_dkey(node, &lens, above);
+                    node.akey(akey).is_some_and(|akey| self.index.akey_exists(akey, &lens, hidden))
+                }
+                _ => self.index.dkey_exists(node, &lens, above),
+            }
+        });
+        match condition {
+            Condition::Insert | Condition::DkeyInsert if exists => Err(StoreError::Exists),
+            Condition::Update | Condition::DkeyUpdate if !exists => Err(StoreError::NotFound),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_kind(&self, at: ObjectRef, entry: &EntryUpdate) -> Result<(), StoreError> {
+        let asked = if entry.kind == ValueKind::SingleMax { ValueKind::Single } else { entry.kind };
+        match self.index.dkey(at, entry.dkey).and_then(|(_, node)| node.akey(entry.akey)) {
+            Some(akey) if akey.kind() != asked && !akey.holds_nothing(&self.index.versions) => {
+                Err(StoreError::Kind { found: format!("{:?}", akey.kind()), asked: format!("{asked:?}") })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_larger(&self, at: ObjectRef, base: View, entry: &EntryUpdate) -> Result<bool, StoreError> {
+        let mut held = Vec::new();
+        let fetched = self.fetch(at, base, entry.dkey, entry.akey, crate::FetchWhat::Single, &mut held)?;
+        if fetched.found && held.len() != entry.data.len() {
+            return Err(StoreError::Bad("a value that is kept if larger must have the length of the one before"));
+        }
+        Ok(!fetched.found || entry.data > &held[..])
+    }
+}
+
+/// Checks what needs no store.
+fn check_shape(order: Order, entries: &[EntryUpdate]) -> Result<(), StoreError> {
+    let Some(first) = entries.first() else { return Err(StoreError::Bad("an update without entries")) };
+    if entries.len() > MAX_ENTRIES || entries.iter().map(|entry| entry.extents.len()).sum::<usize>() > MAX_EXTENTS {
+        return Err(StoreError::Bad("too many entries or extents in one update: split it"));
+    }
+    let auto = matches!(order, Order::Auto { .. });
+    for entry in entries {
+        key::check(entry.dkey)?;
+        key::check(entry.akey)?;
+        if auto && entry.dkey != first.dkey {
+            return Err(StoreError::Bad("an autocommit covers one dkey: use a transaction for more"));
+        }
+        match entry.kind {
+            ValueKind::Single | ValueKind::SingleMax => check_single(entry)?,
+            ValueKind::Array { record_bytes } => check_array(entry, record_bytes)?,
+        }
+    }
+    Ok(())
+}
+
+fn check_single(entry: &EntryUpdate) -> Result<(), StoreError> {
+    if !entry.extents.is_empty() {
+        return Err(StoreError::Bad("a single value has no extents"));
+    }
+    if entry.data.len() > MAX_VALUE_BYTES {
+        return Err(StoreError::Bad("a single value has 1 MiB at most: use an array"));
+    }
+    Ok(())
+}
+
+fn check_array(entry: &EntryUpdate, record_bytes: u32) -> Result<(), StoreError> {
+    if record_bytes == 0 || record_bytes as usize > MAX_VALUE_BYTES {
+        return Err(StoreError::Bad("a record has 1 byte to 1 MiB"));
+    }
+    let mut bytes: u64 = 0;
+    for extent in entry.extents {
+        if Extent::new(extent.index, extent.count).is_none() {
+            return Err(StoreError::Bad("an extent is empty or ends beyond the last index"));
+        }
+        let more = extent.count.checked_mul(record_bytes.into()).filter(|more| *more <= u32::MAX.into());
+        bytes = more.and_then(|more| bytes.checked_add(more)).ok_or(StoreError::Bad("an extent has 4 GiB at most"))?;
+    }
+    if bytes != entry.data.len() as u64 || entry.extents.is_empty() {
+        return Err(StoreError::Bad("the data does not have the length of its extents"));
+    }
+    Ok(())
+}
+
+/// Verifies checksums and cuts the data into values.
+fn prepare<'a>(entries: &[EntryUpdate<'a>]) -> Result<AllPrepared<'a>, StoreError> {
+    let mut prepared = SmallVec::new();
+    for (number, entry) in entries.iter().enumerate() {
+        let whole = [Extent::default()];
+        let (extents, record_bytes) = match entry.kind {
+            ValueKind::Array { record_bytes } => (entry.extents, record_bytes as usize),
+            ValueKind::Single | ValueKind::SingleMax => (&whole[..], 0),
+        };
+        let (mut joined, mut rest) = (crate::checksum::Joined::default(), entry.data);
+        for extent in extents {
+            let len = if record_bytes == 0 { rest.len() } else { extent.count as usize * record_bytes };
+            let data;
+            (data, rest) = rest.split_at(len);
+            let (granules, crc) = granules(data);
+            joined.push(crc, len as u64);
+            let inline = len <= INLINE_BYTES;
+            let place = Place { offset: 0, len: len as u32, inline, hole: false, granules };
+            prepared.push(Prepared { entry: number, extent: *extent, data, place, in_record: 0 });
+        }
+        if joined.crc != entry.checksum {
+            let bytes = entry.data.len() as u64;
+            return Err(StoreError::Checksum { expected: entry.checksum, found: joined.crc, bytes });
+        }
+    }
+    Ok(prepared)
+}
+
+fn encode_update(
+    head: &Head,
+    entries: &[EntryUpdate],
+    prepared: &mut AllPrepared,
+    out: &mut crate::log::bytes::Writer,
+) {
+    out.clear();
+    head.encode(out);
+    let numbers = || prepared.iter().map(|value| value.entry);
+    let distinct = numbers().zip(numbers().skip(1)).filter(|(a, b)| a != b).count() + usize::from(!prepared.is_empty());
+    out.u32(distinct as u32);
+    let mut at = 0;
+    while at < prepared.len() {
+        let number = prepared[at].entry;
+        let count = prepared[at..].iter().take_while(|value| value.entry == number).count();
+        let entry = &entries[number];
+        Entry { dkey: entry.dkey, akey: entry.akey, kind: entry.kind, values: count as u32 }.encode(out);
+        for value in &mut prepared[at..at + count] {
+            let inline = value.place.inline.then_some(value.data);
+            value.in_record = encode_value(value.extent, &value.place, inline, out) as u64;
+        }
+        at += count;
+    }
+}

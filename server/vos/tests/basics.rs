@@ -1,0 +1,335 @@
+//! What a store does, one rule at a time.
+
+use talea_model::{ContainerId, Extent, ObjectClass, Oid, Order, Position, SessionId, Stamp, TxId, View};
+use talea_tier::RamMedium;
+use talea_vos::checksum::crc32c;
+use talea_vos::{
+    Answer, Caller, Change, Condition, EntryUpdate, Enumerate, FetchWhat, ObjectRef, Plant, Punch, Query, Store,
+    StoreError, StoreOptions, ValueKind,
+};
+
+const BYTES: ValueKind = ValueKind::Array { record_bytes: 1 };
+const AUTO: Order = Order::Auto { tied: None };
+const NOBODY: Caller = Caller { session: SessionId(0), sequence: 0, acknowledged_below: 0 };
+
+fn store() -> Store {
+    Store::open(Box::new(RamMedium::new(64 << 20).unwrap()), StoreOptions::default()).unwrap().0
+}
+
+fn at(user: u128) -> ObjectRef {
+    ObjectRef { container: ContainerId(1), oid: Oid::new(ObjectClass::S1, user) }
+}
+
+fn snapshot(stamp: u64) -> View {
+    View::Snapshot { stamp: Stamp(stamp), position: Position(0), lease: talea_model::LeaseId(0) }
+}
+
+fn inside(tx: u64, base: u64) -> View {
+    View::Inside { tx: TxId(tx), base: Stamp(base), position: Position(0) }
+}
+
+fn entry<'a>(dkey: &'a [u8], akey: &'a [u8], data: &'a [u8]) -> EntryUpdate<'a> {
+    let (kind, condition) = (ValueKind::Single, Condition::None);
+    EntryUpdate { dkey, akey, kind, condition, extents: &[], data, checksum: crc32c(data) }
+}
+
+fn write(store: &mut Store, order: Order, stamp: u64, index: u64, data: &[u8]) -> Result<(), StoreError> {
+    let extents = [Extent { index, count: data.len() as u64 }];
+    let entry = EntryUpdate { kind: BYTES, extents: &extents, ..entry(b"d", b"a", data) };
+    store.update(at(1), order, Stamp(stamp), View::Latest, NOBODY, &[entry])
+}
+
+fn read(store: &Store, view: View, index: u64, count: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    let what = [Extent { index, count }];
+    let fetched = store.fetch(at(1), view, b"d", b"a", FetchWhat::Array(&what), &mut out).unwrap();
+    assert_eq!(fetched.bytes, out.len() as u64);
+    if fetched.record_bytes > 0 {
+        assert_eq!(fetched.checksum, crc32c(&out));
+    }
+    out
+}
+
+fn put(store: &mut Store, order: Order, stamp: u64, key: &[u8], data: &[u8]) -> Result<(), StoreError> {
+    store.update(at(1), order, Stamp(stamp), View::Latest, NOBODY, &[entry(b"d", key, data)])
+}
+
+fn get(store: &Store, view: View, key: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    store.fetch(at(1), view, b"d", key, FetchWhat::Single, &mut out).unwrap().found.then_some(out)
+}
+
+fn follow(store: &mut Store, changes: &[Change], horizon: u64) {
+    store.follow(changes, Position(horizon)).unwrap();
+}
+
+#[test]
+fn snapshots_stay_while_extents_are_overwritten() {
+    let mut store = store();
+    write(&mut store, AUTO, 10, 0, b"aaaaaaaa").unwrap();
+    write(&mut store, AUTO, 20, 2, b"bbb").unwrap();
+    write(&mut store, AUTO, 30, 7, b"cc").unwrap();
+    assert_eq!(read(&store, snapshot(9), 0, 3), [0; 3]);
+    assert_eq!(read(&store, snapshot(10), 0, 9), b"aaaaaaaa\0");
+    assert_eq!(read(&store, snapshot(29), 1, 5), b"abbba");
+    assert_eq!(read(&store, View::Latest, 0, 10), b"aabbbaacc\0");
+}
+
+#[test]
+fn a_commit_shows_everything_at_once_and_an_abort_nothing() {
+    let mut store = store();
+    write(&mut store, AUTO, 10, 0, b"base").unwrap();
+    follow(&mut store, &[Change::Begin(TxId(1)), Change::Begin(TxId(2))], 2);
+    write(&mut store, Order::Pending(TxId(1)), 0, 1, b"XX").unwrap();
+    write(&mut store, Order::Pending(TxId(2)), 0, 0, b"YYYY").unwrap();
+    write(&mut store, Order::Pending(TxId(1)), 0, 2, b"Z").unwrap();
+    assert_eq!(read(&store, View::Latest, 0, 4), b"base");
+    assert_eq!(read(&store, inside(1, 10), 0, 4), b"bXZe");
+    assert_eq!(store.pending_on(at(1), Some(b"d")), [TxId(1), TxId(2)]);
+    assert_eq!(store.pending_updates(ContainerId(1)), 3);
+    follow(&mut store, &[Change::Commit(TxId(1), Stamp(50)), Change::Abort(TxId(2))], 4);
+    for _ in 0..2 {
+        assert_eq!(read(&store, snapshot(49), 0, 4), b"base");
+        assert_eq!(read(&store, snapshot(50), 0, 4), b"bXZe");
+        assert_eq!(read(&store, View::Latest, 0, 4), b"bXZe");
+        assert!(store.pending_on(at(1), Some(b"d")).is_empty());
+        assert_eq!(store.pending_updates(ContainerId(1)), 0);
+        while store.background(1).unwrap() {}
+    }
+    let refused = write(&mut store, Order::Pending(TxId(2)), 0, 0, b"zombie");
+    assert!(matches!(refused, Err(StoreError::Closed { tx: TxId(2), .. })), "{refused:?}");
+}
+
+#[test]
+fn a_later_autocommit_does_not_hide_an_earlier_commit_and_order_is_by_stamp() {
+    let mut store = store();
+    follow(&mut store, &[Change::Begin(TxId(1))], 1);
+    write(&mut store, Order::Pending(TxId(1)), 0, 0, b"TT").unwrap();
+    write(&mut store, AUTO, 40, 1, b"A").unwrap();
+    follow(&mut store, &[Change::Commit(TxId(1), Stamp(30))], 2);
+    assert_eq!(read(&store, View::Latest, 0, 2), b"TA");
+    assert_eq!(read(&store, snapshot(39), 0, 2), b"TT");
+}
+
+#[test]
+fn tied_names_are_seen_by_latest_and_vanish_on_abort() {
+    let mut store = store();
+    follow(&mut store, &[Change::Begin(TxId(1)), Change::Begin(TxId(2))], 2);
+    put(&mut store, Order::Auto { tied: Some(TxId(1)) }, 10, b"one", b"1").unwrap();
+    put(&mut store, Order::Auto { tied: Some(TxId(2)) }, 11, b"two", b"2").unwrap();
+    assert_eq!(get(&store, View::Latest, b"one").unwrap(), b"1");
+    assert_eq!(get(&store, snapshot(20), b"one"), None);
+    assert_eq!(get(&store, inside(1, 5), b"one").unwrap(), b"1");
+    assert_eq!(get(&store, inside(1, 5), b"two"), None);
+    let again = EntryUpdate { condition: Condition::Insert, ..entry(b"d", b"one", b"x") };
+    let exists = store.update(at(1), AUTO, Stamp(12), View::Latest, NOBODY, &[again]);
+    assert!(matches!(exists, Err(StoreError::Exists)));
+    follow(&mut store, &[Change::Commit(TxId(1), Stamp(30)), Change::Abort(TxId(2))], 4);
+    for _ in 0..2 {
+        assert_eq!(get(&store, snapshot(29), b"one"), None);
+        assert_eq!(get(&store, snapshot(30), b"one").unwrap(), b"1");
+        assert_eq!(get(&store, View::Latest, b"two"), None);
+        while store.background(1).unwrap() {}
+    }
+}
+
+#[test]
+fn punches_hide_at_every_level_until_something_new_is_written() {
+    let mut store = store();
+    let base = View::Latest;
+    write(&mut store, AUTO, 10, 0, b"abcdef").unwrap();
+    put(&mut store, AUTO, 11, b"v", b"1").unwrap();
+    let range = Punch::Range { dkey: b"d", akey: b"a", extent: Extent { index: 1, count: 2 } };
+    store.punch(at(1), AUTO, Stamp(20), base, NOBODY, range, Condition::None).unwrap();
+    assert_eq!(read(&store, base, 0, 6), b"a\0\0def");
+    let akey = Punch::Akey { dkey: b"d", akey: b"v" };
+    store.punch(at(1), AUTO, Stamp(21), base, NOBODY, akey, Condition::Update).unwrap();
+    assert_eq!(get(&store, base, b"v"), None);
+    store.punch(at(1), AUTO, Stamp(22), base, NOBODY, Punch::Dkey(b"d"), Condition::None).unwrap();
+    assert_eq!(read(&store, base, 0, 6), [0; 6]);
+    assert!(store.enumerate(at(1), base, Enumerate::Dkeys, None, 9).unwrap().is_empty());
+    assert_eq!(store.enumerate(at(1), snapshot(21), Enumerate::Dkeys, None, 9).unwrap()[0].key, b"d");
+    write(&mut store, AUTO, 23, 9, b"z").unwrap();
+    assert_eq!(read(&store, base, 8, 2), b"\0z");
+    follow(&mut store, &[Change::Begin(TxId(1))], 1);
+    store.punch(at(1), Order::Pending(TxId(1)), Stamp(0), base, NOBODY, Punch::Object, Condition::Update).unwrap();
+    write(&mut store, Order::Pending(TxId(1)), 0, 0, b"n").unwrap();
+    assert_eq!(read(&store, inside(1, 23), 0, 10), b"n\0\0\0\0\0\0\0\0\0");
+    assert_eq!(read(&store, base, 9, 1), b"z");
+    follow(&mut store, &[Change::Commit(TxId(1), Stamp(30))], 2);
+    assert_eq!(read(&store, base, 0, 10), b"n\0\0\0\0\0\0\0\0\0");
+    let missing = store.punch(at(2), AUTO, Stamp(40), base, NOBODY, Punch::Object, Condition::Update);
+    assert!(matches!(missing, Err(StoreError::NotFound)));
+}
+
+#[test]
+fn the_larger_of_two_values_is_kept() {
+    let mut store = store();
+    let size = |n: u64| n.to_be_bytes();
+    let max = |store: &mut Store, order, stamp, base, n: u64| {
+        let data = size(n);
+        let entry = EntryUpdate { kind: ValueKind::SingleMax, ..entry(b"d", b"size", &data) };
+        store.update(at(1), order, Stamp(stamp), base, NOBODY, &[entry]).unwrap();
+    };
+    max(&mut store, AUTO, 10, View::Latest, 100);
+    max(&mut store, AUTO, 11, View::Latest, 50);
+    assert_eq!(get(&store, View::Latest, b"size").unwrap(), size(100));
+    follow(&mut store, &[Change::Begin(TxId(1))], 1);
+    for n in [80, 300, 200] {
+        max(&mut store, Order::Pending(TxId(1)), 0, inside(1, 11), n);
+    }
+    assert_eq!(get(&store, inside(1, 11), b"size").unwrap(), size(300));
+    assert_eq!(get(&store, View::Latest, b"size").unwrap(), size(100));
+    let other = EntryUpdate { kind: ValueKind::SingleMax, ..entry(b"d", b"size", b"short") };
+    assert!(matches!(store.update(at(1), AUTO, Stamp(12), View::Latest, NOBODY, &[other]), Err(StoreError::Bad(_))));
+}
+
+#[test]
+fn enumeration_goes_on_after_its_anchor() {
+    let mut store = store();
+    for n in 0..10u8 {
+        let key = [b'k', n];
+        let entry = entry(&key, b"a", b"v");
+        store.update(at(n.into()), AUTO, Stamp(10), View::Latest, NOBODY, &[entry]).unwrap();
+        store.update(at(77), AUTO, Stamp(10), View::Latest, NOBODY, &[entry]).unwrap();
+        let of_one = EntryUpdate { dkey: b"d", akey: &key, ..entry };
+        store.update(at(77), AUTO, Stamp(10), View::Latest, NOBODY, &[of_one]).unwrap();
+        let extents =
+            [Extent { index: u64::from(n) * 10, count: 2 }, Extent { index: u64::from(n) * 10 + 2, count: 1 }];
+        let array = EntryUpdate { kind: BYTES, extents: &extents, ..self::entry(b"d", b"array", b"abc") };
+        store.update(at(77), AUTO, Stamp(10), View::Latest, NOBODY, &[array]).unwrap();
+    }
+    let all = |what: Enumerate| {
+        let (mut keys, mut after) = (Vec::new(), None::<Vec<u8>>);
+        loop {
+            let page = store.enumerate(at(77), View::Latest, what, after.as_deref(), 3).unwrap();
+            let done = page.len() < 3;
+            keys.extend(page.into_iter().map(|listed| (listed.key, listed.extent)));
+            if done {
+                return keys;
+            }
+            after = keys.last().map(|(key, _)| key.clone());
+        }
+    };
+    assert_eq!(all(Enumerate::Objects).len(), 11);
+    assert_eq!(all(Enumerate::Dkeys).len(), 11);
+    assert_eq!(all(Enumerate::Akeys { dkey: b"d" }).len(), 11);
+    let runs: Vec<Extent> =
+        all(Enumerate::Extents { dkey: b"d", akey: b"array" }).into_iter().map(|(_, extent)| extent).collect();
+    assert_eq!(runs, (0..10).map(|n| Extent { index: n * 10, count: 3 }).collect::<Vec<_>>());
+}
+
+#[test]
+fn queries_find_the_ends() {
+    let mut store = store();
+    for (dkey, index) in [(3u64, 5u64), (7, 2)] {
+        let extents = [Extent { index, count: 1 }];
+        let dkey = dkey.to_be_bytes();
+        let entry = EntryUpdate { kind: BYTES, extents: &extents, ..entry(&dkey, b"a", b"x") };
+        store.update(at(1), AUTO, Stamp(index), View::Latest, NOBODY, &[entry]).unwrap();
+    }
+    let ask = |view, what| store.query(at(1), view, what).unwrap();
+    let key = |n: u64| Some(talea_model::Key::from_u64(n));
+    assert_eq!(ask(View::Latest, Query::MaxDkeyArrayEnd { akey: b"a" }), Answer { dkey: key(7), end: 3 });
+    assert_eq!(ask(View::Latest, Query::MaxDkey).dkey, key(7));
+    assert_eq!(ask(View::Latest, Query::MinDkey).dkey, key(3));
+    assert_eq!(ask(snapshot(4), Query::MinDkey).dkey, key(7));
+    assert_eq!(ask(snapshot(1), Query::MinDkey).dkey, None);
+    let dkey = &3u64.to_be_bytes();
+    assert_eq!(ask(View::Latest, Query::ArrayEnd { dkey, akey: b"a" }).end, 6);
+}
+
+#[test]
+fn a_request_is_done_once() {
+    let mut store = store();
+    let caller = |sequence, acknowledged_below| Caller { session: SessionId(9), sequence, acknowledged_below };
+    let put = |store: &mut Store, stamp, who, data: &[u8]| {
+        store.update(at(1), AUTO, Stamp(stamp), View::Latest, who, &[entry(b"d", b"v", data)]).unwrap();
+    };
+    put(&mut store, 10, caller(1, 0), b"first");
+    put(&mut store, 11, caller(2, 0), b"second");
+    put(&mut store, 12, caller(1, 0), b"again");
+    assert_eq!(get(&store, View::Latest, b"v").unwrap(), b"second");
+    put(&mut store, 13, caller(3, 3), b"third");
+    assert!(store.already_done(&caller(2, 0)), "below what the caller has seen");
+    assert!(!store.already_done(&caller(4, 3)));
+    follow(&mut store, &[Change::EndSession(SessionId(9))], 1);
+    assert!(!store.already_done(&caller(3, 0)));
+}
+
+#[test]
+fn nonsense_is_refused_with_a_reason() {
+    let mut store = store();
+    let mut bad = |entry: EntryUpdate| store.update(at(1), AUTO, Stamp(5), View::Latest, NOBODY, &[entry]).unwrap_err();
+    let good = entry(b"d", b"a", b"data");
+    assert!(matches!(bad(EntryUpdate { checksum: 1, ..good }), StoreError::Checksum { .. }));
+    assert!(matches!(bad(EntryUpdate { dkey: b"", ..good }), StoreError::Key(_)));
+    assert!(matches!(bad(EntryUpdate { akey: &[0; 4097], ..good }), StoreError::Key(_)));
+    assert!(matches!(bad(EntryUpdate { extents: &[Extent { index: 0, count: 4 }], ..good }), StoreError::Bad(_)));
+    assert!(matches!(bad(EntryUpdate { kind: BYTES, ..good }), StoreError::Bad(_)));
+    let over = [Extent { index: u64::MAX, count: 4 }];
+    assert!(matches!(bad(EntryUpdate { kind: BYTES, extents: &over, ..good }), StoreError::Bad(_)));
+    let huge = [Extent { index: 0, count: u64::MAX / 2 }];
+    assert!(matches!(bad(EntryUpdate { kind: BYTES, extents: &huge, ..good }), StoreError::Bad(_)));
+    let two = [good, EntryUpdate { dkey: b"e", ..good }];
+    assert!(matches!(store.update(at(1), AUTO, Stamp(5), View::Latest, NOBODY, &two), Err(StoreError::Bad(_))));
+    put(&mut store, AUTO, 5, b"a", b"single").unwrap();
+    assert!(matches!(write(&mut store, AUTO, 6, 0, b"x"), Err(StoreError::Kind { .. })));
+    assert_eq!(store.stats().versions, 1);
+}
+
+#[test]
+fn aggregation_keeps_what_can_be_seen_and_frees_the_rest() {
+    let mut store = store();
+    let block = vec![7u8; 8192];
+    for n in 1..=10 {
+        write(&mut store, AUTO, n * 10, 0, &block).unwrap();
+    }
+    write(&mut store, AUTO, 200, 100, b"split").unwrap();
+    let used = store.stats().used_bytes;
+    follow(&mut store, &[Change::Keep(ContainerId(1), Stamp(35)), Change::Floor(ContainerId(1), Stamp(95))], 1);
+    while store.background(3).unwrap() {}
+    assert_eq!(store.stats().versions, 4, "kept at 30, floor at 90, and above it 100 and 200");
+    assert!(used - store.stats().used_bytes >= 7 * 8192);
+    for stamp in [35, 95, 100] {
+        assert_eq!(read(&store, snapshot(stamp), 0, 8192), block);
+    }
+    let mut out = Vec::new();
+    let below = store.fetch(at(1), snapshot(50), b"d", b"a", FetchWhat::Array(&[]), &mut out);
+    assert!(matches!(below, Err(StoreError::BelowFloor { .. })));
+    store.punch(at(1), AUTO, Stamp(300), View::Latest, NOBODY, Punch::Dkey(b"d"), Condition::None).unwrap();
+    let container = ContainerId(1);
+    follow(&mut store, &[Change::Release(container, Stamp(35)), Change::Floor(container, Stamp(400))], 2);
+    while store.background(3).unwrap() {}
+    assert_eq!(store.stats().versions, 0);
+}
+
+#[test]
+fn a_destroyed_container_is_gone_and_takes_nothing() {
+    let mut store = store();
+    follow(&mut store, &[Change::Begin(TxId(1))], 1);
+    write(&mut store, AUTO, 10, 0, &[1; 10_000]).unwrap();
+    write(&mut store, Order::Pending(TxId(1)), 10, 0, &[1; 10_000]).unwrap();
+    follow(&mut store, &[Change::DestroyContainer(ContainerId(1)), Change::Commit(TxId(1), Stamp(20))], 2);
+    while store.background(1).unwrap() {}
+    assert_eq!(store.stats().versions, 0);
+    assert!(matches!(write(&mut store, AUTO, 30, 0, b"x"), Err(StoreError::Destroyed(_))));
+    let mut out = Vec::new();
+    let gone = store.fetch(at(1), View::Latest, b"d", b"a", FetchWhat::Single, &mut out);
+    assert!(matches!(gone, Err(StoreError::Destroyed(_))));
+}
+
+#[test]
+fn planted_bugs_show() {
+    let open = |plant| {
+        let options = StoreOptions { plant, ..StoreOptions::default() };
+        Store::open(Box::new(RamMedium::new(8 << 20).unwrap()), options).unwrap().0
+    };
+    let mut leaky = open(Plant::IgnoreHorizonOnRead);
+    follow(&mut leaky, &[Change::Begin(TxId(1))], 1);
+    write(&mut leaky, Order::Pending(TxId(1)), 0, 0, b"dirty").unwrap();
+    assert_eq!(read(&leaky, snapshot(50), 0, 5), b"dirty");
+    let mut zombie = open(Plant::KeepZombie);
+    follow(&mut zombie, &[Change::Begin(TxId(1)), Change::Abort(TxId(1))], 1);
+    write(&mut zombie, Order::Pending(TxId(1)), 0, 0, b"brains").unwrap();
+}
