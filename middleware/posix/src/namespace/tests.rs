@@ -1,0 +1,104 @@
+use super::*;
+use crate::backing::memory::Memory;
+
+fn names(path: &str) -> Vec<Vec<u8>> {
+    path.split('/').filter(|part| !part.is_empty()).map(|part| part.as_bytes().to_vec()).collect()
+}
+
+fn new_file() -> NewFile {
+    NewFile { mode: 0o644, uid: 1, gid: 2, class: ObjectClass::SX, chunk_bytes: 4096 }
+}
+
+fn code<T: std::fmt::Debug>(result: Result<T, Fault>) -> Code {
+    result.unwrap_err().code
+}
+
+fn fresh() -> (Memory, Namespace) {
+    let memory = Memory::default();
+    let namespace = Namespace::new(Arc::new(memory.clone()), memory.latest());
+    (memory, namespace)
+}
+
+#[test]
+fn makes_finds_lists_and_removes() {
+    let (_, space) = fresh();
+    space.mkdir(&names("d"), 0o755, 1, 2).unwrap();
+    assert_eq!(code(space.mkdir(&names("d"), 0o755, 1, 2)), Code::Exists);
+    assert_eq!(code(space.mkdir(&names("x/y"), 0o755, 1, 2)), Code::NotFound);
+    let directory = space.directory(&names("d")).unwrap();
+    let made = space.create(directory, b"f", &new_file(), None).unwrap();
+    assert_eq!(code(space.create(directory, b"f", &new_file(), None)), Code::Exists);
+    assert_eq!(space.lookup(&names("d/f")).unwrap(), Some(made));
+    assert_eq!(code(space.lookup(&names("d/f/g"))), Code::Kind);
+    assert_eq!(code(space.directory(&names("d/f"))), Code::Kind);
+    assert_eq!(space.list(directory, None, 10).unwrap(), (vec![b"f".to_vec()], false));
+    assert_eq!(code(space.rmdir(&names("d"))), Code::NotEmpty);
+    assert_eq!(code(space.unlink(&names("d"))), Code::Kind);
+    space.unlink(&names("d/f")).unwrap();
+    assert_eq!(code(space.unlink(&names("d/f"))), Code::NotFound);
+    space.rmdir(&names("d")).unwrap();
+    assert_eq!(space.list(inode::root(), None, 10).unwrap().0.len(), 0);
+    assert_eq!(space.stat(&[]).unwrap().kind, Kind::Directory);
+}
+
+#[test]
+fn a_tied_name_lives_and_dies_with_its_epoch() {
+    let (memory, space) = fresh();
+    for commit in [true, false] {
+        let epoch = memory.begin(true).unwrap();
+        space.create(inode::root(), b"f", &new_file(), Some(epoch.tx())).unwrap();
+        assert!(space.lookup(&names("f")).unwrap().is_some(), "the latest view sees it at once");
+        let before = memory.snapshot(crate::backing::SnapshotAt::Latest).unwrap();
+        let then = Namespace::new(Arc::new(memory.clone()), before.view());
+        assert_eq!(code(then.lookup(&names("f"))), Code::NotFound);
+        if commit {
+            epoch.commit(&epoch.summary(), false).ok().unwrap();
+            space.unlink(&names("f")).unwrap();
+        } else {
+            epoch.abort("test").unwrap();
+        }
+        assert_eq!(code(space.lookup(&names("f"))), Code::NotFound);
+    }
+}
+
+#[test]
+fn renames_replace_and_follow_posix() {
+    let (memory, space) = fresh();
+    let a = space.create(inode::root(), b"a", &new_file(), None).unwrap();
+    space.create(inode::root(), b"b", &new_file(), None).unwrap();
+    space.mkdir(&names("d"), 0o755, 0, 0).unwrap();
+    space.mkdir(&names("e"), 0o755, 0, 0).unwrap();
+    let before = memory.snapshot(crate::backing::SnapshotAt::Latest).unwrap();
+    space.rename(&names("a"), &names("b")).unwrap();
+    assert_eq!(space.lookup(&names("b")).unwrap(), Some(a));
+    assert_eq!(code(space.lookup(&names("a"))), Code::NotFound);
+    assert_eq!(code(space.rename(&names("a"), &names("c"))), Code::NotFound);
+    assert_eq!(code(space.rename(&names("b"), &names("d"))), Code::Kind);
+    assert_eq!(code(space.rename(&names("d"), &names("b"))), Code::Kind);
+    assert_eq!(code(space.rename(&names("b"), &names("d/b"))), Code::Unsupported);
+    space.rename(&names("d"), &names("e")).unwrap();
+    space.rename(&names("b"), &names("b")).unwrap();
+    let then = Namespace::new(Arc::new(memory.clone()), before.view());
+    assert_eq!(then.lookup(&names("a")).unwrap(), Some(a), "a snapshot keeps the old names");
+    assert_eq!(memory.open_epochs(), 0);
+}
+
+#[test]
+fn links_keep_their_target() {
+    let (_, space) = fresh();
+    space.symlink(&names("l"), b"some/where", 0, 0).unwrap();
+    space.rename(&names("l"), &names("m")).unwrap();
+    assert_eq!(space.readlink(&names("m")).unwrap(), b"some/where");
+    space.create(inode::root(), b"f", &new_file(), None).unwrap();
+    assert_eq!(code(space.readlink(&names("f"))), Code::Kind);
+}
+
+#[test]
+fn bad_classes_chunks_and_names_are_refused() {
+    let (_, space) = fresh();
+    let file = |class: &str, chunk_bytes| NewFile { class: class.parse().unwrap(), chunk_bytes, ..new_file() };
+    assert_eq!(code(space.create(inode::root(), b"f", &file("RP_2G1", 4096), None)), Code::Unsupported);
+    assert_eq!(code(space.create(inode::root(), b"f", &file("S1", 5), None)), Code::Argument);
+    assert_eq!(code(space.create(inode::root(), b"..", &file("S1", 4096), None)), Code::Path);
+    assert_eq!(code(space.create(inode::root(), &[b'x'; 256], &file("S1", 4096), None)), Code::TooLong);
+}
