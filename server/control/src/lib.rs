@@ -5,7 +5,9 @@
 #![forbid(unsafe_code)]
 
 pub mod change;
+pub mod node;
 pub mod pool;
 
 pub use change::TargetChange;
+pub use node::{Action, Node, NodeConfig, Time};
 pub use pool::{Applied, Outcome, Pool};

@@ -1,0 +1,470 @@
+//! One server's control plane without I/O: what a message, a death, a timer leads to.
+//!
+//! Owns the roles (leader of the log, follower of it), the clients whose home this server is, and what they wait for. The
+//! same code runs behind real sockets ([`crate::shell`]) and in simulations: time is passed in, effects come out as
+//! [`Action`]s. Must never do I/O, and an entry counts only after the shell said that it is appended.
+
+use std::collections::BTreeMap;
+
+use talea_fabric::{Hello, PeerId};
+use talea_model::{Hlc, MapVersion, Position, ServerId, ServerInfo, SessionId, TargetInfo, limit};
+use talea_wire::control::{Body, Counters, Envelope, Reply, Request};
+use talea_wire::log::Record;
+use talea_wire::{Refusal, RefusalCode, codec};
+
+use crate::TargetChange;
+use crate::pool::{Gap, Outcome, Pool};
+
+mod clients;
+mod follower;
+mod leader;
+mod question;
+#[cfg(test)]
+mod tests;
+mod wait;
+
+use clients::{Home, Peer, PeerKind};
+use follower::Follower;
+use leader::Leader;
+use question::{Origin, Question};
+use wait::Waits;
+
+/// Time as the shell or the simulation sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time {
+    /// Monotonic nanoseconds since an arbitrary start.
+    pub monotonic_ns: u64,
+    /// Microseconds since the Unix epoch.
+    pub unix_us: u64,
+}
+
+/// What a node is told at its start.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// This server, as the map will show it.
+    pub server: ServerInfo,
+    /// Its targets, as the map will show them.
+    pub targets: Vec<TargetInfo>,
+    /// The server that leads the log (until there are several replicas of it).
+    pub leader: ServerId,
+    /// Servers that the pool begins with.
+    pub servers_expected: usize,
+    /// Drawn anew by each process.
+    pub boot: u64,
+    /// The pool's id if this node begins it; random.
+    pub pool: u128,
+    /// Membership lease in milliseconds: how long a silent server still counts as there.
+    pub lease_ms: u64,
+    /// Interval of heartbeats in milliseconds.
+    pub heartbeat_ms: u64,
+    /// Position up to which all own targets are durable: changes up to it are not delivered again.
+    pub horizon: Position,
+}
+
+/// What the node wants done, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Send a message.
+    Send {
+        /// To whom.
+        peer: PeerId,
+        /// Which.
+        bytes: Vec<u8>,
+    },
+    /// End a connection; no `peer_down` follows.
+    Close {
+        /// Which.
+        peer: PeerId,
+    },
+    /// Append encoded records to the log, durably, then call [`Node::appended`] with the last position. One at a time.
+    Append {
+        /// Positions and bytes, in order.
+        records: Vec<(Position, Vec<u8>)>,
+    },
+    /// Hand changes to the local targets; every fate up to `horizon` is known with them.
+    Deliver {
+        /// In order.
+        changes: Vec<TargetChange>,
+        /// Position up to which the log has been followed.
+        horizon: Position,
+    },
+    /// Everything up to the log's end, as it was when [`Node::log_end`] was called or later, has been delivered.
+    CatchUpDone {
+        /// The caller's.
+        token: u64,
+    },
+    /// The log's end could not be learned.
+    CatchUpFailed {
+        /// The caller's.
+        token: u64,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Whether the local targets may serve: this server holds its membership lease (rule 11).
+    Serving(bool),
+    /// Watch a process and call [`Node::process_died`] when it ends.
+    Watch {
+        /// The peer that it stands behind.
+        peer: PeerId,
+        /// Its process id, vouched for by the kernel.
+        pid: u32,
+    },
+    /// Connect to the leader once, then call [`Node::leader_up`] or [`Node::leader_unreachable`].
+    Connect,
+}
+
+enum Role {
+    Leader(Leader),
+    Follower(Follower),
+}
+
+/// One server's control plane.
+pub struct Node {
+    config: NodeConfig,
+    now: Time,
+    clock: Hlc,
+    pool: Pool,
+    role: Role,
+    peers: BTreeMap<PeerId, Peer>,
+    homes: BTreeMap<SessionId, Home>,
+    waits: Waits,
+    counters: Counters,
+    /// Changes of records applied since the last delivery.
+    undelivered: Vec<TargetChange>,
+    delivered: Position,
+    durable: Position,
+    actions: Vec<Action>,
+}
+
+impl Node {
+    /// A node that starts with the log's records, all of them applied elsewhere before or appended durably. Only a leader has
+    /// any; an error says that the log has a hole.
+    pub fn new(config: NodeConfig, now: Time, log: Vec<Record>) -> Result<Self, Gap> {
+        let role = match config.server.id == config.leader {
+            true => Role::Leader(Leader::default()),
+            false => Role::Follower(Follower::new(now)),
+        };
+        let mut node = Self {
+            now,
+            clock: Hlc::default(),
+            pool: Pool::default(),
+            role,
+            peers: BTreeMap::new(),
+            homes: BTreeMap::new(),
+            waits: Waits::default(),
+            counters: Counters::default(),
+            undelivered: Vec::new(),
+            delivered: Position(0),
+            durable: config.horizon,
+            actions: Vec::new(),
+            config,
+        };
+        for record in &log {
+            node.apply(record)?;
+        }
+        node.deliver();
+        match &mut node.role {
+            Role::Leader(leader) => {
+                leader.recovered(log);
+                node.lead();
+            }
+            Role::Follower(_) => node.follow(),
+        }
+        node.finish();
+        Ok(node)
+    }
+
+    /// What is to be done now, in order.
+    pub fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// The state as far as this server has followed the log.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Counters of this server's control plane.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// A peer has proved itself. `local`: on this node, and the kernel vouched for its pid.
+    pub fn peer_up(&mut self, now: Time, peer: PeerId, hello: Hello, local: bool) {
+        self.now = now;
+        let kind = match hello.server {
+            Some(server) => PeerKind::Server(ServerId(server)),
+            None => PeerKind::Client { session: None, opening: false },
+        };
+        let pid = (local && hello.pid != 0).then_some(hello.pid);
+        if let (PeerKind::Server(_), Some(pid)) = (&kind, pid) {
+            self.actions.push(Action::Watch { peer, pid });
+        }
+        self.peers.insert(peer, Peer { kind, pid });
+        self.finish();
+    }
+
+    /// A connection ended.
+    pub fn peer_down(&mut self, now: Time, peer: PeerId) {
+        self.now = now;
+        self.lose_peer(peer, false);
+        self.finish();
+    }
+
+    /// The process behind a peer ended. Its connection may live on in a forked child, and means nothing.
+    pub fn process_died(&mut self, now: Time, peer: PeerId) {
+        self.now = now;
+        if self.peers.contains_key(&peer) {
+            self.actions.push(Action::Close { peer });
+            self.lose_peer(peer, true);
+        } else {
+            self.departed_died(peer);
+        }
+        self.finish();
+    }
+
+    /// A whole message came.
+    pub fn message(&mut self, now: Time, peer: PeerId, bytes: &[u8]) {
+        self.now = now;
+        self.counters.messages_in += 1;
+        let Some(known) = self.peers.get(&peer) else { return };
+        let kind = known.kind.clone();
+        match codec::decode::<Envelope>(bytes) {
+            Ok(envelope) => self.dispatch(peer, kind, envelope),
+            Err(error) => {
+                // Nothing after it can be trusted to begin where a message begins.
+                tracing::warn!(peer = peer.0, %error, "closing a connection that sends what is no message");
+                self.actions.push(Action::Close { peer });
+                self.lose_peer(peer, false);
+            }
+        }
+        self.finish();
+    }
+
+    /// All records up to `position` are in the log, durably.
+    pub fn appended(&mut self, now: Time, position: Position) {
+        self.now = now;
+        self.log_grew(position);
+        self.finish();
+    }
+
+    /// All own targets are durable up to `position`.
+    pub fn targets_durable(&mut self, now: Time, position: Position) {
+        self.now = now;
+        self.durable = self.durable.max(position);
+    }
+
+    /// A local target wants everything up to the log's end as it is now (rule 8).
+    pub fn log_end(&mut self, now: Time, token: u64) {
+        self.now = now;
+        self.catch_up(follower::CatchUp::Token(token));
+        self.finish();
+    }
+
+    /// The connection to the leader is up.
+    pub fn leader_up(&mut self, now: Time, peer: PeerId) {
+        self.now = now;
+        self.peers.insert(peer, Peer { kind: PeerKind::Server(self.config.leader), pid: None });
+        self.link_up(peer);
+        self.finish();
+    }
+
+    /// The leader could not be reached.
+    pub fn leader_unreachable(&mut self, now: Time) {
+        self.now = now;
+        self.link_failed();
+        self.finish();
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Time) {
+        self.now = now;
+        self.expire_waits();
+        match self.role {
+            Role::Leader(_) => self.judge_followers(),
+            Role::Follower(_) => self.follower_timers(),
+        }
+        self.finish();
+    }
+
+    /// When [`Node::tick`] is due, in monotonic nanoseconds.
+    pub fn next_deadline(&self) -> Option<u64> {
+        let role = match &self.role {
+            Role::Leader(leader) => leader.next_deadline(&self.config),
+            Role::Follower(follower) => follower.next_deadline(&self.config),
+        };
+        [self.waits.next_deadline(), role].into_iter().flatten().min()
+    }
+
+    /// Whether the pool has begun and this server's targets are in its map.
+    pub fn is_ready(&self) -> bool {
+        let is_in_map = self.pool.map().is_some_and(|map| {
+            map.version > MapVersion(0) && self.config.targets.iter().all(|target| map.is_up(target.id))
+        });
+        match &self.role {
+            Role::Leader(_) => is_in_map,
+            Role::Follower(follower) => is_in_map && follower.is_serving(),
+        }
+    }
+
+    fn dispatch(&mut self, peer: PeerId, kind: PeerKind, envelope: Envelope) {
+        let from_leader = matches!(&self.role, Role::Follower(follower) if follower.is_link(peer));
+        // What the leader says was checked when it was proposed: applied stamps are always accepted (rule 1).
+        if !from_leader && !self.is_plausible(envelope.hlc) {
+            return self.refuse_clock(peer, envelope.id);
+        }
+        self.clock.observe(envelope.hlc);
+        match (envelope.body, kind) {
+            (Body::Request(request), PeerKind::Client { session, .. }) => {
+                let question = Question {
+                    origin: Origin::Client { peer, id: envelope.id },
+                    session: envelope.session,
+                    sequence: envelope.sequence,
+                    deadline_ns: self.deadline_ns(envelope.deadline_ms),
+                    request,
+                };
+                self.client_request(peer, session, question, envelope.deadline_ms);
+            }
+            (Body::Request(request), PeerKind::Server(server)) => {
+                let question = Question {
+                    origin: Origin::Server { peer, id: envelope.id, server },
+                    session: envelope.session,
+                    sequence: envelope.sequence,
+                    deadline_ns: self.deadline_ns(envelope.deadline_ms),
+                    request,
+                };
+                self.server_request(server, peer, question);
+            }
+            (Body::Reply(reply), _) if from_leader => self.forward_answered(envelope.id, Ok(reply)),
+            (Body::Refused(refusal), _) if from_leader => self.forward_answered(envelope.id, Err(refusal)),
+            (Body::Batch(records), _) if from_leader => self.batch(records),
+            _ => {}
+        }
+    }
+
+    fn is_plausible(&self, stamp: talea_model::Stamp) -> bool {
+        stamp <= self.clock.last() || Hlc::is_plausible(stamp, self.now.unix_us, limit::MAX_CLOCK_AHEAD_MS)
+    }
+
+    fn refuse_clock(&mut self, peer: PeerId, id: u64) {
+        let server = self.config.server.id;
+        let text = format!(
+            "the request's clock is more than {} ms ahead of server {server}'s: synchronise the nodes' clocks",
+            limit::MAX_CLOCK_AHEAD_MS
+        );
+        self.send(peer, id, Body::Refused(Refusal::new(RefusalCode::Clock, text)));
+    }
+
+    fn deadline_ns(&self, deadline_ms: u64) -> u64 {
+        self.now.monotonic_ns.saturating_add(deadline_ms.saturating_mul(1_000_000))
+    }
+
+    /// Answers a question, and does what its answer means for this server.
+    fn answer(&mut self, origin: Origin, outcome: Outcome) {
+        match origin {
+            Origin::Client { peer, id } => {
+                if let Ok(Reply::Session { session, .. }) = &outcome {
+                    self.bind_session(peer, *session);
+                } else {
+                    self.session_not_opened(peer, &outcome);
+                }
+                self.send_outcome(peer, id, outcome);
+            }
+            Origin::Server { peer, id, .. } => self.send_outcome(peer, id, outcome),
+            Origin::Own(task) => self.own_answered(task, outcome),
+        }
+    }
+
+    fn send_outcome(&mut self, peer: PeerId, id: u64, outcome: Outcome) {
+        match outcome {
+            Ok(reply) => self.send(peer, id, Body::Reply(reply)),
+            Err(refusal) => self.send(peer, id, Body::Refused(refusal)),
+        }
+    }
+
+    /// Sends an answer (or a batch) to a peer that is still there.
+    fn send(&mut self, peer: PeerId, id: u64, body: Body) {
+        if !self.peers.contains_key(&peer) {
+            return;
+        }
+        let hlc = self.clock.tick(self.now.unix_us);
+        let mut envelope = Envelope { id, hlc, session: SessionId(0), sequence: 0, deadline_ms: 0, body };
+        let bytes = match codec::encode(&envelope) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let text = format!("the answer does not fit into a message ({error}): ask for less");
+                envelope.body = Body::Refused(Refusal::new(RefusalCode::TooLong, text));
+                codec::encode(&envelope).unwrap_or_default()
+            }
+        };
+        self.counters.messages_out += 1;
+        self.actions.push(Action::Send { peer, bytes });
+    }
+
+    /// Sends a request with the asker's session and sequence.
+    fn send_request(&mut self, peer: PeerId, id: u64, question: &Question) {
+        let hlc = self.clock.tick(self.now.unix_us);
+        let left_ns = question.deadline_ns.saturating_sub(self.now.monotonic_ns);
+        let envelope = Envelope {
+            id,
+            hlc,
+            session: question.session,
+            sequence: question.sequence,
+            deadline_ms: left_ns / 1_000_000,
+            body: Body::Request(question.request.clone()),
+        };
+        match codec::encode(&envelope) {
+            Ok(bytes) => {
+                self.counters.messages_out += 1;
+                self.actions.push(Action::Send { peer, bytes });
+            }
+            // It came in a message of nearly the same size; only an unanswered request remains, and that has a deadline.
+            Err(error) => tracing::warn!(%error, "a request does not fit into a message"),
+        }
+    }
+
+    /// Applies the record that follows, and gathers what it means for targets, waits and sessions.
+    fn apply(&mut self, record: &Record) -> Result<Option<Outcome>, Gap> {
+        let applied = self.pool.apply(record)?;
+        if applied.outcome.is_none() {
+            return Ok(None);
+        }
+        self.counters.entries += 1;
+        self.clock.observe(self.pool.ceiling());
+        if record.position > self.config.horizon {
+            self.undelivered.extend(applied.changes);
+        }
+        applied.touched.into_iter().for_each(|container| self.waits.touch(container));
+        applied.ended.into_iter().for_each(|session| self.session_ended(session));
+        Ok(applied.outcome)
+    }
+
+    /// Hands what was applied to the local targets.
+    fn deliver(&mut self) {
+        let horizon = self.pool.position();
+        if horizon > self.delivered {
+            self.delivered = horizon;
+            let changes = std::mem::take(&mut self.undelivered);
+            self.actions.push(Action::Deliver { changes, horizon });
+        }
+    }
+
+    /// The last thing of every input: waits that have an answer, records that want to be appended.
+    fn finish(&mut self) {
+        self.answer_waits();
+        self.flush_log();
+    }
+}
+
+/// Requests that the pool's service answers from its state, without an entry.
+fn is_read(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Map
+            | Request::Status
+            | Request::ContainerOpen { .. }
+            | Request::ContainerList
+            | Request::LogEnd
+            | Request::Suspect { .. }
+    )
+}

@@ -1,0 +1,245 @@
+//! The clients whose home this server is: their sessions, what they joined, and their end (rules 3 and 12).
+
+use std::collections::BTreeSet;
+
+use talea_fabric::PeerId;
+use talea_model::{Fate, SessionId, TxId};
+use talea_wire::control::{Reply, Request};
+use talea_wire::{Refusal, RefusalCode};
+
+use super::question::{Origin, Own, Question};
+use super::{Action, Node, Role, follower, is_read};
+use crate::pool::Outcome;
+
+/// From how many joined transactions on closed ones are looked for and dropped.
+const JOINED_BEFORE_PRUNING: usize = 64;
+
+/// A connection that has proved itself.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) kind: PeerKind,
+    /// Its process, if the kernel vouched for it.
+    pub(super) pid: Option<u32>,
+}
+
+/// What is at the other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum PeerKind {
+    /// A client; `opening` while its session is being opened.
+    Client { session: Option<SessionId>, opening: bool },
+    /// Another server.
+    Server(talea_model::ServerId),
+}
+
+/// A session that lives here.
+#[derive(Clone, Debug)]
+pub(super) struct Home {
+    peer: PeerId,
+    joined: BTreeSet<TxId>,
+}
+
+impl Node {
+    /// A request of a client of ours.
+    pub(super) fn client_request(
+        &mut self,
+        peer: PeerId,
+        session: Option<SessionId>,
+        question: Question,
+        deadline_ms: u64,
+    ) {
+        let origin = question.origin.clone();
+        if question.session != SessionId(0) && Some(question.session) != session {
+            let text = format!("session {} has ended or is not this connection's: connect anew", question.session);
+            return self.answer(origin, Err(Refusal::new(RefusalCode::SessionExpired, text)));
+        }
+        let needs_session = !is_read(&question.request)
+            && !matches!(question.request, Request::SessionOpen { .. } | Request::Wait { .. });
+        if needs_session && question.session == SessionId(0) {
+            let text = "this request needs a session: open one first";
+            return self.answer(origin, Err(Refusal::new(RefusalCode::SessionExpired, text)));
+        }
+        match question.request {
+            Request::SessionOpen { .. } => self.open_session(peer, question),
+            Request::SessionClose => {
+                let session = question.session;
+                self.set_session(peer, None, false);
+                self.end_session(session, true, origin, question.deadline_ns);
+            }
+            Request::Join { tx } => {
+                let outcome = self.join(question.session, tx);
+                self.answer(origin, outcome);
+            }
+            Request::Leave { tx } => {
+                self.homes.get_mut(&question.session).map(|home| home.joined.remove(&tx));
+                self.answer(origin, Ok(Reply::Done));
+            }
+            Request::Wait { container, after, limit } => {
+                let wait = super::wait::Wait { origin, container, after, limit };
+                self.wait(wait, deadline_ms);
+            }
+            Request::ServerUp { .. }
+            | Request::Follow { .. }
+            | Request::Horizon { .. }
+            | Request::SessionEnded { .. } => {
+                let text = "this request is between servers";
+                self.answer(origin, Err(Refusal::new(RefusalCode::Access, text)));
+            }
+            _ => self.ask(question),
+        }
+    }
+
+    /// Passes a question to the pool's service: this server, if it leads, else the leader.
+    pub(super) fn ask(&mut self, question: Question) {
+        match self.role {
+            Role::Leader(_) => self.serve(question),
+            Role::Follower(_) => self.forward(question),
+        }
+    }
+
+    fn open_session(&mut self, peer: PeerId, question: Question) {
+        let Some(known) = self.peers.get(&peer) else { return };
+        let (refusal, pid) = match (&known.kind, &question.request) {
+            (_, Request::SessionOpen { resume: Some(session), .. }) => (
+                // A session lives no longer than its connection, so there is nothing to come back to.
+                Some((
+                    RefusalCode::SessionExpired,
+                    format!("session {session} ended with its connection: open a new one"),
+                )),
+                None,
+            ),
+            (PeerKind::Client { session: None, opening: false }, _) => (None, known.pid),
+            _ => {
+                (Some((RefusalCode::Argument, "this connection has a session: it can have one only".to_owned())), None)
+            }
+        };
+        if let Some((code, text)) = refusal {
+            // Answered past `answer`, which would take it for the end of an opening that goes on.
+            let Origin::Client { peer, id } = question.origin else { return };
+            return self.send_outcome(peer, id, Err(Refusal::new(code, text)));
+        }
+        if let Some(pid) = pid {
+            self.actions.push(Action::Watch { peer, pid });
+        }
+        self.set_session(peer, None, true);
+        self.ask(question);
+    }
+
+    fn set_session(&mut self, peer: PeerId, to: Option<SessionId>, to_opening: bool) {
+        if let Some(Peer { kind: PeerKind::Client { session, opening }, .. }) = self.peers.get_mut(&peer) {
+            (*session, *opening) = (to, to_opening);
+        }
+    }
+
+    /// A session was opened for a peer, which may be gone by now.
+    pub(super) fn bind_session(&mut self, peer: PeerId, session: SessionId) {
+        self.homes.insert(session, Home { peer, joined: BTreeSet::new() });
+        match self.peers.contains_key(&peer) {
+            true => self.set_session(peer, Some(session), false),
+            false => self.end_session(session, false, Origin::Own(Own::Note), u64::MAX),
+        }
+    }
+
+    /// A refusal while a session was being opened: the client may try again.
+    pub(super) fn session_not_opened(&mut self, peer: PeerId, outcome: &Outcome) {
+        if let Some(Peer { kind: PeerKind::Client { session: None, opening }, .. }) = self.peers.get_mut(&peer) {
+            *opening &= outcome.is_ok();
+        }
+    }
+
+    /// Notes that a session's process writes in a transaction. The note dies with this server, whose return in a new
+    /// incarnation or boot aborts every open transaction (rule 12).
+    fn join(&mut self, session: SessionId, tx: TxId) -> Outcome {
+        if let Role::Follower(follower) = &self.role
+            && !follower.is_serving()
+        {
+            return Err(self.leader_lost());
+        }
+        match self.pool.fate(tx) {
+            Some(Fate::Committed(_) | Fate::Aborted) => {
+                let text = format!("transaction {tx} is closed: it can no longer be joined");
+                return Err(Refusal::new(RefusalCode::Closed, text));
+            }
+            // One that has not begun as far as this server knows may have begun since.
+            Some(Fate::Open) | None => {}
+        }
+        let pool = &self.pool;
+        let Some(home) = self.homes.get_mut(&session) else {
+            return Err(Refusal::new(
+                RefusalCode::SessionExpired,
+                format!("session {session} has ended: connect anew"),
+            ));
+        };
+        if home.joined.len() >= JOINED_BEFORE_PRUNING {
+            home.joined.retain(|tx| matches!(pool.fate(*tx), Some(Fate::Open) | None));
+        }
+        home.joined.insert(tx);
+        Ok(Reply::Done)
+    }
+
+    /// Ends a session of ours: tells the pool's service what it had joined.
+    pub(super) fn end_session(&mut self, session: SessionId, orderly: bool, origin: Origin, deadline_ns: u64) {
+        let Some(home) = self.homes.remove(&session) else {
+            return self.answer(origin, Ok(Reply::Done));
+        };
+        let may_be_open = |tx: &TxId| matches!(self.pool.fate(*tx), Some(Fate::Open) | None);
+        let joined = home.joined.into_iter().filter(may_be_open).collect();
+        let request = Request::SessionEnded { session, joined, orderly };
+        // The end itself must reach the log whether or not anybody waits for the answer.
+        let own = Question {
+            origin: Origin::Own(Own::Note),
+            session: SessionId(0),
+            sequence: 0,
+            deadline_ns: u64::MAX,
+            request,
+        };
+        match origin {
+            Origin::Own(_) => self.ask(own),
+            origin => match self.role {
+                Role::Leader(_) => self.ask(Question { origin, ..own }),
+                Role::Follower(_) => {
+                    self.ask(own.clone());
+                    self.ask(Question { origin, deadline_ns, ..own });
+                }
+            },
+        }
+    }
+
+    /// The log says that a session has ended.
+    pub(super) fn session_ended(&mut self, session: SessionId) {
+        if let Some(home) = self.homes.remove(&session) {
+            self.set_session(home.peer, None, false);
+        }
+    }
+
+    /// A connection is gone: `died` if its process is known to be.
+    pub(super) fn lose_peer(&mut self, peer: PeerId, died: bool) {
+        let Some(known) = self.peers.remove(&peer) else { return };
+        self.waits.forget_peer(peer);
+        match known.kind {
+            PeerKind::Client { session: Some(session), .. } => {
+                self.end_session(session, false, Origin::Own(Own::Note), u64::MAX);
+            }
+            PeerKind::Client { .. } => {}
+            PeerKind::Server(server) => match &self.role {
+                Role::Leader(_) => self.follower_gone(server, peer, died),
+                Role::Follower(follower) if follower.is_link(peer) => self.link_down(),
+                Role::Follower(_) => {}
+            },
+        }
+    }
+
+    /// Brings this server to the log's end as it is now, then does what waits for that.
+    pub(super) fn catch_up(&mut self, what: follower::CatchUp) {
+        match &mut self.role {
+            Role::Leader(_) => self.caught_up(what),
+            Role::Follower(_) => self.catch_up_with_leader(what),
+        }
+    }
+
+    pub(super) fn caught_up(&mut self, what: follower::CatchUp) {
+        match what {
+            follower::CatchUp::Token(token) => self.actions.push(Action::CatchUpDone { token }),
+            follower::CatchUp::Wait(wait, deadline_ns) => self.start_wait(wait, deadline_ns),
+        }
+    }
+}

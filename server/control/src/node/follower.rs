@@ -1,0 +1,503 @@
+//! A follower: keeps a connection to the leader, follows the log, passes its clients' requests on and their answers back.
+//!
+//! Owns the server's membership lease: without it the local targets must not serve (rule 11). It is counted from the sending
+//! of a heartbeat that was answered, so it ends here before the leader gives up.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use talea_fabric::PeerId;
+use talea_model::{Position, SessionId};
+use talea_wire::control::{Reply, Request};
+use talea_wire::log::Record;
+use talea_wire::{Refusal, RefusalCode};
+
+use super::question::{Origin, Own, Question};
+use super::wait::Wait;
+use super::{Action, Node, NodeConfig, Role, Time};
+use crate::pool::Outcome;
+
+/// First and longest pause before another attempt to connect to the leader, in milliseconds.
+const RETRY_MS_MIN: u64 = 20;
+const RETRY_MS_MAX: u64 = 1000;
+/// A request that may be repeated is sent again after so many milliseconds without an answer.
+const RESEND_MS: u64 = 1000;
+/// Requests on their way to the leader, at most.
+const MAX_PENDING: usize = 1 << 16;
+
+/// Who waits to have caught up with the log's end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum CatchUp {
+    /// A target's request.
+    Token(u64),
+    /// A client's wait, and when it ends in monotonic nanoseconds.
+    Wait(Wait, u64),
+}
+
+/// The connection to the leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    /// None; the next attempt is at this time, or under way (`None`).
+    Down { attempt_ns: Option<u64>, pause_ms: u64 },
+    /// Up; `ready` once the log's end of this connection has been reached.
+    Up { peer: PeerId, ready: bool },
+}
+
+/// What a follower holds beside the state.
+#[derive(Debug)]
+pub(super) struct Follower {
+    link: Link,
+    last_id: u64,
+    pending: BTreeMap<u64, Pending>,
+    /// When something is to be done about a pending request: give up, or send again.
+    timers: BTreeSet<(u64, u64)>,
+    /// Until when the lease is held.
+    lease_ns: u64,
+    serving: bool,
+    /// Since when there is no leader.
+    alone_since_ns: u64,
+    /// When the next heartbeat is due; before the link is ready, when that has taken too long.
+    heartbeat_ns: u64,
+    /// Whether missing records have been asked for.
+    refollowing: bool,
+    /// Wait for the next question for the log's end.
+    catch_ups: Vec<CatchUp>,
+    /// Wait for the answer to the one that is on its way.
+    catching_up: Vec<CatchUp>,
+    /// The log's end is known, and not reached yet.
+    reaching: Vec<(Position, CatchUp)>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    question: Question,
+    sent: bool,
+    timer_ns: u64,
+}
+
+impl Follower {
+    pub(super) fn new(now: Time) -> Self {
+        Self {
+            link: Link::Down { attempt_ns: None, pause_ms: RETRY_MS_MIN },
+            last_id: 0,
+            pending: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            lease_ns: 0,
+            serving: false,
+            alone_since_ns: now.monotonic_ns,
+            heartbeat_ns: u64::MAX,
+            refollowing: false,
+            catch_ups: Vec::new(),
+            catching_up: Vec::new(),
+            reaching: Vec::new(),
+        }
+    }
+
+    pub(super) fn is_link(&self, peer: PeerId) -> bool {
+        matches!(self.link, Link::Up { peer: link, .. } if link == peer)
+    }
+
+    /// Whether this server holds its membership lease.
+    pub(super) fn is_serving(&self) -> bool {
+        self.serving
+    }
+
+    pub(super) fn next_deadline(&self, config: &NodeConfig) -> Option<u64> {
+        let attempt_ns = match self.link {
+            Link::Down { attempt_ns, .. } => attempt_ns,
+            Link::Up { .. } => Some(self.heartbeat_ns),
+        };
+        let timer_ns = self.timers.first().map(|(at_ns, _)| *at_ns);
+        let lease_ns = self.serving.then_some(self.lease_ns);
+        let is_waiting = || {
+            let mut questions = self.pending.values().map(|pending| &pending.question);
+            !self.catch_ups.is_empty() || questions.any(|question| question.origin != Origin::Own(Own::Note))
+        };
+        let alone_ns = (self.is_down() && is_waiting()).then(|| self.gives_up_ns(config));
+        [attempt_ns, timer_ns, lease_ns, alone_ns].into_iter().flatten().min()
+    }
+
+    fn is_down(&self) -> bool {
+        matches!(self.link, Link::Down { .. })
+    }
+
+    /// Until when requests are kept for a leader that may come back.
+    fn gives_up_ns(&self, config: &NodeConfig) -> u64 {
+        self.alone_since_ns.saturating_add(config.lease_ms.saturating_mul(1_000_000))
+    }
+
+    fn set_timer(&mut self, id: u64, at_ns: u64) {
+        if let Some(pending) = self.pending.get_mut(&id) {
+            self.timers.remove(&(pending.timer_ns, id));
+            pending.timer_ns = at_ns;
+            if at_ns != u64::MAX {
+                self.timers.insert((at_ns, id));
+            }
+        }
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Question> {
+        let pending = self.pending.remove(&id)?;
+        self.timers.remove(&(pending.timer_ns, id));
+        Some(pending.question)
+    }
+}
+
+impl Node {
+    fn follower(&mut self) -> Option<&mut Follower> {
+        match &mut self.role {
+            Role::Follower(follower) => Some(follower),
+            Role::Leader(_) => None,
+        }
+    }
+
+    /// Begins to follow.
+    pub(super) fn follow(&mut self) {
+        self.actions.push(Action::Serving(false));
+        self.actions.push(Action::Connect);
+    }
+
+    /// The refusal of a server that has lost the leader.
+    pub(super) fn leader_lost(&self) -> Refusal {
+        let (here, leader) = (self.config.server.id, self.config.leader);
+        let text = format!(
+            "server {leader}, which leads the pool's log, cannot be reached from server {here}: if it is gone, so is what \
+             was not committed; start the system anew"
+        );
+        Refusal::new(RefusalCode::ServerLost, text)
+    }
+
+    /// Passes a question on to the leader, now or once it is there again.
+    pub(super) fn forward(&mut self, question: Question) {
+        let (now_ns, refusal) = (self.now.monotonic_ns, self.leader_lost());
+        let here = self.config.server.id;
+        let Role::Follower(follower) = &mut self.role else { return };
+        let is_note = question.origin == Origin::Own(Own::Note);
+        let is_hopeless = follower.is_down() && follower.gives_up_ns(&self.config) <= now_ns;
+        if is_hopeless && !is_note {
+            return self.answer(question.origin, Err(refusal));
+        }
+        if follower.pending.len() >= MAX_PENDING && !is_note {
+            let text = format!("{MAX_PENDING} requests are on their way from server {here}: try again");
+            return self.answer(question.origin, Err(Refusal::new(RefusalCode::Busy, text)));
+        }
+        follower.last_id += 1;
+        let id = follower.last_id;
+        follower.pending.insert(id, Pending { question, sent: false, timer_ns: u64::MAX });
+        self.send_pending(id);
+    }
+
+    /// Sends a pending question if the link is ready for it, and sets its timer.
+    fn send_pending(&mut self, id: u64) {
+        let now_ns = self.now.monotonic_ns;
+        let Role::Follower(follower) = &mut self.role else { return };
+        let Some(pending) = follower.pending.get_mut(&id) else { return };
+        let is_setup = matches!(pending.question.origin, Origin::Own(Own::Register | Own::Ready { .. }));
+        let mut timer_ns = pending.question.deadline_ns;
+        match follower.link {
+            Link::Up { peer, ready } if ready || is_setup => {
+                pending.sent = true;
+                if pending.question.may_repeat() {
+                    timer_ns = timer_ns.min(now_ns + RESEND_MS * 1_000_000);
+                }
+                let question = pending.question.clone();
+                follower.set_timer(id, timer_ns);
+                self.send_request(peer, id, &question);
+            }
+            _ => follower.set_timer(id, timer_ns),
+        }
+    }
+
+    fn ask_own(&mut self, own: Own, request: Request) {
+        let origin = Origin::Own(own);
+        self.forward(Question { origin, session: SessionId(0), sequence: 0, deadline_ns: u64::MAX, request });
+    }
+
+    /// The leader is connected: registers, follows the log from where this server is, and asks where its end is.
+    pub(super) fn link_up(&mut self, peer: PeerId) {
+        let (sent_ns, lease_ms) = (self.now.monotonic_ns, self.config.lease_ms);
+        let Some(follower) = self.follower() else { return };
+        follower.link = Link::Up { peer, ready: false };
+        follower.heartbeat_ns = sent_ns + lease_ms * 1_000_000;
+        follower.refollowing = false;
+        let (server, targets, boot) = (self.config.server.clone(), self.config.targets.clone(), self.config.boot);
+        self.ask_own(Own::Register, Request::ServerUp { server, targets, boot });
+        self.ask_for_records(peer);
+        self.ask_own(Own::Ready { sent_ns }, Request::LogEnd);
+    }
+
+    fn ask_for_records(&mut self, peer: PeerId) {
+        let request = Request::Follow { after: self.pool.position() };
+        let origin = Origin::Own(Own::Note);
+        let question = Question { origin, session: SessionId(0), sequence: 0, deadline_ns: u64::MAX, request };
+        self.send_request(peer, 0, &question);
+    }
+
+    /// The connection could not be made: tries again after a pause that grows.
+    pub(super) fn link_failed(&mut self) {
+        let now_ns = self.now.monotonic_ns;
+        let Some(follower) = self.follower() else { return };
+        if let Link::Down { pause_ms, .. } = follower.link {
+            let attempt_ns = Some(now_ns + pause_ms * 1_000_000);
+            follower.link = Link::Down { attempt_ns, pause_ms: (pause_ms * 2).min(RETRY_MS_MAX) };
+        }
+    }
+
+    /// The connection ended. What may be repeated waits for the next one; the rest has an unknown outcome.
+    pub(super) fn link_down(&mut self) {
+        let now_ns = self.now.monotonic_ns;
+        let leader = self.config.leader;
+        let Some(follower) = self.follower() else { return };
+        let attempt_ns = Some(now_ns + RETRY_MS_MIN * 1_000_000);
+        follower.link = Link::Down { attempt_ns, pause_ms: RETRY_MS_MIN * 2 };
+        follower.alone_since_ns = now_ns;
+        let again = std::mem::take(&mut follower.catching_up);
+        follower.catch_ups.extend(again);
+        let (mut ended, mut kept) = (Vec::new(), Vec::new());
+        for (id, pending) in &mut follower.pending {
+            let origin = &pending.question.origin;
+            let is_note = *origin == Origin::Own(Own::Note);
+            let is_own = matches!(origin, Origin::Own(_)) && !is_note;
+            match pending.sent && (is_own || !(is_note || pending.question.may_repeat())) {
+                true => ended.push(*id),
+                false => kept.push(*id),
+            }
+            pending.sent = false;
+        }
+        for id in kept {
+            let deadline_ns = follower.pending.get(&id).map_or(u64::MAX, |pending| pending.question.deadline_ns);
+            follower.set_timer(id, deadline_ns);
+        }
+        let text =
+            format!("the connection to server {leader}, which leads the pool's log, broke: the outcome is unknown");
+        for id in ended {
+            if let Some(question) = self.follower().and_then(|follower| follower.remove(id))
+                && !matches!(question.origin, Origin::Own(_))
+            {
+                self.answer(question.origin, Err(Refusal::new(RefusalCode::ServerLost, text.clone())));
+            }
+        }
+    }
+
+    /// The leader answered.
+    pub(super) fn forward_answered(&mut self, id: u64, outcome: Outcome) {
+        if let Some(question) = self.follower().and_then(|follower| follower.remove(id)) {
+            self.answer(question.origin, outcome);
+        }
+    }
+
+    /// An answer to what this server asked for itself.
+    pub(super) fn own_answered(&mut self, own: Own, outcome: Outcome) {
+        let end = match &outcome {
+            Ok(Reply::Position(end)) => Some(*end),
+            _ => None,
+        };
+        match (own, end) {
+            (Own::Ready { sent_ns }, Some(end)) => {
+                self.hold_lease(sent_ns);
+                self.link_ready(end);
+            }
+            (Own::Heartbeat { sent_ns }, Some(end)) => {
+                self.hold_lease(sent_ns);
+                self.ask_again_below(end);
+            }
+            (Own::CatchUp, Some(end)) => {
+                let waiting = self.follower().map(|follower| std::mem::take(&mut follower.catching_up));
+                for what in waiting.into_iter().flatten() {
+                    self.reach(end, what);
+                }
+                self.ask_again_below(end);
+                self.ask_for_end();
+            }
+            (Own::Ready { .. } | Own::Heartbeat { .. } | Own::CatchUp, None) => {
+                // The leader knows us no more (it restarted, or gave us up): begin again.
+                if let Some(Link::Up { peer, .. }) = self.follower().map(|follower| follower.link) {
+                    self.actions.push(Action::Close { peer });
+                    self.lose_peer(peer, false);
+                }
+            }
+            (Own::Register | Own::Note, _) => {}
+        }
+    }
+
+    fn hold_lease(&mut self, sent_ns: u64) {
+        let lease_ns = sent_ns.saturating_add(self.config.lease_ms.saturating_mul(1_000_000));
+        if let Some(follower) = self.follower() {
+            follower.lease_ns = follower.lease_ns.max(lease_ns);
+        }
+    }
+
+    /// This connection's log end is known: once reached, requests are passed on.
+    fn link_ready(&mut self, end: Position) {
+        if self.pool.position() < end {
+            // Records were lost on the way (simulated fabrics do that): ask again for both.
+            self.ask_again_below(end);
+            let sent_ns = self.now.monotonic_ns;
+            return self.ask_own(Own::Ready { sent_ns }, Request::LogEnd);
+        }
+        let Some(follower) = self.follower() else { return };
+        if let Link::Up { peer, .. } = follower.link {
+            follower.link = Link::Up { peer, ready: true };
+        }
+        follower.heartbeat_ns = 0;
+        if !std::mem::replace(&mut follower.serving, true) {
+            self.actions.push(Action::Serving(true));
+        }
+        // Sessions that an earlier connection opened and never told us of have nobody to watch them.
+        let here = self.config.server.id;
+        let orphans: Vec<SessionId> = self.pool.sessions_of(here).filter(|id| !self.homes.contains_key(id)).collect();
+        for session in orphans {
+            self.ask_own(Own::Note, Request::SessionEnded { session, joined: Vec::new(), orderly: false });
+        }
+        let Some(follower) = self.follower() else { return };
+        let unsent: Vec<u64> = follower.pending.iter().filter(|(_, one)| !one.sent).map(|(id, _)| *id).collect();
+        unsent.into_iter().for_each(|id| self.send_pending(id));
+        self.ask_for_end();
+        self.follower_timers();
+    }
+
+    /// Asks for records that should have come by now.
+    fn ask_again_below(&mut self, end: Position) {
+        let is_behind = self.pool.position() < end;
+        let Some(follower) = self.follower() else { return };
+        if let Link::Up { peer, .. } = follower.link
+            && is_behind
+        {
+            self.ask_for_records(peer);
+        }
+    }
+
+    /// Records that follow.
+    pub(super) fn batch(&mut self, records: Vec<Record>) {
+        for record in &records {
+            if self.apply(record).is_err() {
+                let Some(follower) = self.follower() else { return };
+                if let Link::Up { peer, .. } = follower.link
+                    && !std::mem::replace(&mut follower.refollowing, true)
+                {
+                    self.ask_for_records(peer);
+                }
+                break;
+            }
+            if let Some(follower) = self.follower() {
+                follower.refollowing = false;
+            }
+        }
+        self.deliver();
+        let position = self.pool.position();
+        let Some(follower) = self.follower() else { return };
+        let (there, not_yet) =
+            std::mem::take(&mut follower.reaching).into_iter().partition(|(end, _)| *end <= position);
+        follower.reaching = not_yet;
+        let there: Vec<(Position, CatchUp)> = there;
+        there.into_iter().for_each(|(_, what)| self.caught_up(what));
+    }
+
+    /// Joins the next question for the log's end; the one on its way may have been answered before this moment.
+    pub(super) fn catch_up_with_leader(&mut self, what: CatchUp) {
+        let (now_ns, lease_ms) = (self.now.monotonic_ns, self.config.lease_ms);
+        let Some(follower) = self.follower() else { return };
+        if follower.is_down() && follower.alone_since_ns + lease_ms * 1_000_000 <= now_ns {
+            return self.fail_catch_up(what);
+        }
+        follower.catch_ups.push(what);
+        self.ask_for_end();
+    }
+
+    fn ask_for_end(&mut self) {
+        let Some(follower) = self.follower() else { return };
+        let is_ready = matches!(follower.link, Link::Up { ready: true, .. });
+        if is_ready && follower.catching_up.is_empty() && !follower.catch_ups.is_empty() {
+            follower.catching_up = std::mem::take(&mut follower.catch_ups);
+            self.ask_own(Own::CatchUp, Request::LogEnd);
+        }
+    }
+
+    fn reach(&mut self, end: Position, what: CatchUp) {
+        if self.pool.position() >= end {
+            return self.caught_up(what);
+        }
+        if let Some(follower) = self.follower() {
+            follower.reaching.push((end, what));
+        }
+    }
+
+    fn fail_catch_up(&mut self, what: CatchUp) {
+        let refusal = self.leader_lost();
+        match what {
+            CatchUp::Token(token) => self.actions.push(Action::CatchUpFailed { token, refusal }),
+            CatchUp::Wait(wait, _) => self.answer(wait.origin, Err(refusal)),
+        }
+    }
+
+    /// Everything that time makes due at a follower.
+    pub(super) fn follower_timers(&mut self) {
+        let (now_ns, config) = (self.now.monotonic_ns, &self.config);
+        let Role::Follower(follower) = &mut self.role else { return };
+        if follower.serving && follower.lease_ns <= now_ns {
+            follower.serving = false;
+            self.actions.push(Action::Serving(false));
+        }
+        let is_silent = match follower.link {
+            Link::Up { ready: true, .. } => !follower.serving,
+            Link::Up { ready: false, .. } => follower.heartbeat_ns <= now_ns,
+            Link::Down { .. } => false,
+        };
+        let is_hopeless = follower.is_down() && follower.gives_up_ns(config) <= now_ns;
+        match &mut follower.link {
+            Link::Down { attempt_ns, .. } if attempt_ns.is_some_and(|at_ns| at_ns <= now_ns) => {
+                *attempt_ns = None;
+                self.actions.push(Action::Connect);
+            }
+            // Answers nothing: as good as gone, though its connection stands.
+            Link::Up { peer, .. } if is_silent => {
+                let peer = *peer;
+                self.actions.push(Action::Close { peer });
+                self.lose_peer(peer, false);
+            }
+            Link::Up { ready: true, .. } if follower.heartbeat_ns <= now_ns => {
+                follower.heartbeat_ns = now_ns + config.heartbeat_ms * 1_000_000;
+                let durable = self.durable;
+                self.ask_own(Own::Heartbeat { sent_ns: now_ns }, Request::Horizon { durable });
+            }
+            _ => {}
+        }
+        if is_hopeless {
+            self.give_up();
+        }
+        self.pending_timers();
+    }
+
+    /// Nobody leads for longer than the lease: who waits for it is told so. Notes are kept.
+    fn give_up(&mut self) {
+        let refusal = self.leader_lost();
+        let Some(follower) = self.follower() else { return };
+        let is_note = |pending: &Pending| pending.question.origin == Origin::Own(Own::Note);
+        let ids: Vec<u64> = follower.pending.iter().filter(|(_, one)| !is_note(one)).map(|(id, _)| *id).collect();
+        let mut waiting = std::mem::take(&mut follower.catch_ups);
+        waiting.extend(std::mem::take(&mut follower.reaching).into_iter().map(|(_, what)| what));
+        let questions: Vec<Question> = ids.into_iter().filter_map(|id| follower.remove(id)).collect();
+        for question in questions {
+            if !matches!(question.origin, Origin::Own(_)) {
+                self.answer(question.origin, Err(refusal.clone()));
+            }
+        }
+        waiting.into_iter().for_each(|what| self.fail_catch_up(what));
+    }
+
+    fn pending_timers(&mut self) {
+        let (now_ns, leader) = (self.now.monotonic_ns, self.config.leader);
+        while let Some(follower) = self.follower() {
+            let Some((at_ns, id)) = follower.timers.first().copied().filter(|(at_ns, _)| *at_ns <= now_ns) else {
+                break;
+            };
+            let deadline_ns = follower.pending.get(&id).map_or(0, |pending| pending.question.deadline_ns);
+            if deadline_ns > now_ns {
+                follower.timers.remove(&(at_ns, id));
+                self.send_pending(id);
+            } else if let Some(question) = follower.remove(id) {
+                let text = format!("server {leader}, which leads the pool's log, did not answer within the deadline");
+                self.answer(question.origin, Err(Refusal::new(RefusalCode::Deadline, text)));
+            }
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! Two nodes and clients, joined by in-memory connections that keep their order and can break.
+
+mod chaos;
+mod counts;
+mod rules;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use talea_model::{ContainerId, Stamp, Step, Summary, TargetId, TargetState, TxId};
+use talea_wire::control::{Begun, Committed, Waited};
+use talea_wire::log::{ContainerProperties, ProducerState};
+
+use super::*;
+
+const LEASE_MS: u64 = 2000;
+const RUN: ContainerId = ContainerId(1);
+
+/// One end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    Node(usize, PeerId),
+    Client(usize),
+}
+
+/// What the targets of a server were told.
+#[derive(Default, Debug)]
+struct Told {
+    changes: Vec<TargetChange>,
+    horizon: Position,
+    serving: bool,
+    caught_up: Vec<u64>,
+    failed: Vec<(u64, RefusalCode)>,
+}
+
+/// A client: what it was answered, by request.
+#[derive(Default)]
+struct Client {
+    session: SessionId,
+    last_id: u64,
+    answers: BTreeMap<u64, Outcome>,
+}
+
+/// Everything.
+struct World {
+    now: Time,
+    nodes: Vec<Option<Node>>,
+    told: Vec<Told>,
+    /// The leader's log, as its medium holds it.
+    log: Vec<Record>,
+    clients: Vec<Client>,
+    /// Connections that are up: each end and the other.
+    links: BTreeMap<End, End>,
+    /// Messages on their way to an end.
+    queues: BTreeMap<End, VecDeque<Vec<u8>>>,
+    last_peer: u64,
+    last_boot: u64,
+    /// Whether server 1 can reach server 0.
+    reachable: bool,
+    watched: Vec<(usize, PeerId, u32)>,
+}
+
+impl World {
+    /// Two servers, up and ready, and container 1.
+    fn new() -> Self {
+        let mut world = World::empty();
+        world.start(0);
+        world.start(1);
+        world.settle();
+        assert!((0..2).all(|server| world.node(server).is_ready()));
+        let client = world.client(0);
+        world.ok(
+            client,
+            Request::ContainerCreate {
+                name: "run".into(),
+                properties: ContainerProperties::default(),
+                exist_ok: false,
+            },
+        );
+        world
+    }
+
+    fn empty() -> Self {
+        World {
+            now: Time { monotonic_ns: 1_000_000_000, unix_us: 1_800_000_000_000_000 },
+            nodes: vec![None, None],
+            told: vec![Told::default(), Told::default()],
+            log: Vec::new(),
+            clients: Vec::new(),
+            links: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            last_peer: 0,
+            last_boot: 0,
+            reachable: true,
+            watched: Vec::new(),
+        }
+    }
+
+    fn start(&mut self, server: usize) {
+        self.last_boot += 1;
+        let id = ServerId(server as u32);
+        let target = |n: u32| TargetInfo {
+            id: TargetId(n),
+            server: id,
+            state: TargetState::Up,
+            addresses: vec![format!("sim:{n}")],
+            capacity_bytes: 1 << 30,
+            incarnation: self.last_boot,
+        };
+        let config = NodeConfig {
+            server: ServerInfo { id, host: "host".into(), node: "node".into(), control: Vec::new() },
+            targets: (0..2).map(|n| target(server as u32 * 2 + n)).collect(),
+            leader: ServerId(0),
+            servers_expected: 2,
+            boot: self.last_boot,
+            pool: 42,
+            lease_ms: LEASE_MS,
+            heartbeat_ms: 500,
+            horizon: Position(0),
+        };
+        let log = if server == 0 { self.log.clone() } else { Vec::new() };
+        self.nodes[server] = Some(Node::new(config, self.now, log).unwrap());
+        self.told[server] = Told::default();
+        self.act(server);
+    }
+
+    fn node(&self, server: usize) -> &Node {
+        self.nodes[server].as_ref().unwrap()
+    }
+
+    /// The server is gone; its connections end at the other side.
+    fn kill(&mut self, server: usize) {
+        self.nodes[server] = None;
+        let ends: Vec<End> =
+            self.links.keys().filter(|end| matches!(end, End::Node(s, _) if *s == server)).copied().collect();
+        ends.into_iter().for_each(|end| self.cut(end));
+    }
+
+    /// Breaks a connection: both ends that are still there learn it.
+    fn cut(&mut self, end: End) {
+        let Some(other) = self.links.remove(&end) else { return };
+        self.links.remove(&other);
+        for gone in [end, other] {
+            self.queues.remove(&gone);
+            if let End::Node(server, peer) = gone {
+                self.with(server, |node, now| node.peer_down(now, peer));
+            }
+        }
+    }
+
+    fn with(&mut self, server: usize, input: impl FnOnce(&mut Node, Time)) {
+        let now = self.now;
+        if let Some(node) = &mut self.nodes[server] {
+            input(node, now);
+            self.act(server);
+        }
+    }
+
+    fn peer(&mut self) -> PeerId {
+        self.last_peer += 1;
+        PeerId(self.last_peer)
+    }
+
+    fn act(&mut self, server: usize) {
+        let Some(node) = &mut self.nodes[server] else { return };
+        for action in node.take_actions() {
+            match action {
+                Action::Send { peer, bytes } => {
+                    if let Some(other) = self.links.get(&End::Node(server, peer)) {
+                        self.queues.entry(*other).or_default().push_back(bytes);
+                    }
+                }
+                Action::Close { peer } => {
+                    if let Some(other) = self.links.remove(&End::Node(server, peer)) {
+                        self.links.remove(&other);
+                        self.queues.remove(&End::Node(server, peer));
+                        if let End::Node(other, peer) = other {
+                            self.with(other, |node, now| node.peer_down(now, peer));
+                        }
+                    }
+                }
+                Action::Append { records } => {
+                    let decoded = records.iter().map(|(_, bytes)| codec::decode::<Record>(bytes).unwrap());
+                    self.log.extend(decoded);
+                    let last = records.last().unwrap().0;
+                    self.with(server, |node, now| node.appended(now, last));
+                }
+                Action::Deliver { changes, horizon } => {
+                    assert!(horizon > self.told[server].horizon, "the horizon never goes back");
+                    self.told[server].changes.extend(changes);
+                    self.told[server].horizon = horizon;
+                }
+                Action::CatchUpDone { token } => self.told[server].caught_up.push(token),
+                Action::CatchUpFailed { token, refusal } => self.told[server].failed.push((token, refusal.code)),
+                Action::Serving(serving) => self.told[server].serving = serving,
+                Action::Watch { peer, pid } => self.watched.push((server, peer, pid)),
+                Action::Connect => self.connect(server),
+            }
+        }
+    }
+
+    fn connect(&mut self, server: usize) {
+        if !self.reachable || self.nodes[0].is_none() {
+            return self.with(server, |node, now| node.leader_unreachable(now));
+        }
+        let (ours, theirs) = (self.peer(), self.peer());
+        self.link(End::Node(server, ours), End::Node(0, theirs));
+        let hello = Hello { session: 0, pid: 0, server: Some(server as u32) };
+        self.with(0, |node, now| node.peer_up(now, theirs, hello, false));
+        self.with(server, |node, now| node.leader_up(now, ours));
+    }
+
+    fn link(&mut self, a: End, b: End) {
+        self.links.insert(a, b);
+        self.links.insert(b, a);
+    }
+
+    /// Delivers one message of those that can be delivered, the `choice`th modulo their number.
+    fn deliver_one(&mut self, choice: usize) -> bool {
+        self.queues.retain(|_, queue| !queue.is_empty());
+        let count = self.queues.len();
+        let Some(end) = self.queues.keys().nth(choice % count.max(1)).copied() else { return false };
+        let Some(bytes) = self.queues.get_mut(&end).and_then(VecDeque::pop_front) else { return false };
+        match end {
+            End::Node(server, peer) => self.with(server, |node, now| node.message(now, peer, &bytes)),
+            End::Client(client) => self.clients[client].receive(&bytes),
+        }
+        true
+    }
+
+    /// Delivers everything; time stands still.
+    fn settle(&mut self) {
+        while self.deliver_one(0) {}
+    }
+
+    /// Lets time pass, from deadline to deadline.
+    fn advance(&mut self, ms: u64) {
+        let end_ns = self.now.monotonic_ns + ms * 1_000_000;
+        loop {
+            self.settle();
+            let deadlines = self.nodes.iter().flatten().filter_map(Node::next_deadline);
+            let next_ns = deadlines.min().unwrap_or(u64::MAX).max(self.now.monotonic_ns).min(end_ns);
+            self.now.unix_us += (next_ns - self.now.monotonic_ns) / 1000;
+            self.now.monotonic_ns = next_ns;
+            for server in 0..self.nodes.len() {
+                let is_due =
+                    self.nodes[server].as_ref().and_then(Node::next_deadline).is_some_and(|at_ns| at_ns <= next_ns);
+                if is_due {
+                    self.with(server, |node, now| node.tick(now));
+                    let after = self.nodes[server].as_ref().and_then(Node::next_deadline);
+                    assert!(
+                        after.is_none_or(|at_ns| at_ns > next_ns),
+                        "a tick leaves nothing due: the shell would spin"
+                    );
+                }
+            }
+            if next_ns == end_ns {
+                break self.settle();
+            }
+        }
+    }
+
+    /// A client with a session, at home at a server.
+    fn client(&mut self, home: usize) -> usize {
+        let client = self.clients.len();
+        self.clients.push(Client::default());
+        self.connect_client(client, home);
+        let opened = self.ok(client, Request::SessionOpen { name: "test".into(), resume: None });
+        let Reply::Session { session, .. } = opened else { panic!("{opened:?}") };
+        self.clients[client].session = session;
+        client
+    }
+
+    fn connect_client(&mut self, client: usize, home: usize) {
+        let peer = self.peer();
+        self.link(End::Client(client), End::Node(home, peer));
+        let hello = Hello { session: 0, pid: 1000 + client as u32, server: None };
+        self.with(home, |node, now| node.peer_up(now, peer, hello, true));
+    }
+
+    /// Sends a request, and says under which number its answer will come.
+    fn send(&mut self, client: usize, request: Request) -> u64 {
+        let id = self.clients[client].last_id + 1;
+        self.clients[client].last_id = id;
+        self.send_as(client, id, id, request);
+        id
+    }
+
+    fn send_as(&mut self, client: usize, id: u64, sequence: u64, request: Request) {
+        let is_open = matches!(request, Request::SessionOpen { .. });
+        let envelope = Envelope {
+            id,
+            hlc: Stamp(0),
+            session: self.clients[client].session,
+            sequence: if is_open { 0 } else { sequence },
+            deadline_ms: 10_000,
+            body: Body::Request(request),
+        };
+        if let Some(other) = self.links.get(&End::Client(client)) {
+            self.queues.entry(*other).or_default().push_back(codec::encode(&envelope).unwrap());
+        }
+    }
+
+    fn ask(&mut self, client: usize, request: Request) -> Outcome {
+        let id = self.send(client, request);
+        self.settle();
+        self.clients[client].answers.remove(&id).expect("an answer")
+    }
+
+    fn ok(&mut self, client: usize, request: Request) -> Reply {
+        self.ask(client, request).unwrap()
+    }
+
+    fn begin(&mut self, client: usize) -> Begun {
+        match self.ok(client, Request::Begin { container: RUN, collective: true }) {
+            Reply::Begun(begun) => begun,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn commit(&mut self, client: usize, tx: TxId) -> Result<Committed, Refusal> {
+        match self.ask(client, Request::Commit { tx, summary: self.touched(), attributes: vec![], next: false })? {
+            Reply::Committed(committed) => Ok(committed),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A summary of updates at targets 0 and 2.
+    fn touched(&self) -> Summary {
+        let version = self.nodes.iter().flatten().filter_map(|node| node.pool().map()).map(|map| map.version).max();
+        let mut summary = Summary { map_version: version.unwrap(), ..Summary::default() };
+        [0, 2].into_iter().for_each(|target| summary.touched.insert(TargetId(target)));
+        summary
+    }
+
+    fn wait(&mut self, client: usize, after: u64) -> u64 {
+        self.send(client, Request::Wait { container: RUN, after: Step(after), limit: 10 })
+    }
+
+    fn waited(&mut self, client: usize, id: u64) -> Option<Waited> {
+        match self.clients[client].answers.remove(&id) {
+            Some(Ok(Reply::Waited(waited))) => Some(waited),
+            None => None,
+            Some(other) => panic!("{other:?}"),
+        }
+    }
+}
+
+impl Client {
+    fn receive(&mut self, bytes: &[u8]) {
+        let envelope: Envelope = codec::decode(bytes).unwrap();
+        let outcome = match envelope.body {
+            Body::Reply(reply) => Ok(reply),
+            Body::Refused(refusal) => Err(refusal),
+            other => panic!("{other:?}"),
+        };
+        assert!(self.answers.insert(envelope.id, outcome).is_none(), "one answer a request");
+    }
+}

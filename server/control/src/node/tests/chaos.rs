@@ -1,0 +1,162 @@
+//! Arbitrary histories: clients at two servers, connections that break, servers that die and return.
+
+use proptest::prelude::*;
+use talea_model::Fate;
+
+use super::*;
+
+#[derive(Clone, Debug)]
+enum Do {
+    Deliver(usize),
+    Advance(u64),
+    Begin(usize),
+    Join(usize, u64),
+    Commit(usize, u64, bool),
+    Abort(usize, u64),
+    Repeat(usize, usize),
+    CutClient(usize),
+    CutServers,
+    Partition(bool),
+    Restart(usize),
+}
+
+fn history() -> impl Strategy<Value = Vec<Do>> {
+    let client = 0usize..4;
+    let tx = 1u64..10;
+    prop::collection::vec(
+        prop_oneof![
+            12 => any::<prop::sample::Index>().prop_map(|index| Do::Deliver(index.index(1 << 10))),
+            3 => (1u64..700).prop_map(Do::Advance),
+            3 => client.clone().prop_map(Do::Begin),
+            2 => (client.clone(), tx.clone()).prop_map(|(client, tx)| Do::Join(client, tx)),
+            4 => (client.clone(), tx.clone(), any::<bool>()).prop_map(|(client, tx, next)| Do::Commit(client, tx, next)),
+            1 => (client.clone(), tx).prop_map(|(client, tx)| Do::Abort(client, tx)),
+            2 => (client.clone(), any::<prop::sample::Index>()).prop_map(|(client, index)| Do::Repeat(client, index.index(64))),
+            1 => client.prop_map(Do::CutClient),
+            1 => Just(Do::CutServers),
+            1 => any::<bool>().prop_map(Do::Partition),
+            1 => (0usize..2).prop_map(Do::Restart),
+        ],
+        0..120,
+    )
+}
+
+struct Sent {
+    client: usize,
+    session: SessionId,
+    sequence: u64,
+    request: Request,
+    answer_ids: Vec<u64>,
+}
+
+fn run(history: &[Do]) {
+    let mut world = World::new();
+    let mut sent: Vec<Sent> = Vec::new();
+    for home in [0, 1, 0, 1] {
+        world.client(home);
+    }
+    // Client 0 made the container; 1 to 4 are the history's.
+    let send = |world: &mut World, sent: &mut Vec<Sent>, client: usize, request: Request| {
+        let client = client + 1;
+        let sequence = world.send(client, request.clone());
+        let session = world.clients[client].session;
+        sent.push(Sent { client, session, sequence, request, answer_ids: vec![sequence] });
+    };
+    for action in history {
+        match action.clone() {
+            Do::Deliver(choice) => drop(world.deliver_one(choice)),
+            Do::Advance(ms) => world.advance(ms),
+            Do::Begin(client) => {
+                send(&mut world, &mut sent, client, Request::Begin { container: RUN, collective: true })
+            }
+            Do::Join(client, tx) => send(&mut world, &mut sent, client, Request::Join { tx: TxId(tx) }),
+            Do::Commit(client, tx, next) => {
+                let summary = world.touched_if_any();
+                let request = Request::Commit { tx: TxId(tx), summary, attributes: vec![], next };
+                send(&mut world, &mut sent, client, request);
+            }
+            Do::Abort(client, tx) => {
+                send(&mut world, &mut sent, client, Request::Abort { tx: TxId(tx), reason: "asked".into() });
+            }
+            Do::Repeat(client, index) => {
+                let mine: Vec<usize> = (0..sent.len()).filter(|n| sent[*n].client == client + 1).collect();
+                if let Some(n) = mine.get(index % mine.len().max(1)) {
+                    let one = &mut sent[*n];
+                    let id = world.clients[one.client].last_id + 1;
+                    world.clients[one.client].last_id = id;
+                    world.send_as(one.client, id, one.sequence, one.request.clone());
+                    one.answer_ids.push(id);
+                }
+            }
+            Do::CutClient(client) => world.cut(End::Client(client + 1)),
+            Do::CutServers => {
+                let link = world.links.iter().find(|(a, b)| matches!((a, b), (End::Node(..), End::Node(..))));
+                if let Some(end) = link.map(|(end, _)| *end) {
+                    world.cut(end);
+                }
+            }
+            Do::Partition(reachable) => world.reachable = reachable,
+            Do::Restart(server) => {
+                world.kill(server);
+                world.start(server);
+            }
+        }
+    }
+    world.reachable = true;
+    world.advance(10_000);
+    check(&mut world, &sent);
+}
+
+fn check(world: &mut World, sent: &[Sent]) {
+    assert!((0..2).all(|server| world.node(server).is_ready()), "both serve again");
+    assert_eq!(world.node(0).pool(), world.node(1).pool(), "both have the same state");
+    // The log says what happened: from it, each transaction's fate and each step, once.
+    let mut replayed = Pool::default();
+    let mut begun: Vec<TxId> = Vec::new();
+    for record in &world.log {
+        let applied = replayed.apply(record).unwrap();
+        begun.extend(applied.changes.iter().filter_map(|change| match change {
+            TargetChange::Begin { tx, .. } => Some(*tx),
+            _ => None,
+        }));
+    }
+    assert_eq!(&replayed, world.node(0).pool());
+    for one in sent {
+        let answers: Vec<&Outcome> =
+            one.answer_ids.iter().filter_map(|id| world.clients[one.client].answers.get(id)).collect();
+        let good: Vec<&Reply> = answers.iter().filter_map(|answer| answer.as_ref().ok()).collect();
+        assert!(good.windows(2).all(|pair| pair[0] == pair[1]), "exactly once: {:?} {good:?}", one.request);
+        if let Some(Reply::Committed(committed)) = good.first() {
+            let Request::Commit { tx, .. } = &one.request else { panic!() };
+            assert_eq!(replayed.fate(*tx), Some(Fate::Committed(committed.stamp)), "what was answered happened");
+        }
+    }
+    // Who is gone leaves nothing open.
+    let living: Vec<SessionId> = (1..=4).map(|client| world.clients[client].session).collect();
+    for tx in begun {
+        if replayed.fate(tx) == Some(Fate::Open) {
+            assert!(living.iter().any(|session| replayed.has_session(*session)), "{tx} is nobody's");
+        }
+    }
+    let gone = sent.iter().filter(|one| !world.links.contains_key(&End::Client(one.client)));
+    for one in gone {
+        assert!(!replayed.has_session(one.session), "a session without a connection lives on");
+    }
+}
+
+impl World {
+    fn touched_if_any(&self) -> Summary {
+        match self.nodes.iter().flatten().any(|node| node.pool().map().is_some()) {
+            true => self.touched(),
+            false => Summary::default(),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn holds_under_any_history(history in history()) {
+        run(&history);
+    }
+}
