@@ -265,7 +265,10 @@ impl Node {
             Request::Subscribe { container, after } => Entry::Subscription { container, after },
             Request::Producer { container, state } => Entry::Producer { container, state },
             _ => {
-                return Err(Refusal::new(RefusalCode::Argument, "the home server answers this request, not the leader"));
+                return Err(Refusal::new(
+                    RefusalCode::Argument,
+                    "the home server answers this request, not the leader",
+                ));
             }
         })
     }

@@ -17,6 +17,39 @@ fn every_server_follows_the_log_and_answers_in_its_order() {
 }
 
 #[test]
+fn a_home_has_applied_what_its_client_is_told() {
+    let mut world = World::new();
+    let client = world.client(1);
+    let id = world.send(client, Request::Begin { container: RUN, collective: true });
+    while !world.clients[client].answers.contains_key(&id) {
+        assert!(world.deliver_one(usize::MAX), "an answer comes");
+    }
+    let Some(Ok(Reply::Begun(begun))) = world.clients[client].answers.remove(&id) else { panic!() };
+    assert!(world.node(1).pool().position() >= begun.position);
+}
+
+#[test]
+fn a_session_whose_opening_was_never_heard_of_is_swept() {
+    let mut world = World::new();
+    world.clients.push(Client::default());
+    let client = world.clients.len() - 1;
+    world.connect_client(client, 1);
+    world.send(client, Request::SessionOpen { name: "unlucky".into(), resume: None });
+    let before = world.log.len();
+    while world.log.len() == before {
+        assert!(world.deliver_one(0), "the leader opens it");
+    }
+    let link =
+        world.links.keys().find(|end| matches!(end, End::Node(1, peer) if world.node_is_link(1, *peer))).copied();
+    world.cut(link.unwrap());
+    assert_eq!(world.node(0).pool().sessions_of(ServerId(1)).count(), 1);
+    world.advance(200);
+    assert_eq!(world.node(0).pool().sessions_of(ServerId(1)).count(), 0);
+    let answer = world.clients[client].answers.pop_first().unwrap().1.unwrap_err();
+    assert_eq!(answer.code, RefusalCode::ServerLost, "the outcome was unknown");
+}
+
+#[test]
 fn rule_12_the_end_of_a_process_aborts_what_it_joined() {
     for home in [0, 1] {
         for died in [false, true] {
