@@ -3,6 +3,7 @@
 //! Owns the choice of fabric. Must never choose an address that cannot be reached from this node.
 
 use crate::handshake::Credentials;
+use crate::libfabric::LibfabricEndpoint;
 use crate::member::{Member, Spin};
 use crate::mux::MuxEndpoint;
 use crate::ring::RingEndpoint;
@@ -26,7 +27,7 @@ pub enum Policy {
 pub struct Listen {
     /// Path of the Unix socket that hands out rings, in a directory that only its owner may enter.
     pub ring_path: String,
-    /// Address of the interface that other nodes reach, for libfabric and TCP; `None`: this node only.
+    /// Address of the interface that other nodes reach, for libfabric (if it is installed) and TCP; `None`: this node only.
     pub interface: Option<String>,
     /// Whether waits may spin.
     pub spin: Spin,
@@ -37,10 +38,21 @@ pub fn listen(credentials: &Credentials, listen: &Listen) -> Result<(MuxEndpoint
     let mut rings = RingEndpoint::new(credentials, listen.spin)?;
     let mut addresses = vec![rings.listen(&listen.ring_path)?];
     let mut streams = StreamEndpoint::new(credentials, listen.spin)?;
+    let mut members: Vec<Box<dyn Member>> = Vec::new();
     if let Some(interface) = &listen.interface {
+        let mut libfabric = LibfabricEndpoint::new(credentials, listen.spin)?;
+        match libfabric.listen(interface) {
+            Ok(address) => {
+                addresses.push(address);
+                members.push(Box::new(libfabric));
+            }
+            // TCP, below, serves where libfabric is not installed.
+            Err(FabricError::Unsupported(..)) => {}
+            Err(error) => return Err(error),
+        }
         addresses.push(streams.listen_tcp(&format!("{interface}:0"))?);
     }
-    let members: Vec<Box<dyn Member>> = vec![Box::new(rings), Box::new(streams)];
+    members.splice(0..0, [Box::new(rings) as Box<dyn Member>, Box::new(streams)]);
     Ok((MuxEndpoint::new(members, listen.spin)?, addresses))
 }
 
@@ -49,12 +61,14 @@ pub fn client_endpoint(credentials: &Credentials, policy: Policy, spin: Spin) ->
     let mut members: Vec<Box<dyn Member>> = vec![Box::new(RingEndpoint::new(credentials, spin)?)];
     if policy != Policy::Ring {
         members.push(Box::new(StreamEndpoint::new(credentials, spin)?));
+        members.push(Box::new(LibfabricEndpoint::new(credentials, spin)?));
     }
     MuxEndpoint::new(members, spin)
 }
 
-/// The address to use of those that a target published.
-pub fn choose(addresses: &[Address], node_id: &str, policy: Policy) -> Result<Address, FabricError> {
+/// The addresses that a target published and that can be used from this node, the nearest fabric first. A client tries them
+/// in this order: libfabric may be missing where a target has it.
+pub fn candidates(addresses: &[Address], node_id: &str, policy: Policy) -> Vec<Address> {
     let rank = |address: &Address| match (address, policy) {
         (Address::Ring { node, .. }, Policy::Auto | Policy::Ring) if node == node_id => Some(0),
         (Address::Libfabric { .. }, Policy::Auto | Policy::Libfabric) => Some(1),
@@ -63,8 +77,14 @@ pub fn choose(addresses: &[Address], node_id: &str, policy: Policy) -> Result<Ad
         (Address::Sim(_), _) => Some(4),
         _ => None,
     };
-    let best = addresses.iter().filter_map(|address| Some((rank(address)?, address))).min_by_key(|(rank, _)| *rank);
-    best.map(|(_, address)| address.clone()).ok_or_else(|| {
+    let mut ranked: Vec<_> = addresses.iter().filter_map(|address| Some((rank(address)?, address))).collect();
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.into_iter().map(|(_, address)| address.clone()).collect()
+}
+
+/// The best of [`candidates`], or an error that names what was published.
+pub fn choose(addresses: &[Address], node_id: &str, policy: Policy) -> Result<Address, FabricError> {
+    candidates(addresses, node_id, policy).into_iter().next().ok_or_else(|| {
         let all: Vec<String> = addresses.iter().map(Address::to_string).collect();
         let why = format!("no address of it fits this node and the fabric policy {policy:?}");
         FabricError::Unreachable(all.join(" "), why)
@@ -86,5 +106,6 @@ mod tests {
         assert_eq!(choose(&all, "here", Policy::Libfabric).unwrap(), fi);
         assert_eq!(choose(&all[..1], "here", Policy::Auto).unwrap(), tcp);
         assert!(choose(&all, "there", Policy::Ring).is_err());
+        assert_eq!(candidates(&all, "here", Policy::Auto), [ring("here"), fi, tcp]);
     }
 }

@@ -197,6 +197,7 @@ pub enum Verdict {
 }
 
 /// The listening side, between its answer and the confirmation.
+#[derive(Clone)]
 pub struct Accepting {
     hello: Hello,
     confirm: blake3::Hash,

@@ -101,7 +101,7 @@ impl Poller {
         for event in events {
             let (flags, token) = (event.flags, event.data.u64());
             if token == WAKE_TOKEN {
-                self.waker.rung.store(false, Ordering::SeqCst);
+                self.waker.rung.swap(false, Ordering::SeqCst);
                 self.woken = true;
                 continue;
             }

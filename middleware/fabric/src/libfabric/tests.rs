@@ -1,0 +1,297 @@
+//! libfabric over the loopback interface: peers, strangers, deaths.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use super::*;
+use crate::endpoint::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES};
+
+const SIZES: [usize; 8] =
+    [0, 1, 64, 4096, peer::CHUNK_BYTES - 8, peer::CHUNK_BYTES, MAX_PAYLOAD_BYTES, MAX_MESSAGE_BYTES];
+
+fn credentials() -> Credentials {
+    Credentials::new([1; 16], [2; 32])
+}
+
+fn in_s(seconds: u64) -> u64 {
+    RealClock.monotonic_ns() + seconds * 1_000_000_000
+}
+
+fn server() -> (LibfabricEndpoint, Address) {
+    let mut server = LibfabricEndpoint::new(&credentials(), Spin::Never).unwrap();
+    let address = server.listen("127.0.0.1").unwrap();
+    (server, address)
+}
+
+fn next(endpoint: &mut LibfabricEndpoint) -> Event {
+    let deadline = in_s(30);
+    loop {
+        if let Some(event) = endpoint.recv() {
+            return event;
+        }
+        assert!(RealClock.monotonic_ns() < deadline, "no event came");
+        endpoint.wait(deadline);
+    }
+}
+
+fn send(endpoint: &mut LibfabricEndpoint, peer: PeerId, bytes: &[u8]) -> Result<(), SendError> {
+    let (front, back) = bytes.split_at(bytes.len() / 3);
+    let deadline = in_s(30);
+    loop {
+        match endpoint.send(peer, &[IoSlice::new(front), IoSlice::new(&[]), IoSlice::new(back)]) {
+            Err(SendError::Full) => endpoint.wait(deadline),
+            other => return other,
+        }
+        assert!(RealClock.monotonic_ns() < deadline, "no room came");
+    }
+}
+
+fn echo(server: &mut LibfabricEndpoint, count: usize) {
+    let mut gone = 0;
+    while gone < count {
+        match next(server) {
+            Event::Up { .. } => {}
+            Event::Message { peer, message } => drop(send(server, peer, &message)),
+            Event::Down { .. } => gone += 1,
+        }
+    }
+}
+
+fn pattern(number: usize, len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i.wrapping_mul(31) ^ number.wrapping_mul(17)) as u8).collect()
+}
+
+fn ping_pong(client: &mut LibfabricEndpoint, peer: PeerId, rounds: usize) {
+    for (number, len) in SIZES.iter().cycle().take(rounds).enumerate() {
+        let bytes = pattern(number, *len);
+        send(client, peer, &bytes).unwrap();
+        match next(client) {
+            Event::Message { message, .. } => assert!(message[..] == bytes[..], "{len} bytes came back changed"),
+            event => panic!("{event:?}"),
+        }
+    }
+}
+
+fn connect(address: &Address) -> (LibfabricEndpoint, PeerId) {
+    let mut client = LibfabricEndpoint::new(&credentials(), Spin::Never).unwrap();
+    let peer = client.connect(address, &Hello { session: 3, pid: 4, server: None }, in_s(10)).unwrap();
+    (client, peer)
+}
+
+#[test]
+fn every_size_goes_both_ways_and_the_end_is_noticed() {
+    let (mut server, address) = server();
+    let thread = thread::spawn(move || {
+        assert!(matches!(next(&mut server), Event::Up { hello: Hello { session: 3, pid: 4, .. }, local: false, .. }));
+        echo(&mut server, 1);
+        assert!(server.peers.is_empty() && server.tokens.is_empty());
+    });
+    let (mut client, peer) = connect(&address);
+    ping_pong(&mut client, peer, 80);
+    assert_eq!(client.send(peer, &[IoSlice::new(&vec![0; MAX_MESSAGE_BYTES + 1])]), Err(SendError::TooLarge));
+    client.disconnect(peer);
+    thread.join().unwrap();
+}
+
+#[test]
+fn two_clients_and_then_the_server_ends() {
+    let (mut server, address) = server();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let waker = server.waker();
+    let thread = thread::spawn(move || {
+        while stopped.try_recv().is_err() {
+            if let Some(Event::Message { peer, message }) = server.recv() {
+                send(&mut server, peer, &message).unwrap();
+            } else {
+                server.wait(in_s(30));
+            }
+        }
+    });
+    let mut clients = [connect(&address), connect(&address)];
+    for (client, peer) in &mut clients {
+        ping_pong(client, *peer, 8);
+    }
+    stop.send(()).unwrap();
+    waker.wake();
+    thread.join().unwrap();
+    for (client, peer) in &mut clients {
+        assert!(matches!(next(client), Event::Down { peer: gone } if gone == *peer));
+        assert_eq!(client.send(*peer, &[]), Err(SendError::Gone));
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_read_fills_only_its_own_connection() {
+    let (mut server, address) = server();
+    let address_too = address.clone();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let lazy = thread::spawn(move || {
+        let (mut client, _) = connect(&address_too);
+        let _ = stopped.recv();
+        let mut got = 0;
+        while let Event::Message { message, .. } = next(&mut client) {
+            if message.is_empty() {
+                break;
+            }
+            assert!(message[..] == pattern(got, MAX_PAYLOAD_BYTES)[..]);
+            got += 1;
+        }
+        got
+    });
+    let Event::Up { peer, .. } = next(&mut server) else { panic!() };
+    let mut sent = 0;
+    while server.send(peer, &[IoSlice::new(&pattern(sent, MAX_PAYLOAD_BYTES))]).is_ok() {
+        sent += 1;
+        let _ = server.recv();
+        assert!(sent < 100, "an unread connection must fill");
+    }
+    let good = thread::spawn(move || {
+        let (mut client, peer) = connect(&address);
+        ping_pong(&mut client, peer, 16);
+    });
+    echo(&mut server, 1);
+    good.join().unwrap();
+    stop.send(()).unwrap();
+    send(&mut server, peer, &[]).unwrap();
+    assert!(matches!(next(&mut server), Event::Down { .. }));
+    assert_eq!(lazy.join().unwrap(), sent);
+}
+
+fn port(address: &Address) -> u16 {
+    let Address::Libfabric { name, .. } = address else { panic!() };
+    u16::from_be_bytes([name[2], name[3]])
+}
+
+#[test]
+fn strangers_get_no_word() {
+    let (mut server, address) = server();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let waker = server.waker();
+    let port = port(&address);
+    let thread = thread::spawn(move || {
+        while stopped.try_recv().is_err() {
+            assert!(server.recv().is_none(), "a stranger became a peer");
+            server.wait(in_s(30));
+        }
+        assert!(server.peers.is_empty());
+    });
+    // With the wrong secret, as another system's client.
+    let mut other = LibfabricEndpoint::new(&Credentials::new([1; 16], [3; 32]), Spin::Never).unwrap();
+    let refused = other.connect(&address, &Hello::default(), in_s(10));
+    assert!(matches!(refused, Err(FabricError::Refused(_))), "{refused:?}");
+    // With libfabric alone.
+    let Address::Libfabric { name, .. } = &address else { panic!() };
+    for param in [&b""[..], &[0; HELLO_BYTES], &[0xff; 200]] {
+        let info = Info::get(loaded().unwrap(), &Want::Connect(name)).unwrap();
+        let device = Device::open(&info).unwrap();
+        let active = Active::open(&device, &info).unwrap();
+        active.connect(&info, param).unwrap();
+        let deadline = in_s(10);
+        loop {
+            match device.event() {
+                Some(Connection::Failed { param, .. }) => break assert!(param.iter().all(|byte| *byte == 0)),
+                Some(_) => panic!("a stranger was accepted"),
+                None => assert!(RealClock.monotonic_ns() < deadline, "no refusal came"),
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    // Without it.
+    let mut socket = TcpStream::connect(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).unwrap();
+    socket.write_all(&[0x55; 4096]).unwrap();
+    socket.shutdown(std::net::Shutdown::Write).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut got = Vec::new();
+    let _ = socket.read_to_end(&mut got);
+    assert!(got.is_empty(), "a stranger was told {got:?}");
+    stop.send(()).unwrap();
+    waker.wake();
+    thread.join().unwrap();
+}
+
+#[test]
+fn nobody_there_is_an_error_and_so_is_somebody_mute() {
+    let (dead, address) = server();
+    drop(dead);
+    let mut client = LibfabricEndpoint::new(&credentials(), Spin::Never).unwrap();
+    let result = client.connect(&address, &Hello::default(), in_s(10));
+    assert!(matches!(result, Err(FabricError::Refused(_) | FabricError::Unreachable(..))), "{result:?}");
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let Address::Libfabric { provider, mut name } = address else { panic!() };
+    name[2..4].copy_from_slice(&mute.local_addr().unwrap().port().to_be_bytes());
+    let deadline_ns = RealClock.monotonic_ns() + 100_000_000;
+    let result = client.connect(&Address::Libfabric { provider, name }, &Hello::default(), deadline_ns);
+    assert!(matches!(result, Err(FabricError::Deadline(_))), "{result:?}");
+    assert!(client.peers.is_empty());
+}
+
+const CHILD_ADDRESS: &str = "TALEA_TEST_LIBFABRIC_CHILD";
+
+/// Runs in a process of its own when the test below starts this binary again.
+#[test]
+fn child_process() {
+    let Ok(address) = std::env::var(CHILD_ADDRESS) else { return };
+    let (mut client, peer) = connect(&address.parse().unwrap());
+    for number in 0.. {
+        send(&mut client, peer, &pattern(number, SIZES[number % SIZES.len()])).unwrap();
+    }
+}
+
+fn child(address: &Address) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "libfabric::tests::child_process", "--nocapture"])
+        .env(CHILD_ADDRESS, address.to_string())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn a_killed_client_is_down_and_the_server_goes_on() {
+    let (mut server, address) = server();
+    for round in 0..3 {
+        let mut child = child(&address);
+        let Event::Up { peer: up, .. } = next(&mut server) else { panic!() };
+        let mut number = 0;
+        loop {
+            match next(&mut server) {
+                Event::Message { message, .. } => {
+                    assert!(message[..] == pattern(number, SIZES[number % SIZES.len()])[..]);
+                    number += 1;
+                    if number == 20 + round * 13 {
+                        child.kill().unwrap();
+                    }
+                }
+                Event::Down { peer } => break assert_eq!(peer, up),
+                event => panic!("{event:?}"),
+            }
+        }
+        child.wait().unwrap();
+    }
+}
+
+#[test]
+fn an_idle_server_sleeps() {
+    let (mut server, address) = server();
+    let waker = server.waker();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let client = thread::spawn(move || {
+        let client = connect(&address);
+        thread::sleep(Duration::from_millis(300));
+        stop.send(()).unwrap();
+        waker.wake();
+        client
+    });
+    assert!(matches!(next(&mut server), Event::Up { .. }));
+    let mut waits = 0;
+    while stopped.try_recv().is_err() {
+        assert!(!matches!(server.recv(), Some(Event::Message { .. })));
+        server.wait(in_s(30));
+        waits += 1;
+    }
+    assert!(waits < 50, "woke {waits} times with nothing to do");
+    drop(client.join().unwrap());
+}
