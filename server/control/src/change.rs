@@ -3,7 +3,7 @@
 //! Must never hold anything that grows with the data written.
 
 use serde::{Deserialize, Serialize};
-use talea_model::{ContainerId, PoolMap, Stamp, TxId};
+use talea_model::{ContainerId, PoolMap, SessionId, Stamp, TxId};
 
 /// A change that every target follows, in log order, up to the horizon that is delivered with it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,16 @@ pub enum TargetChange {
         floor: Stamp,
         /// Kept stamps below F, ascending.
         kept: Vec<Stamp>,
+    },
+    /// A container was made.
+    Container {
+        /// Which.
+        container: ContainerId,
+    },
+    /// A session ended: its requests are refused from now on, and its sequence numbers can be forgotten (rule 14).
+    EndSession {
+        /// Which.
+        session: SessionId,
     },
     /// A container and all it holds goes.
     DestroyContainer {

@@ -156,7 +156,7 @@ impl Pool {
             Entry::Targets { targets, state } => self.set_targets(targets, *state, proposed, applied),
             Entry::SessionOpen { home, name } => self.session_open(*home, name),
             Entry::SessionEnd { session, joined, orderly } => self.session_end(*session, joined, *orderly, applied),
-            Entry::ContainerCreate { name, properties } => self.container_create(name, properties),
+            Entry::ContainerCreate { name, properties } => self.container_create(name, properties, applied),
             Entry::ContainerDestroy { container } => self.container_destroy(*container, applied),
             Entry::Begin { container, collective } => {
                 self.begin(*container, *collective, record.session, proposed, applied).map(Reply::Begun)

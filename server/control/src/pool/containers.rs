@@ -64,7 +64,12 @@ impl Pool {
         self.containers.get_mut(&id).ok_or_else(|| Refusal::new(RefusalCode::NoContainer, "no such container"))
     }
 
-    pub(super) fn container_create(&mut self, name: &str, properties: &ContainerProperties) -> Outcome {
+    pub(super) fn container_create(
+        &mut self,
+        name: &str,
+        properties: &ContainerProperties,
+        applied: &mut Applied,
+    ) -> Outcome {
         check_name("container", name)?;
         check_properties(properties)?;
         if self.containers.values().any(|container| container.name == name) {
@@ -89,6 +94,7 @@ impl Pool {
             producer: self.producer,
         };
         self.containers.insert(self.last_container, container);
+        applied.changes.push(TargetChange::Container { container: self.last_container });
         Ok(Reply::Container(self.container_info(self.last_container)?))
     }
 

@@ -103,6 +103,7 @@ impl Pool {
             return Ok(Reply::Done);
         }
         applied.ended.push(session);
+        applied.changes.push(crate::TargetChange::EndSession { session });
         let leases: Vec<_> =
             self.leases.iter().filter(|(_, lease)| lease.session == session).map(|(id, _)| *id).collect();
         for lease in leases {

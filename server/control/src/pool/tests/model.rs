@@ -66,7 +66,9 @@ impl Model {
                 }
                 TargetChange::Map(map) => self.issue(map.stamp),
                 TargetChange::Floor { floor, .. } => assert!(self.issued.iter().chain([floor]).max() >= Some(floor)),
-                TargetChange::DestroyContainer { .. } => {}
+                TargetChange::Container { .. }
+                | TargetChange::EndSession { .. }
+                | TargetChange::DestroyContainer { .. } => {}
             }
         }
         match outcome {

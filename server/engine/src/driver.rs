@@ -1,0 +1,127 @@
+//! A target on an endpoint: one turn after another, without a thread or a sleep of its own.
+//!
+//! Owns the order of a turn: mail, messages, finish, replies. Used by the target's thread and by simulations alike.
+
+use std::sync::Arc;
+
+use talea_fabric::{Clock, Endpoint, Event};
+use talea_model::{ContainerId, PoolMap, Position};
+
+use crate::target::PoolChange;
+use crate::{Effect, Fatal, Now, Outbox, Target};
+
+/// Messages that one turn takes at most: they share one flush, and their replies wait for it.
+const TURN_MESSAGES: usize = 64;
+
+/// What the control plane tells a target.
+#[derive(Clone, Debug)]
+pub enum Mail {
+    /// The pool's log, applied up to `horizon`.
+    Follow {
+        /// Changes in the log's order.
+        changes: Vec<PoolChange>,
+        /// Horizon.
+        horizon: Position,
+    },
+    /// A pool map outside of the log's order.
+    Map(Arc<PoolMap>),
+    /// The containers there are.
+    Containers(Vec<ContainerId>),
+    /// The answer to [`Effect::LogEnd`].
+    LogEnd {
+        /// Token of the question.
+        token: u64,
+        /// The log's end.
+        position: Position,
+    },
+    /// The server's membership lease goes on until then, in monotonic nanoseconds.
+    Lease {
+        /// Until when.
+        until_ns: u64,
+    },
+    /// The server's membership lease is over.
+    Fence,
+    /// Stop serving.
+    Stop,
+}
+
+/// A target, its endpoint and its replies.
+pub struct Driver {
+    target: Target,
+    endpoint: Box<dyn Endpoint>,
+    clock: Arc<dyn Clock>,
+    out: Outbox,
+}
+
+impl Driver {
+    /// Joins a target and the endpoint that it listens on.
+    pub fn new(target: Target, endpoint: Box<dyn Endpoint>, clock: Arc<dyn Clock>) -> Self {
+        Driver { target, endpoint, clock, out: Outbox::default() }
+    }
+
+    /// The target.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The endpoint.
+    pub fn endpoint(&self) -> &dyn Endpoint {
+        &*self.endpoint
+    }
+
+    /// Takes what the control plane says; its consequences come with the next [`turn`](Self::turn). `Stop` is the caller's.
+    pub fn mail(&mut self, mail: Mail) -> Result<(), Fatal> {
+        match mail {
+            Mail::Follow { changes, horizon } => self.target.follow(changes, horizon)?,
+            Mail::Map(map) => self.target.set_map(map),
+            Mail::Containers(containers) => self.target.set_containers(containers),
+            Mail::LogEnd { token, position } => self.target.log_end(token, position),
+            Mail::Lease { until_ns } => self.target.lease(until_ns),
+            Mail::Fence => self.target.fence(),
+            Mail::Stop => {}
+        }
+        Ok(())
+    }
+
+    /// Takes the messages that are there, up to a turn's worth, makes them durable, and sends the replies. Returns how many
+    /// events there were.
+    pub fn turn(&mut self, wants: &mut Vec<Effect>) -> Result<usize, Fatal> {
+        let now = Now { monotonic_ns: self.clock.monotonic_ns(), unix_us: self.clock.unix_us() };
+        let mut events = 0;
+        while events < TURN_MESSAGES
+            && let Some(event) = self.endpoint.recv()
+        {
+            events += 1;
+            match event {
+                Event::Up { peer, hello, .. } => self.target.peer_up(peer, hello),
+                Event::Message { peer, message } => self.target.message(now, peer, &message, &mut self.out),
+                Event::Down { peer } => self.target.peer_down(peer, &mut self.out),
+            }
+        }
+        self.target.finish(now, &mut self.out)?;
+        self.out.send(&mut *self.endpoint);
+        for effect in self.target.effects() {
+            match effect {
+                Effect::Drop { peer } => self.endpoint.disconnect(peer),
+                other => wants.push(other),
+            }
+        }
+        Ok(events)
+    }
+
+    /// Whether a turn has something to do at once, without any event.
+    pub fn is_busy(&self) -> bool {
+        self.target.next_deadline() == 0
+    }
+
+    /// When a turn has something to do without any event, in monotonic nanoseconds.
+    pub fn next_deadline(&self) -> u64 {
+        self.target.next_deadline()
+    }
+
+    /// Sleeps until there is something to do.
+    pub fn wait(&mut self) {
+        let deadline_ns = self.target.next_deadline();
+        self.endpoint.wait(deadline_ns);
+    }
+}

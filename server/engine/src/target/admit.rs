@@ -1,0 +1,171 @@
+//! Who may ask, and when a request may run.
+//!
+//! Owns the checks before the store is touched: identity, clock, admission, lease, map, container, horizon, rule 8. Must never
+//! make a request wait for a transaction's end or for another client (I3).
+
+use std::sync::Arc;
+
+use talea_fabric::PeerId;
+use talea_model::limit::{DEFAULT_DEADLINE_MS, MAX_CLOCK_AHEAD_MS, MAX_IN_FLIGHT};
+use talea_model::{Order, PoolMap, View};
+use talea_vos::ObjectRef;
+use talea_wire::data::{Body, Condition, Request, ValueKind};
+use talea_wire::{Refusal, RefusalCode};
+
+use super::parked::Wait;
+use super::{Now, Target};
+
+/// A deadline beyond this, in milliseconds, is taken as this.
+const MAX_DEADLINE_MS: u32 = 600_000;
+
+pub(super) enum Gate {
+    Go,
+    Wait(Wait),
+    Refuse(Refusal),
+    StaleMap(Arc<PoolMap>),
+}
+
+/// Nanoseconds that a request may wait; 0 on the wire means the default.
+pub(super) fn deadline_ns(deadline_ms: u32) -> u64 {
+    let ms = if deadline_ms == 0 { DEFAULT_DEADLINE_MS } else { deadline_ms.min(MAX_DEADLINE_MS) as u64 };
+    ms * 1_000_000
+}
+
+impl Target {
+    /// What holds for a request once and for all, judged when it arrives.
+    pub(super) fn admit(&self, now: Now, peer: PeerId, request: &Request<'_>, waiting: usize) -> Result<(), Refusal> {
+        let head = &request.head;
+        let refuse = |code, text: String| Err(Refusal::new(code, format!("target {}: {text}", self.id)));
+        let Some(known) = self.peers.get(&peer) else {
+            return refuse(RefusalCode::Access, "the connection is not known: connect again".to_owned());
+        };
+        if known.hello.session != head.session.0 {
+            let text = format!(
+                "the connection belongs to session {}, not to session {}: connect with the session's own number",
+                known.hello.session, head.session
+            );
+            return refuse(RefusalCode::Access, text);
+        }
+        if known.ended {
+            let text = format!("session {} has ended: open a new one", head.session);
+            return refuse(RefusalCode::SessionExpired, text);
+        }
+        if head.target != self.id {
+            return refuse(RefusalCode::Argument, format!("the request is for target {}", head.target));
+        }
+        if waiting + self.parked.of(peer) >= MAX_IN_FLIGHT {
+            let text =
+                format!("more than {MAX_IN_FLIGHT} requests of one client are in flight: wait for answers first");
+            return refuse(RefusalCode::Busy, text);
+        }
+        if !self.clock.is_plausible(head.hlc, now.unix_us, MAX_CLOCK_AHEAD_MS) {
+            let text = format!(
+                "the sender's clock {} is more than {MAX_CLOCK_AHEAD_MS} ms ahead of this server's: synchronise the nodes' clocks",
+                head.hlc
+            );
+            return refuse(RefusalCode::Clock, text);
+        }
+        match (head.order, head.view) {
+            (Some(Order::Auto { .. }), View::Snapshot { .. } | View::Inside { .. }) => {
+                refuse(RefusalCode::Argument, "an autocommit's conditions are judged in the latest state".to_owned())
+            }
+            (Some(Order::Pending(tx)), View::Inside { tx: inside, .. }) if inside != tx => {
+                refuse(RefusalCode::Argument, format!("a write of transaction {tx} cannot look inside {inside}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What may change with time: judged when a request arrives, and again each time that what it waited for is there.
+    pub(super) fn gate(&self, now: Now, peer: PeerId, request: &Request<'_>, waited: Option<Wait>) -> Gate {
+        let head = &request.head;
+        let refuse = |code, text: &str| Gate::Refuse(Refusal::new(code, format!("target {}: {text}", self.id)));
+        let Some(map) = &self.map else { return Gate::Wait(Wait::Map(head.map_version)) };
+        if head.map_version < map.version {
+            return Gate::StaleMap(map.clone());
+        }
+        if head.map_version > map.version {
+            return Gate::Wait(Wait::Map(head.map_version));
+        }
+        if self.peers.get(&peer).is_some_and(|peer| peer.ended) {
+            return refuse(RefusalCode::SessionExpired, "the session has ended: open a new one");
+        }
+        if now.monotonic_ns > self.lease_until_ns {
+            let text =
+                "its server lost contact with the pool's leader and may not serve until it is back: see `talea status`";
+            return refuse(RefusalCode::ServerLost, text);
+        }
+        if !map.is_up(self.id) {
+            return refuse(RefusalCode::ServerLost, "the pool map says that it is down: see `talea status`");
+        }
+        if matches!(request.body, Body::Stat) {
+            return Gate::Go;
+        }
+        let after_log_end = matches!(waited, Some(Wait::LogEnd(_)));
+        let horizon = self.store.ledger().horizon();
+        if let Some(position) = needed_horizon(request)
+            && horizon < position
+        {
+            return Gate::Wait(Wait::Horizon(position));
+        }
+        if let View::Snapshot { stamp, .. } | View::Inside { base: stamp, .. } = head.view
+            && !self.clock.is_plausible(stamp, now.unix_us, MAX_CLOCK_AHEAD_MS)
+        {
+            return refuse(RefusalCode::Clock, "no snapshot of the pool can have such a stamp: use one that it issued");
+        }
+        let unknown = self.containers.as_ref().is_some_and(|known| !known.contains(&head.container));
+        if (unknown || self.meets_pending(request)) && !after_log_end {
+            return Gate::Wait(Wait::LogEnd(self.log_end.last + 1));
+        }
+        if unknown {
+            let text = format!("there is no container {}: was it destroyed?", head.container);
+            return refuse(RefusalCode::NoContainer, &text);
+        }
+        Gate::Go
+    }
+
+    /// Rule 8: whoever meets versions whose fate he may not know brings the horizon up first. He who looks over several dkeys
+    /// looks over all of the object's, or of the container's.
+    fn meets_pending(&self, request: &Request<'_>) -> bool {
+        let head = &request.head;
+        let meets = match head.order {
+            None => matches!(head.view, View::Latest),
+            Some(order) => matches!(order, Order::Auto { .. }),
+        };
+        if !meets || self.store.pending_updates(head.container) == 0 {
+            return false;
+        }
+        let at = ObjectRef { container: head.container, oid: head.oid };
+        let on = |dkey: Option<&[u8]>| !self.store.pending_on(at, dkey).is_empty();
+        let key = |dkey: &[u8]| if dkey.is_empty() { on(None) } else { on(Some(dkey)) };
+        match &request.body {
+            Body::Update(entries) | Body::Fetch(entries) => {
+                let mut last: &[u8] = &[];
+                entries
+                    .iter()
+                    .any(|entry| std::mem::replace(&mut last, entry.dkey) != entry.dkey && on(Some(entry.dkey)))
+            }
+            Body::Punch { dkey, .. } => key(dkey),
+            Body::Enumerate { kind: talea_wire::data::EnumerateKind::Objects, .. } => true,
+            Body::Enumerate { dkey, .. } => key(dkey),
+            Body::Query { dkey, kind: talea_wire::data::QueryKind::ArrayEnd, .. } => key(dkey),
+            Body::Query { .. } => on(None),
+            Body::Stat => false,
+        }
+    }
+}
+
+/// The horizon that a request's view needs. A write that asks nothing of its base needs none: its fate is not decided here.
+fn needed_horizon(request: &Request<'_>) -> Option<talea_model::Position> {
+    let asks = match &request.body {
+        Body::Update(entries) => {
+            entries.iter().any(|entry| entry.condition != Condition::None || entry.kind == ValueKind::SingleMax)
+        }
+        Body::Punch { condition, .. } => *condition != Condition::None,
+        _ => true,
+    };
+    match request.head.view {
+        View::Snapshot { position, .. } | View::Inside { position, .. } if asks => Some(position),
+        _ => None,
+    }
+}

@@ -1,0 +1,67 @@
+//! The target's clock: stamps for autocommits, and the ceiling that no stamp may pass before it is durable (rule 10).
+//!
+//! Must never give a stamp at or below one that was served, given or applied before, restarts included.
+
+use talea_model::{Hlc, Stamp};
+
+/// How far ahead of what is needed the ceiling is raised, in microseconds: one log record a second at most.
+const BLOCK_US: u64 = 1_000_000;
+
+pub(super) struct TargetClock {
+    hlc: Hlc,
+    /// In the store's log, durable with the flush of this turn at the latest.
+    ceiling: Stamp,
+    /// Largest stamp that a snapshot was served at, that was given, or that an applied entry took.
+    used: Stamp,
+    /// Largest stamp that an applied entry took: such stamps are accepted however far ahead they are (rule 1).
+    applied: Stamp,
+}
+
+impl TargetClock {
+    pub(super) fn after(ceiling: Stamp) -> Self {
+        TargetClock { hlc: Hlc::after(ceiling), ceiling, used: Stamp::ZERO, applied: ceiling }
+    }
+
+    /// A message carried this stamp.
+    pub(super) fn observe(&mut self, stamp: Stamp) {
+        self.hlc.observe(stamp);
+    }
+
+    /// An entry of the log took this stamp.
+    pub(super) fn applied(&mut self, stamp: Stamp) {
+        self.applied = self.applied.max(stamp);
+        self.serve(stamp);
+    }
+
+    /// A snapshot is served at this stamp: no later autocommit may be at or below it.
+    pub(super) fn serve(&mut self, stamp: Stamp) {
+        self.hlc.observe(stamp);
+        self.used = self.used.max(stamp);
+    }
+
+    /// A stamp for an autocommit.
+    pub(super) fn stamp(&mut self, unix_us: u64) -> Stamp {
+        let stamp = self.hlc.tick(unix_us);
+        self.used = self.used.max(stamp);
+        stamp
+    }
+
+    /// A clock value for a reply.
+    pub(super) fn tick(&mut self, unix_us: u64) -> Stamp {
+        self.hlc.tick(unix_us)
+    }
+
+    /// Whether a stamp is close enough to physical time, or known from the log.
+    pub(super) fn is_plausible(&self, stamp: Stamp, unix_us: u64, ahead_ms: u64) -> bool {
+        stamp <= self.applied || Hlc::is_plausible(stamp, unix_us, ahead_ms)
+    }
+
+    /// Where the ceiling must be raised to before this turn ends, if it must.
+    pub(super) fn wanted_ceiling(&self) -> Option<Stamp> {
+        (self.used > self.ceiling).then(|| Stamp::from_unix_us(self.used.unix_us() + 1 + BLOCK_US))
+    }
+
+    pub(super) fn raised(&mut self, to: Stamp) {
+        self.ceiling = self.ceiling.max(to);
+    }
+}

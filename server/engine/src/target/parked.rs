@@ -1,0 +1,126 @@
+//! Requests that wait for the horizon, the map or the log's end.
+//!
+//! Owns their bounds: number, bytes and deadlines. Must never hold one that waits for another client (I3): all three come from the
+//! pool's log.
+
+use std::collections::BTreeMap;
+
+use talea_fabric::PeerId;
+use talea_model::{MapVersion, Position};
+use talea_wire::{Refusal, RefusalCode};
+
+/// Requests parked at a target at most.
+const MAX_PARKED: usize = 65_536;
+/// Their bytes at most.
+const MAX_PARKED_BYTES: usize = 256 << 20;
+
+/// What a request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// The horizon.
+    Horizon(Position),
+    /// The log's end, asked for by a question with this token or a later one, and the horizon there.
+    LogEnd(u64),
+    /// A pool map; version 0: any.
+    Map(MapVersion),
+}
+
+impl Wait {
+    /// Why a request that waited for this is late.
+    pub(super) fn late(self, horizon: Position) -> String {
+        let what = match self {
+            Wait::Horizon(position) => format!("the log's position {position}"),
+            Wait::LogEnd(_) => "the end of the log".to_owned(),
+            Wait::Map(version) => format!("pool map {version}"),
+        };
+        format!(
+            "the deadline passed while it waited for {what} (its horizon is {horizon}): is the pool's leader alive? see `talea status`"
+        )
+    }
+}
+
+pub(super) struct ParkedOp {
+    pub(super) peer: PeerId,
+    pub(super) bytes: Vec<u8>,
+    pub(super) deadline_ns: u64,
+    pub(super) wait: Wait,
+}
+
+#[derive(Default)]
+pub(super) struct Parked {
+    ops: Vec<ParkedOp>,
+    bytes: usize,
+    /// What the request just attempted has to wait for.
+    pub(super) wanted: Option<Wait>,
+}
+
+impl Parked {
+    pub(super) fn len(&self) -> usize {
+        self.ops.len()
+    }
+
+    pub(super) fn of(&self, peer: PeerId) -> usize {
+        self.ops.iter().filter(|op| op.peer == peer).count()
+    }
+
+    pub(super) fn push(&mut self, op: ParkedOp) -> Result<(), Refusal> {
+        if self.ops.len() >= MAX_PARKED || self.bytes + op.bytes.len() > MAX_PARKED_BYTES {
+            let text = "too many requests wait for the pool's log at this target: try again";
+            return Err(Refusal::new(RefusalCode::Busy, text));
+        }
+        self.bytes += op.bytes.len();
+        self.ops.push(op);
+        Ok(())
+    }
+
+    pub(super) fn forget(&mut self, peer: PeerId) {
+        self.take(|op| op.peer == peer);
+    }
+
+    /// Takes those that can go on, in the order of their arrival.
+    pub(super) fn ready(
+        &mut self,
+        horizon: Position,
+        map: Option<MapVersion>,
+        answers: &BTreeMap<u64, Position>,
+    ) -> Vec<ParkedOp> {
+        self.take(|op| match op.wait {
+            Wait::Horizon(position) => horizon >= position,
+            Wait::LogEnd(token) => answers.range(token..).next().is_some_and(|(_, position)| horizon >= *position),
+            Wait::Map(version) => map.is_some_and(|known| known >= version),
+        })
+    }
+
+    pub(super) fn expired(&mut self, now_ns: u64) -> Vec<ParkedOp> {
+        if self.next_deadline() > now_ns {
+            return Vec::new();
+        }
+        self.take(|op| op.deadline_ns <= now_ns)
+    }
+
+    pub(super) fn next_deadline(&self) -> u64 {
+        self.ops.iter().map(|op| op.deadline_ns).min().unwrap_or(u64::MAX)
+    }
+
+    /// Whether somebody waits for a question that has no answer yet.
+    pub(super) fn unanswered(&self, answers: &BTreeMap<u64, Position>) -> bool {
+        let answered = answers.last_key_value().map_or(0, |(token, _)| *token);
+        self.ops.iter().any(|op| matches!(op.wait, Wait::LogEnd(token) if token > answered))
+    }
+
+    /// The oldest question that somebody needs the answer of.
+    pub(super) fn oldest_token(&self) -> u64 {
+        let tokens = self.ops.iter().filter_map(|op| match op.wait {
+            Wait::LogEnd(token) => Some(token),
+            _ => None,
+        });
+        tokens.min().unwrap_or(u64::MAX)
+    }
+
+    fn take(&mut self, mut which: impl FnMut(&ParkedOp) -> bool) -> Vec<ParkedOp> {
+        let (taken, kept) = std::mem::take(&mut self.ops).into_iter().partition(|op| which(op));
+        self.ops = kept;
+        self.bytes = self.ops.iter().map(|op| op.bytes.len()).sum();
+        taken
+    }
+}

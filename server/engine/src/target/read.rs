@@ -1,0 +1,163 @@
+//! Fetches, enumerations and queries.
+//!
+//! Must never answer with more than one message carries.
+
+use talea_fabric::PeerId;
+use talea_fabric::endpoint::MAX_PAYLOAD_BYTES;
+use talea_model::View;
+use talea_model::limit::MAX_ENUMERATED;
+use talea_vos::{Enumerate, FetchWhat, ObjectRef, Query, StoreError};
+use talea_wire::data::{Body, Entry, EnumerateKind, Fetched, QueryKind, ReplyBody, Request, ValueKind};
+
+use super::{Now, Target};
+use crate::outbox::{Outbox, Outgoing};
+
+/// What one name costs in a reply beside its bytes.
+const NAME_HEAD_BYTES: usize = 2;
+
+impl Target {
+    /// Answers a read.
+    pub(super) fn read(
+        &mut self,
+        now: Now,
+        peer: PeerId,
+        request: &Request<'_>,
+        out: &mut Outbox,
+    ) -> Result<(), StoreError> {
+        if let View::Snapshot { stamp, .. } | View::Inside { base: stamp, .. } = request.head.view {
+            self.clock.serve(stamp);
+            self.raise_ceiling()?;
+        }
+        let at = ObjectRef { container: request.head.container, oid: request.head.oid };
+        let id = request.head.id;
+        match &request.body {
+            Body::Fetch(entries) => {
+                let mut data = out.buffer();
+                match self.fetch(at, request.head.view, entries, &mut data) {
+                    Ok(found) => {
+                        let fetched = ReplyBody::Fetched(with_data(&found, &data));
+                        let head = self.encoded(now, id, fetched, out);
+                        self.counters.bytes_out += data.len() as u64;
+                        out.hold(peer, Outgoing { head, data });
+                    }
+                    Err(error) => {
+                        out.recycle(data);
+                        return Err(error);
+                    }
+                }
+                self.counters.fetches += 1;
+            }
+            Body::Enumerate { kind, dkey, akey, after, limit } => {
+                let what = match kind {
+                    EnumerateKind::Objects => Enumerate::Objects,
+                    EnumerateKind::Dkeys => Enumerate::Dkeys,
+                    EnumerateKind::Akeys => Enumerate::Akeys { dkey },
+                    EnumerateKind::Extents => Enumerate::Extents { dkey, akey },
+                };
+                let (names, more) = self.enumerate(at, request.head.view, what, after, *limit)?;
+                let names = names.iter().map(Vec::as_slice).collect();
+                self.reply(now, peer, id, ReplyBody::Names { names, more }, out);
+            }
+            Body::Query { kind, dkey, akey } => {
+                let (a, b) = self.query(at, request.head.view, *kind, dkey, akey)?;
+                self.reply(now, peer, id, ReplyBody::Numbers(a, b), out);
+            }
+            _ => return Err(StoreError::Bad("a write came as a read")),
+        }
+        Ok(())
+    }
+
+    /// Fetches all entries into `data`, in order.
+    fn fetch(
+        &self,
+        at: ObjectRef,
+        view: View,
+        entries: &[Entry<'_>],
+        data: &mut Vec<u8>,
+    ) -> Result<Vec<talea_vos::Fetched>, StoreError> {
+        let mut fetched = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let what = match entry.kind {
+                ValueKind::Single | ValueKind::SingleMax => FetchWhat::Single,
+                ValueKind::Array { .. } => FetchWhat::Array(&entry.extents),
+            };
+            let one = self.store.fetch(at, view, entry.dkey, entry.akey, what, data)?;
+            if data.len() > MAX_PAYLOAD_BYTES {
+                return Err(StoreError::Bad("the answer would be larger than 1 MiB: ask for less at a time"));
+            }
+            fetched.push(one);
+        }
+        Ok(fetched)
+    }
+
+    fn enumerate(
+        &self,
+        at: ObjectRef,
+        view: View,
+        what: Enumerate<'_>,
+        after: &[u8],
+        limit: u16,
+    ) -> Result<(Vec<Vec<u8>>, bool), StoreError> {
+        let limit = (limit as usize).clamp(1, MAX_ENUMERATED);
+        // An extent's name is its index and count; the store's anchor is the index alone.
+        let extents = matches!(what, Enumerate::Extents { .. });
+        let after = if extents && after.len() == 16 { &after[..8] } else { after };
+        let after = (!after.is_empty()).then_some(after);
+        let listed = self.store.enumerate(at, view, what, after, limit)?;
+        let mut more = listed.len() == limit;
+        let mut names = Vec::with_capacity(listed.len());
+        let mut room = MAX_PAYLOAD_BYTES;
+        for one in listed {
+            let mut name = one.key;
+            if extents {
+                name = [one.extent.index.to_be_bytes(), one.extent.count.to_be_bytes()].concat();
+            }
+            let Some(left) = room.checked_sub(name.len() + NAME_HEAD_BYTES) else {
+                more = true;
+                break;
+            };
+            room = left;
+            names.push(name);
+        }
+        Ok((names, more))
+    }
+
+    fn query(
+        &self,
+        at: ObjectRef,
+        view: View,
+        kind: QueryKind,
+        dkey: &[u8],
+        akey: &[u8],
+    ) -> Result<(u64, u64), StoreError> {
+        let what = match kind {
+            QueryKind::ArrayEnd => Query::ArrayEnd { dkey, akey },
+            QueryKind::MaxDkeyArrayEnd => Query::MaxDkeyArrayEnd { akey },
+            QueryKind::MaxDkey => Query::MaxDkey,
+            QueryKind::MinDkey => Query::MinDkey,
+        };
+        let answer = self.store.query(at, view, what)?;
+        let number = answer.dkey.as_ref().and_then(talea_model::Key::as_u64);
+        Ok(match kind {
+            QueryKind::ArrayEnd => (u64::from(answer.end > 0), answer.end),
+            QueryKind::MaxDkeyArrayEnd => number.map_or((u64::MAX, 0), |dkey| (dkey, answer.end)),
+            QueryKind::MaxDkey | QueryKind::MinDkey => number.map_or((0, 0), |dkey| (1, dkey)),
+        })
+    }
+}
+
+/// Joins what was found with its data.
+fn with_data<'a>(found: &[talea_vos::Fetched], mut data: &'a [u8]) -> Vec<Fetched<'a>> {
+    let with = found.iter().map(|one| {
+        let (this, rest) = data.split_at((one.bytes as usize).min(data.len()));
+        data = rest;
+        Fetched {
+            found: one.found,
+            filled: one.filled,
+            record_bytes: one.record_bytes,
+            checksum: one.checksum,
+            data: this,
+        }
+    });
+    with.collect()
+}

@@ -1,0 +1,8 @@
+//! What a target promises, each rule with a test that fails without it.
+
+mod batch;
+mod bench;
+mod fuzz;
+mod horizon;
+mod refusals;
+mod restart;

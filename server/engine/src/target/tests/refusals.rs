@@ -1,0 +1,106 @@
+//! Who is refused, and who is told of a new map.
+
+use std::sync::Arc;
+
+use talea_model::{MapVersion, SessionId, Stamp, TargetId, TargetState, View};
+use talea_vos::Change;
+use talea_wire::RefusalCode;
+use talea_wire::data::{Body, Condition};
+
+use super::bench::*;
+
+#[test]
+fn a_session_speaks_for_itself_only_and_not_after_its_end() {
+    let mut bench = Bench::new();
+    let mut head = bench.head(None, View::Latest);
+    head.session = SessionId(2);
+    let bytes = encode(head, Body::Stat);
+    bench.send_raw(1, &bytes);
+    assert_eq!(bench.finish().pop(), Some((head.id, Answer::Refused(RefusalCode::Access))));
+    bench.log(&[Change::EndSession(SessionId(1))]);
+    assert_eq!(bench.put(AUTO, View::Latest, b"k", b"v"), refused(RefusalCode::SessionExpired));
+    // Not by a new connection either.
+    bench.up(1);
+    assert_eq!(bench.get(View::Latest, b"k"), refused(RefusalCode::SessionExpired));
+}
+
+#[test]
+fn an_old_map_is_answered_with_the_new_one_and_a_newer_one_is_waited_for() {
+    let mut bench = Bench::new();
+    bench.target.set_map(Arc::new(map(3)));
+    assert_eq!(bench.put(AUTO, View::Latest, b"k", b"v"), Some(Answer::StaleMap(MapVersion(3))));
+    bench.map = map(4);
+    assert_eq!(bench.put(AUTO, View::Latest, b"k", b"v"), None);
+    bench.target.set_map(Arc::new(map(2)));
+    assert!(bench.finish().is_empty(), "an older map changes nothing");
+    bench.target.set_map(Arc::new(map(4)));
+    assert_eq!(bench.finish().pop().map(|(_, answer)| answer), Some(Answer::Done));
+}
+
+#[test]
+fn a_target_that_is_down_or_without_a_lease_serves_nothing() {
+    let mut bench = Bench::new();
+    bench.now.monotonic_ns = 3_600_000_000_001;
+    assert_eq!(bench.get(View::Latest, b"k"), refused(RefusalCode::ServerLost));
+    bench.target.lease(7_200_000_000_000);
+    assert_eq!(bench.get(View::Latest, b"k"), nothing());
+    bench.target.fence();
+    assert_eq!(bench.get(View::Latest, b"k"), refused(RefusalCode::ServerLost));
+    bench.target.lease(7_200_000_000_000);
+    let mut down = map(2);
+    down.targets[0].state = TargetState::Down;
+    bench.target.set_map(Arc::new(down));
+    bench.map = map(2);
+    assert_eq!(bench.put(AUTO, View::Latest, b"k", b"v"), refused(RefusalCode::ServerLost));
+}
+
+#[test]
+fn an_unknown_container_is_looked_for_in_the_log_before_it_is_refused() {
+    let mut bench = Bench::new();
+    let mut head = bench.head(Some(AUTO), View::Latest);
+    head.container = talea_model::ContainerId(2);
+    let body = || Body::Update(vec![single(b"k", b"v", Condition::None)]);
+    assert_eq!(bench.ask(head, body()), None);
+    let end = bench.position;
+    bench.answer_log_end(end);
+    assert_eq!(bench.finish().pop().map(|(_, answer)| answer), refused(RefusalCode::NoContainer));
+    let mut head = bench.head(Some(AUTO), View::Latest);
+    head.container = talea_model::ContainerId(2);
+    assert_eq!(bench.ask(head, body()), None);
+    let end = talea_model::Position(bench.position.0 + 1);
+    bench.answer_log_end(end);
+    bench.target.follow(vec![crate::PoolChange::Container(head.container)], end).unwrap();
+    assert_eq!(bench.finish().pop().map(|(_, answer)| answer), Some(Answer::Done));
+}
+
+#[test]
+fn clocks_that_run_ahead_and_stamps_that_nobody_issued_are_refused() {
+    let mut bench = Bench::new();
+    let mut head = bench.head(Some(AUTO), View::Latest);
+    head.hlc = Stamp::from_unix_us(bench.now.unix_us + 11_000_000);
+    let body = || Body::Update(vec![single(b"k", b"v", Condition::None)]);
+    assert_eq!(bench.ask(head, body()), refused(RefusalCode::Clock));
+    let forged = snapshot(Stamp(u64::MAX - 1), bench.position);
+    assert_eq!(bench.get(forged, b"k"), refused(RefusalCode::Clock));
+    // It did not carry the target's own clock away.
+    assert_eq!(bench.put(AUTO, View::Latest, b"k", b"v"), Some(Answer::Done));
+    assert_eq!(bench.get(snapshot(Stamp::from_unix_us(bench.now.unix_us + 1), bench.position), b"k"), value(b"v"));
+}
+
+#[test]
+fn requests_that_contradict_themselves_are_refused() {
+    let mut bench = Bench::new();
+    let mut head = bench.head(None, View::Latest);
+    head.target = TargetId(5);
+    assert_eq!(bench.ask(head, Body::Stat), refused(RefusalCode::Argument));
+    let view = snapshot(bench.stamp(), bench.position);
+    assert_eq!(bench.put(AUTO, view, b"k", b"v"), refused(RefusalCode::Argument));
+    let head = bench.head(Some(AUTO), View::Latest);
+    let two = vec![single(b"k", b"v", Condition::None), single(b"l", b"v", Condition::None)];
+    assert_eq!(bench.ask(head, Body::Update(two)), refused(RefusalCode::Argument), "an autocommit covers one dkey");
+    let head = bench.head(Some(AUTO), View::Latest);
+    let mut bad = single(b"k", b"v", Condition::None);
+    bad.checksum ^= 1;
+    assert_eq!(bench.ask(head, Body::Update(vec![bad])), refused(RefusalCode::Checksum));
+    assert_eq!(bench.get(View::Latest, b"k"), nothing());
+}

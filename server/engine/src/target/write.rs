@@ -1,0 +1,94 @@
+//! Updates and punches.
+//!
+//! Must never acknowledge: that is the turn's end, after the flush.
+
+use talea_model::{Order, Stamp};
+use talea_vos::{Caller, EntryUpdate, ObjectRef, Punch, StoreError};
+use talea_wire::data::request::Head;
+use talea_wire::data::{self, Body, Request};
+
+use super::{Now, Target};
+
+impl Target {
+    /// Does a write, once: one that was done before (rule 14) changes nothing and is well.
+    pub(super) fn write(&mut self, now: Now, request: &Request<'_>) -> Result<(), StoreError> {
+        let head = &request.head;
+        let caller =
+            Caller { session: head.session, sequence: head.sequence, acknowledged_below: head.acknowledged_below };
+        // A resent write is acknowledged with the turn's flush: the first one may not be durable yet.
+        if caller.session.0 != 0 && self.store.already_done(&caller) {
+            return Ok(());
+        }
+        let order = head.order.unwrap_or(Order::Auto { tied: None });
+        let stamp = self.stamp(now, order)?;
+        let at = ObjectRef { container: head.container, oid: head.oid };
+        self.dirty = true;
+        match &request.body {
+            Body::Update(entries) => {
+                let entries: Vec<EntryUpdate<'_>> = entries.iter().map(entry_update).collect();
+                self.store.update(at, order, stamp, head.view, caller, &entries)?;
+                self.count(head, entries.iter().map(|entry| entry.data.len() as u64).sum());
+            }
+            Body::Punch { dkey, akey, extent, condition } => {
+                let what = match (dkey.is_empty(), akey.is_empty(), *extent) {
+                    (true, ..) => Punch::Object,
+                    (_, true, _) => Punch::Dkey(dkey),
+                    (_, _, None) => Punch::Akey { dkey, akey },
+                    (_, _, Some(extent)) => Punch::Range { dkey, akey, extent },
+                };
+                self.store.punch(at, order, stamp, head.view, caller, what, condition_of(*condition))?;
+                self.count(head, 0);
+            }
+            _ => return Err(StoreError::Bad("a read came as a write")),
+        }
+        Ok(())
+    }
+
+    /// The stamp of an autocommit, under a ceiling that stands in the log before the update does (rule 10).
+    fn stamp(&mut self, now: Now, order: Order) -> Result<Stamp, StoreError> {
+        match order {
+            Order::Pending(_) => Ok(Stamp::ZERO),
+            Order::Auto { .. } => {
+                let stamp = self.clock.stamp(now.unix_us);
+                self.raise_ceiling()?;
+                Ok(stamp)
+            }
+        }
+    }
+
+    fn count(&mut self, head: &Head, bytes: u64) {
+        self.counters.updates += 1;
+        self.counters.bytes_in += bytes;
+        *self.counters.container_bytes_in.entry(head.container).or_default() += bytes;
+    }
+}
+
+fn entry_update<'a>(entry: &'a data::Entry<'a>) -> EntryUpdate<'a> {
+    EntryUpdate {
+        dkey: entry.dkey,
+        akey: entry.akey,
+        kind: kind_of(entry.kind),
+        condition: condition_of(entry.condition),
+        extents: &entry.extents,
+        data: entry.data,
+        checksum: entry.checksum,
+    }
+}
+
+fn kind_of(kind: data::ValueKind) -> talea_vos::ValueKind {
+    match kind {
+        data::ValueKind::Single => talea_vos::ValueKind::Single,
+        data::ValueKind::SingleMax => talea_vos::ValueKind::SingleMax,
+        data::ValueKind::Array { record_bytes } => talea_vos::ValueKind::Array { record_bytes },
+    }
+}
+
+fn condition_of(condition: data::Condition) -> talea_vos::Condition {
+    match condition {
+        data::Condition::None => talea_vos::Condition::None,
+        data::Condition::Insert => talea_vos::Condition::Insert,
+        data::Condition::Update => talea_vos::Condition::Update,
+        data::Condition::DkeyInsert => talea_vos::Condition::DkeyInsert,
+        data::Condition::DkeyUpdate => talea_vos::Condition::DkeyUpdate,
+    }
+}
