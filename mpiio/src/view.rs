@@ -89,6 +89,9 @@ impl View {
     /// Byte offset in the file of a position in elementary types.
     pub(crate) fn byte_offset(&self, etypes: i64) -> Result<i64, Failure> {
         let position = self.stream_position(etypes)?;
+        if self.layout.bytes() == 0 {
+            return Ok(self.displacement);
+        }
         self.layout.cursor(self.displacement, position)?.peek().map(|(at, _)| at)
     }
 

@@ -25,3 +25,74 @@ fn a_sync_is_one_reduction_one_commit_and_one_broadcast_and_shows_to_readers_tha
     assert_eq!(commits.iter().filter(|line| line.starts_with("commit 1 12")).count(), 1, "{commits:?}");
     assert_eq!(commits.len(), 6, "{commits:?}");
 }
+
+#[test]
+fn open_modes_and_bad_paths_get_the_classes_that_mpi_has_for_them() {
+    Site::new().run(2, &c_program("modes.c"), &[]).well();
+}
+
+#[test]
+fn a_failure_on_one_rank_gives_all_ranks_the_same_class_and_nobody_hangs() {
+    for (call, rank, at) in [
+        ("open", 0, "open"),
+        ("attach", 1, "open"),
+        ("attach", 0, "open"),
+        ("flush", 2, "sync"),
+        ("flush", 1, "close"),
+        ("commit", 0, "sync"),
+        ("commit", 0, "close"),
+        ("write", 1, "sync"),
+        ("write", 2, "close"),
+    ] {
+        let site = Site::new().with("TALEA_MOCK_FAIL", &format!("{call}:{rank}"));
+        site.run(3, &c_program("agree.c"), &[call, &rank.to_string(), at]).well();
+        // After a failed sync the close commits the next epoch, which wrote nothing.
+        let there = site.committed("agree").unwrap_or_default();
+        assert_eq!(there, b"", "{call} failed on rank {rank}, and yet its epoch is there");
+        let left = std::fs::read_dir(site.path("store")).expect("the store").flatten();
+        let pending = left.filter(|entry| entry.file_name().to_string_lossy().starts_with(".pending")).count();
+        assert!(
+            pending == 0 || at == "sync" || call == "attach",
+            "{call} on rank {rank} at {at} left its epoch behind"
+        );
+    }
+}
+
+#[test]
+fn files_left_open_at_finalize_commit_with_a_warning_after_libraries_have_closed_theirs() {
+    let site = Site::new();
+    let output = site.run(3, &c_program("finalize.c"), &["finalize"]).well();
+    assert_eq!(site.committed("forgotten").as_deref(), Some(&b"xxx"[..]));
+    // What the library wrote last, inside MPI_Finalize, is there: the driver did not close the file under it.
+    assert_eq!(site.committed("library").as_deref(), Some(&b"LLLyyy"[..]));
+    let warned = output.lines().filter(|line| line.contains("still open at MPI_Finalize")).count();
+    // forgotten and the reading handle once, own-2-1 by its only rank.
+    assert_eq!(warned, 3, "{output}");
+}
+
+#[test]
+fn a_program_that_ends_without_finalize_commits_nothing() {
+    for end in ["abort", "exit", "signal"] {
+        let site = Site::new();
+        let ended = site.run(2, &c_program("finalize.c"), &[end]);
+        assert!(!ended.success || end == "exit", "{}", ended.output);
+        assert_eq!(site.committed("forgotten"), None, "{end}");
+        assert_eq!(site.committed("library").as_deref(), Some(&b"xx"[..]), "what was synced stays, {end}");
+    }
+}
+
+#[test]
+fn error_handlers_are_the_programs() {
+    let site = Site::new();
+    site.run(1, &c_program("handlers.c"), &[]).well();
+    let ended = site.run(1, &c_program("handlers.c"), &["fatal"]);
+    assert!(!ended.success);
+    assert!(ended.output.contains("open for writing only"), "{}", ended.output);
+}
+
+#[test]
+fn a_forked_childs_copy_is_dead_and_the_parents_lives() {
+    let site = Site::new();
+    site.run(1, &c_program("forked.c"), &[]).well();
+    assert_eq!(site.committed("forked"), Some(7_i32.to_ne_bytes().to_vec()));
+}

@@ -1,10 +1,8 @@
 //! One test's site: a directory with the driver beside the mock libtalea, a container, and mpiexec with a deadline.
 
-use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -96,9 +94,8 @@ impl Site {
 
     /// Runs a program on `ranks` ranks; its first argument is a directory for local files.
     pub(crate) fn run(&self, ranks: u32, program: &Path, arguments: &[&str]) -> Ended {
-        // Only one MPI program at a time: MPICH polls, and two of them would starve each other.
-        static ONE: Mutex<()> = Mutex::new(());
-        let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        // Only one MPI program at a time, also among test processes: MPICH polls, and two programs would starve each other.
+        let _one = locked("mpi-programs");
         let mut command = Command::new("mpiexec.mpich");
         // The driver goes to the ranks, not to mpiexec.
         command.args(["-n", &ranks.to_string(), "env"]);
@@ -138,25 +135,32 @@ fn within_deadline(mut command: Command) -> Ended {
     Ended { success: status.is_some_and(|status| status.success()), output: text }
 }
 
-/// Compiles a file of `tests/programs` once.
+/// Holds a lock among all test processes until the value is dropped.
+fn locked(name: &str) -> std::fs::File {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.lock"));
+    let file = std::fs::File::create(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    file.lock().unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    file
+}
+
+/// Compiles a file of `tests/programs`.
 pub(crate) fn compiled(name: &str, compiler: &str, flags: &[&str]) -> PathBuf {
-    static DONE: OnceLock<Mutex<HashMap<String, PathBuf>>> = OnceLock::new();
-    let mut done = DONE.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-    let key = format!("{name} {compiler} {}", flags.join(" "));
-    if let Some(path) = done.get(&key) {
-        return path.clone();
-    }
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name);
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{}", name.replace('.', "-"), done.len()));
+    let variant: String = flags.iter().filter(|flag| flag.starts_with("-D")).copied().collect();
+    let stem = format!("{}{variant}", name.replace('.', "-"));
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&stem);
+    // Another test process may be running it already: the new one takes its place at once or not at all.
+    let _one = locked(&stem);
+    let fresh = target.with_extension("new");
     let output = Command::new(compiler)
         .arg("-o")
-        .arg(&target)
+        .arg(&fresh)
         .arg(&source)
         .args(flags)
         .output()
         .unwrap_or_else(|e| panic!("{compiler}: {e}: install mpich, libmpich-dev, gfortran, libhdf5-mpich-dev"));
     assert!(output.status.success(), "{compiler} {name}:\n{}", String::from_utf8_lossy(&output.stderr));
-    done.insert(key, target.clone());
+    std::fs::rename(&fresh, &target).unwrap_or_else(|e| panic!("{}: {e}", target.display()));
     target
 }
 

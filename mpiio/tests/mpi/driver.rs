@@ -1,0 +1,89 @@
+//! Manners: what the driver is in programs that are none of its business, and what it is linked with.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use crate::site::{Site, c_program, compiled};
+
+fn output_of(tool: &str, arguments: &[&str], file: &Path) -> String {
+    let output = Command::new(tool)
+        .args(arguments)
+        .arg(file)
+        .output()
+        .unwrap_or_else(|e| panic!("{tool}: {e}: install binutils"));
+    assert!(output.status.success(), "{tool} {}", file.display());
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn exported(file: &Path) -> BTreeSet<String> {
+    output_of("nm", &["-D", "--defined-only"], file)
+        .lines()
+        .filter_map(|line| line.split_whitespace().last())
+        .map(|name| name.split('@').next().unwrap_or(name).to_owned())
+        .collect()
+}
+
+#[test]
+fn every_file_function_of_the_sites_mpi_is_interposed_under_both_names() {
+    let site = Site::new();
+    let ours = exported(&site.path("libtalea_mpiio.so"));
+    let linked = output_of("ldd", &[], &c_program("basic.c"));
+    let library =
+        linked.split_whitespace().find(|word| word.starts_with('/') && word.contains("libmpi")).expect("libmpich");
+    let theirs: BTreeSet<_> = exported(Path::new(library))
+        .into_iter()
+        .filter(|name| ["MPI_File_", "PMPI_File_", "MPIX_File_"].iter().any(|start| name.starts_with(start)))
+        .collect();
+    assert!(theirs.len() > 150, "{theirs:?}");
+    assert_eq!(theirs.difference(&ours).collect::<Vec<_>>(), Vec::<&String>::new());
+    // Nothing else leaks into the program: only MPI's names, and what the linker itself makes.
+    let others: Vec<_> = ours.iter().filter(|name| !name.starts_with("MPI_") && !name.starts_with("PMPI_")).collect();
+    assert_eq!(others, Vec::<&String>::new());
+}
+
+#[test]
+fn the_driver_is_linked_with_neither_mpi_nor_libfabric_nor_libtalea() {
+    let site = Site::new();
+    let dynamic = output_of("readelf", &["-d"], &site.path("libtalea_mpiio.so"));
+    let needed: Vec<&str> = dynamic.lines().filter(|line| line.contains("NEEDED")).collect();
+    assert!(!needed.is_empty());
+    for line in needed {
+        assert!(!["mpi", "fabric", "talea"].iter().any(|word| line.contains(word)), "{line}");
+    }
+    let undefined = output_of("nm", &["-D", "--undefined-only"], &site.path("libtalea_mpiio.so"));
+    assert!(!undefined.contains("MPI_"), "{undefined}");
+}
+
+#[test]
+fn files_outside_talea_are_the_real_mpis_and_nothing_is_loaded_for_them() {
+    let site = Site::new();
+    site.run(2, &c_program("passthrough.c"), &[]).well();
+}
+
+#[test]
+fn a_program_without_mpi_does_not_notice_the_driver() {
+    let site = Site::new();
+    let output = site.command(Path::new("/bin/echo")).arg("untouched").output().expect("echo");
+    assert!(output.status.success());
+    assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (&b"untouched\n"[..], &b""[..]));
+}
+
+#[test]
+fn without_libtalea_an_open_fails_with_the_remedy() {
+    let site = Site::new();
+    std::fs::remove_file(site.path("libtalea.so.0")).expect("remove the library");
+    let ended = site.run(2, &c_program("basic.c"), &[]);
+    assert!(!ended.success);
+    assert!(ended.output.contains("talea run"), "{}", ended.output);
+}
+
+#[test]
+fn an_mpi_that_is_loaded_privately_is_found() {
+    let site = Site::new();
+    let plugin = compiled("plugin.c", "mpicc.mpich", &["-shared", "-fPIC"]);
+    let host = compiled("host.c", "cc", &["-ldl"]);
+    site.run(1, &host, &[&plugin.display().to_string()]).well();
+    assert_eq!(site.committed("plugin"), Some(5_i32.to_ne_bytes().to_vec()));
+    assert_eq!(std::fs::read(site.path("plugin")).expect("the local file"), 5_i32.to_ne_bytes());
+}
