@@ -2,8 +2,33 @@
 //!
 //! Owns what one process says to a system: its session, its connections, retries, placement and checksums. Must never make a
 //! thread, install a signal handler, write to standard output or error, or touch a connection in a forked child.
+//!
+//! Calls block; each has an asynchronous twin (`…_async`) that any executor can run as long as somebody drives the client
+//! ([`Client::drive`]). Blocking calls drive it themselves.
 #![forbid(unsafe_code)]
 
+mod client;
+mod container;
+mod core;
+mod enumerate;
+mod epoch;
+mod error;
+mod object;
+mod options;
+mod snapshot;
+mod subscription;
 pub mod system;
 
+pub use client::Client;
+pub use container::{Container, Usage};
+pub use enumerate::Page;
+pub use epoch::{CommitOutcome, Epoch};
+pub use error::{ClientError, ErrorKind, Result};
+pub use object::{EntryFetch, EntryUpdate, Object, Punch, Write};
+pub use options::{ConnectOptions, Tuning};
+pub use snapshot::Snapshot;
+pub use subscription::{Subscription, WaitOutcome};
 pub use system::{FabricPolicy, RuntimeDir, System, SystemError, SystemFile};
+pub use talea_wire::control::{Begun, Committed, ContainerInfo, Status, StepRecord};
+pub use talea_wire::data::{Condition, EnumerateKind, QueryKind, ValueKind};
+pub use talea_wire::log::{ContainerProperties, ProducerState, SnapshotAt};

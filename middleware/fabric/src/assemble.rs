@@ -56,11 +56,11 @@ pub fn listen(credentials: &Credentials, listen: &Listen) -> Result<(MuxEndpoint
     Ok((MuxEndpoint::new(members, listen.spin)?, addresses))
 }
 
-/// A client's endpoint, which connects to targets.
+/// A client's endpoint, which connects to targets, and over a stream to the control plane whatever the policy.
 pub fn client_endpoint(credentials: &Credentials, policy: Policy, spin: Spin) -> Result<MuxEndpoint, FabricError> {
-    let mut members: Vec<Box<dyn Member>> = vec![Box::new(RingEndpoint::new(credentials, spin)?)];
+    let mut members: Vec<Box<dyn Member>> =
+        vec![Box::new(RingEndpoint::new(credentials, spin)?), Box::new(StreamEndpoint::new(credentials, spin)?)];
     if policy != Policy::Ring {
-        members.push(Box::new(StreamEndpoint::new(credentials, spin)?));
         members.push(Box::new(LibfabricEndpoint::new(credentials, spin)?));
     }
     MuxEndpoint::new(members, spin)

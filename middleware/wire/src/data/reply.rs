@@ -229,6 +229,11 @@ impl<'a> Reply<'a> {
     }
 }
 
+/// The number of the request that a reply answers, without decoding the rest.
+pub fn request_id(message: &[u8]) -> Option<u64> {
+    RawHead::read_from_prefix(message).ok().map(|(raw, _)| raw.id.get())
+}
+
 fn take_fetched<'a>(rest: &mut &'a [u8], count: usize) -> Result<Vec<Fetched<'a>>, WireError> {
     if count > MAX_ENTRIES {
         return Err(WireError::OverLimit { what: "entries", found: count, limit: MAX_ENTRIES });

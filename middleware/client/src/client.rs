@@ -1,0 +1,259 @@
+//! The client's handle: connecting, the system's state, containers.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use talea_fabric::{Address, Clock, Credentials, Endpoint, RealClock, client_endpoint, member::Spin, node_id};
+use talea_model::{ContainerId, ObjectClass, Oid, PoolMap, SessionId};
+use talea_wire::control::{ContainerInfo, Reply, Request, Status};
+use talea_wire::log::{ContainerProperties, ProducerState};
+
+use crate::container::Container;
+use crate::core::Shared;
+use crate::error::{ClientError, Result};
+use crate::options::{ConnectOptions, Tuning};
+use crate::system::{FabricPolicy, ServerEntry, System, SystemError};
+
+const MS: u64 = 1_000_000;
+
+/// This process's client of one system. Clones share it; the session ends with the last one.
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) shared: Arc<Shared>,
+    deadline_ms: u64,
+}
+
+/// When a call began and must end, in monotonic nanoseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    pub(crate) began_ns: u64,
+    pub(crate) deadline_ns: u64,
+}
+
+impl Client {
+    /// Connects to a system of this node.
+    pub fn connect(options: &ConnectOptions) -> Result<Self> {
+        let system = System::find(options.system.as_deref())?;
+        Self::connect_to(&system, options)
+    }
+
+    /// Connects to this system.
+    pub fn connect_to(system: &System, options: &ConnectOptions) -> Result<Self> {
+        let fabric = options.fabric.unwrap_or(system.file.fabric);
+        let id = system.file.id().unwrap_or_default();
+        let credentials = Credentials::new(id, *system.secret());
+        let policy = match fabric {
+            FabricPolicy::Auto => talea_fabric::Policy::Auto,
+            FabricPolicy::Ring => talea_fabric::Policy::Ring,
+            FabricPolicy::Libfabric => talea_fabric::Policy::Libfabric,
+        };
+        let endpoint = client_endpoint(&credentials, policy, Spin::Never)?;
+        let (server, home) = home_of(&system.file.servers, &node_id())
+            .ok_or_else(|| SystemError::NotFound { name: system.file.name.clone(), running: vec![] })?;
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).map_err(|_| SystemError::Random)?;
+        let defaults = Tuning::default();
+        let tuning = Tuning {
+            name: options.name.clone().unwrap_or_else(program_name),
+            home: talea_model::ServerId(server),
+            fabric,
+            deadline_ms: options.deadline_ms.unwrap_or(defaults.deadline_ms),
+            ..defaults
+        };
+        let seed = u64::from_le_bytes(seed);
+        let client = Self::with_endpoint(Box::new(endpoint), Arc::new(RealClock), home, seed, tuning);
+        client.open()?;
+        Ok(client)
+    }
+
+    /// A client over any endpoint and clock, for simulations and tests. Nothing is sent before the first call.
+    pub fn with_endpoint(
+        endpoint: Box<dyn Endpoint>,
+        clock: Arc<dyn Clock>,
+        home: Address,
+        seed: u64,
+        tuning: Tuning,
+    ) -> Self {
+        let deadline_ms = tuning.deadline_ms;
+        let shared = Arc::new(Shared::new(endpoint, clock, home, seed, tuning, node_id()));
+        Self { shared, deadline_ms }
+    }
+
+    /// The same client with another deadline for the calls made through this handle (and containers opened through it).
+    pub fn with_deadline_ms(&self, deadline_ms: u64) -> Self {
+        Self { shared: self.shared.clone(), deadline_ms }
+    }
+
+    /// Opens the session, if it is not open.
+    pub fn open(&self) -> Result<()> {
+        self.block_on(self.open_async())?
+    }
+
+    /// Asynchronous [`open`](Self::open).
+    pub async fn open_async(&self) -> Result<()> {
+        self.shared.check_process()?;
+        let times = self.times();
+        self.shared.home_peer("connecting", times.began_ns, times.deadline_ns).await.map(drop)
+    }
+
+    /// Runs a future of this client to its end in this thread.
+    pub fn block_on<F: Future>(&self, future: F) -> Result<F::Output> {
+        self.shared.check_process()?;
+        Ok(self.shared.block_on(future))
+    }
+
+    /// Receives everything that is ready and wakes who waits for it; for executors of one's own.
+    pub fn drive(&self) -> bool {
+        !self.shared.is_foreign() && self.shared.drive()
+    }
+
+    /// When [`drive`](Self::drive) has something to do at the latest, in the clock's monotonic nanoseconds.
+    pub fn next_deadline_ns(&self) -> u64 {
+        if self.shared.is_foreign() { u64::MAX } else { self.shared.lock().next_deadline_ns() }
+    }
+
+    /// The session's number; 0 before it is open.
+    pub fn session(&self) -> SessionId {
+        if self.shared.is_foreign() { SessionId(0) } else { self.shared.lock().session() }
+    }
+
+    /// The pool map as this client knows it.
+    pub fn map(&self) -> Arc<PoolMap> {
+        self.shared.map()
+    }
+
+    /// A fresh object id of a class: unique among all sessions of the pool, as far as chance goes within one session.
+    pub fn new_oid(&self, class: ObjectClass) -> Oid {
+        let unique = (self.session().0 as u128 & 0xffff_ffff) << 64;
+        Oid::new(class, unique | self.shared.random_u64() as u128)
+    }
+
+    /// All there is to tell of the system.
+    pub fn status(&self) -> Result<Status> {
+        self.block_on(self.status_async())?
+    }
+
+    /// Asynchronous [`status`](Self::status).
+    pub async fn status_async(&self) -> Result<Status> {
+        match self.control("asking for the status", Request::Status).await? {
+            Reply::Status(status) => Ok(*status),
+            _ => Err(ClientError::unexpected("asking for the status")),
+        }
+    }
+
+    /// Makes a container; with `exist_ok` an existing one is opened.
+    pub fn container_create(&self, name: &str, properties: ContainerProperties, exist_ok: bool) -> Result<Container> {
+        self.block_on(self.container_create_async(name, properties, exist_ok))?
+    }
+
+    /// Asynchronous [`container_create`](Self::container_create).
+    pub async fn container_create_async(
+        &self,
+        name: &str,
+        properties: ContainerProperties,
+        exist_ok: bool,
+    ) -> Result<Container> {
+        let what = "creating a container";
+        let request = Request::ContainerCreate { name: name.to_owned(), properties, exist_ok };
+        match self.control(what, request).await? {
+            Reply::Container(info) => Ok(Container::new(self, &info)),
+            _ => Err(ClientError::unexpected(what)),
+        }
+    }
+
+    /// Opens a container by name.
+    pub fn container_open(&self, name: &str) -> Result<Container> {
+        self.block_on(self.container_open_async(name))?
+    }
+
+    /// Asynchronous [`container_open`](Self::container_open).
+    pub async fn container_open_async(&self, name: &str) -> Result<Container> {
+        Ok(Container::new(self, &self.container_info(name).await?))
+    }
+
+    pub(crate) async fn container_info(&self, name: &str) -> Result<ContainerInfo> {
+        let what = "opening a container";
+        match self.control(what, Request::ContainerOpen { name: name.to_owned() }).await? {
+            Reply::Container(info) => Ok(info),
+            _ => Err(ClientError::unexpected(what)),
+        }
+    }
+
+    /// A container from another process's [`Container::blob`]; asks nobody.
+    pub fn container_join(&self, blob: &[u8]) -> Result<Container> {
+        Container::from_blob(self, blob)
+    }
+
+    /// All containers.
+    pub fn container_list(&self) -> Result<Vec<ContainerInfo>> {
+        self.block_on(self.container_list_async())?
+    }
+
+    /// Asynchronous [`container_list`](Self::container_list).
+    pub async fn container_list_async(&self) -> Result<Vec<ContainerInfo>> {
+        match self.control("listing containers", Request::ContainerList).await? {
+            Reply::Containers(all) => Ok(all),
+            _ => Err(ClientError::unexpected("listing containers")),
+        }
+    }
+
+    /// Destroys a container and all it holds.
+    pub fn container_destroy(&self, container: ContainerId) -> Result<()> {
+        self.block_on(self.container_destroy_async(container))?
+    }
+
+    /// Asynchronous [`container_destroy`](Self::container_destroy).
+    pub async fn container_destroy_async(&self, container: ContainerId) -> Result<()> {
+        self.control("destroying a container", Request::ContainerDestroy { container }).await.map(drop)
+    }
+
+    /// Says what the producer is doing, for all containers (the launcher's word; see [`Container::producer`]).
+    pub fn producer(&self, state: ProducerState) -> Result<()> {
+        let request = Request::Producer { container: None, state };
+        self.block_on(self.control("telling the producer's state", request))?.map(drop)
+    }
+
+    pub(crate) fn times(&self) -> Times {
+        let began_ns = self.shared.now_ns();
+        Times { began_ns, deadline_ns: began_ns.saturating_add(self.deadline_ms.saturating_mul(MS)) }
+    }
+
+    pub(crate) async fn control(&self, what: &'static str, request: Request) -> Result<Reply> {
+        self.shared.control(what, request, self.times().deadline_ns).await
+    }
+}
+
+/// The first server with an address on this node, else the first that can be reached at all: its id and address.
+fn home_of(servers: &[ServerEntry], node: &str) -> Option<(u32, Address)> {
+    let rank = |address: &Address| match address {
+        Address::Unix { node: theirs, .. } if theirs == node => Some(0),
+        Address::Tcp { .. } => Some(1),
+        _ => None,
+    };
+    let addresses = servers.iter().flat_map(|server| server.control.iter().map(move |text| (server.id, text)));
+    let ranked = addresses.filter_map(|(id, text)| {
+        let address: Address = text.parse().ok()?;
+        Some((rank(&address)?, id, address))
+    });
+    // min_by_key gives the first of equals.
+    ranked.min_by_key(|(rank, ..)| *rank).map(|(_, id, address)| (id, address))
+}
+
+fn program_name() -> String {
+    let path = std::env::current_exe().ok();
+    let name = path.as_ref().and_then(|path| path.file_name()).unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// Runs futures together; the results come in any order. One alone costs nothing extra.
+pub(crate) async fn gather<F: Future>(mut futures: Vec<F>) -> Vec<F::Output> {
+    if futures.len() <= 1 {
+        return match futures.pop() {
+            Some(future) => vec![future.await],
+            None => vec![],
+        };
+    }
+    futures.into_iter().collect::<FuturesUnordered<F>>().collect().await
+}

@@ -1,0 +1,419 @@
+//! The core: requests in flight, timers, the endpoint, and who drives it.
+//!
+//! Owns all state of one client behind one lock. There is no thread here: whoever waits drives ([`block`]). The lock is never
+//! held while anybody sleeps; the endpoint is taken out for that, and who needs it meanwhile wakes the sleeper. Must never
+//! iterate in an order that a seed does not determine, and never touch anything in a forked child.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use talea_fabric::{Clock, Endpoint, Message, PeerId, SendError};
+use talea_model::{Hlc, Layout, Oid, PoolMap, Stamp, TargetId};
+use talea_wire::control::Body;
+
+use crate::error::{ClientError, Result};
+use crate::options::Tuning;
+
+pub(crate) mod block;
+pub(crate) mod drive;
+pub(crate) mod exchange;
+pub(crate) mod home;
+pub(crate) mod link;
+
+use block::Parker;
+use home::Home;
+use link::{Link, PeerKey};
+
+/// Layouts remembered; more are computed anew.
+const LAYOUTS_MAX: usize = 1024;
+/// Large replies that stay in the endpoint's buffers until they are read; more are copied, so that a reader that is slow
+/// cannot stall the others' replies.
+const LENT_MAX: usize = 8;
+
+/// What a request or timer ended with.
+pub(crate) enum Outcome {
+    /// A target's reply.
+    Data(Message),
+    /// The home server's answer.
+    Control(Body),
+    /// The connection is gone.
+    Down,
+    /// The time came.
+    Timer,
+    /// What was waited for may be there: room in a connection, a place in flight, a session.
+    Go,
+}
+
+struct Call {
+    peer: Option<PeerId>,
+    timer_ns: Option<u64>,
+    waker: Option<Waker>,
+    outcome: Option<Outcome>,
+}
+
+/// One client, shared by its handles.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    endpoint_back: Condvar,
+    waker: Arc<dyn talea_fabric::Waker>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) tuning: Tuning,
+    pub(crate) node: String,
+    pid: u32,
+}
+
+pub(crate) struct State {
+    endpoint: Option<Box<dyn Endpoint>>,
+    /// Threads that wait for the endpoint to come back.
+    wanted: u32,
+    /// Until when the endpoint's holder sleeps.
+    sleeping_until_ns: Option<u64>,
+    parked: Vec<Arc<Parker>>,
+    calls: BTreeMap<u64, Call>,
+    timers: BTreeSet<(u64, u64)>,
+    next_id: u64,
+    lent: usize,
+    pub(crate) hlc: Hlc,
+    random: u64,
+    map: Arc<PoolMap>,
+    layouts: BTreeMap<Oid, Arc<Layout>>,
+    home: Home,
+    links: BTreeMap<TargetId, Link>,
+    peers: BTreeMap<PeerId, PeerKey>,
+    /// Calls that wait for room in a connection.
+    full: Vec<u64>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        endpoint: Box<dyn Endpoint>,
+        clock: Arc<dyn Clock>,
+        home: talea_fabric::Address,
+        seed: u64,
+        tuning: Tuning,
+        node: String,
+    ) -> Self {
+        let waker = endpoint.waker();
+        let map = PoolMap {
+            pool: talea_model::PoolId(0),
+            version: talea_model::MapVersion(0),
+            stamp: Stamp::ZERO,
+            servers: vec![],
+            targets: vec![],
+        };
+        let state = State {
+            endpoint: Some(endpoint),
+            wanted: 0,
+            sleeping_until_ns: None,
+            parked: vec![],
+            calls: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            next_id: 1,
+            lent: 0,
+            hlc: Hlc::default(),
+            random: seed,
+            map: Arc::new(map),
+            layouts: BTreeMap::new(),
+            home: Home::new(home),
+            links: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            full: vec![],
+        };
+        let (state, endpoint_back, pid) = (Mutex::new(state), Condvar::new(), std::process::id());
+        Self { state, endpoint_back, waker, clock, tuning, node, pid }
+    }
+
+    /// Whether this process was forked from the client's: then nothing here may be touched, the lock least of all.
+    pub(crate) fn is_foreign(&self) -> bool {
+        std::process::id() != self.pid
+    }
+
+    pub(crate) fn check_process(&self) -> Result<()> {
+        if self.is_foreign() { Err(ClientError::Forked) } else { Ok(()) }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state with the endpoint in it; brings its sleeping holder back first.
+    pub(crate) fn lock_with_endpoint(&self) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        if state.endpoint.is_some() {
+            return state;
+        }
+        state.wanted += 1;
+        while state.endpoint.is_none() {
+            self.waker.wake();
+            state = self.wait_for_endpoint(state);
+        }
+        state.wanted -= 1;
+        // A driver that made way may go on when the lock is free.
+        self.endpoint_back.notify_all();
+        state
+    }
+
+    fn wait_for_endpoint<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.endpoint_back.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `use_it` on the endpoint without holding the lock.
+    fn with_endpoint_unlocked<R>(&self, use_it: impl FnOnce(&mut dyn Endpoint) -> R) -> R {
+        let taken = self.lock_with_endpoint().endpoint.take();
+        // lock_with_endpoint returns only with the endpoint there, and the lock is held until it is taken.
+        let mut back = PutBack { shared: self, endpoint: taken };
+        match back.endpoint.as_deref_mut() {
+            Some(endpoint) => use_it(endpoint),
+            None => unreachable!("the endpoint was there under the lock"),
+        }
+    }
+
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.clock.monotonic_ns()
+    }
+
+    /// A new call's ticket.
+    pub(crate) fn ticket(&self) -> Ticket<'_> {
+        let mut state = self.lock();
+        let id = state.next_id;
+        state.next_id += 1;
+        state.calls.insert(id, Call { peer: None, timer_ns: None, waker: None, outcome: None });
+        Ticket { shared: self, id }
+    }
+
+    /// Waits until a time.
+    pub(crate) async fn pause(&self, until_ns: u64) {
+        let ticket = self.ticket();
+        ticket.arm(&mut self.lock(), None, until_ns);
+        ticket.outcome().await;
+    }
+
+    /// Sends, waiting for room until the deadline. The ticket is armed for the answer before anything is sent.
+    pub(crate) async fn transmit(
+        &self,
+        ticket: &Ticket<'_>,
+        peer: PeerId,
+        parts: &[IoSlice<'_>],
+        (answer_until_ns, deadline_ns): (u64, u64),
+    ) -> std::result::Result<(), SendError> {
+        loop {
+            let room = {
+                let mut state = self.lock_with_endpoint();
+                ticket.arm(&mut state, Some(peer), answer_until_ns);
+                match state.endpoint.as_deref_mut().map_or(Err(SendError::Gone), |e| e.send(peer, parts)) {
+                    Err(SendError::Full) if self.now_ns() < deadline_ns => {}
+                    result => return result,
+                }
+                drop(state);
+                self.ticket()
+            };
+            {
+                let mut state = self.lock();
+                room.arm(&mut state, Some(peer), deadline_ns);
+                state.full.push(room.id);
+            }
+            room.outcome().await;
+        }
+    }
+
+    pub(crate) fn map(&self) -> Arc<PoolMap> {
+        self.lock().map.clone()
+    }
+
+    /// Layout of an object under the present map.
+    pub(crate) fn layout(&self, oid: Oid) -> Result<Arc<Layout>> {
+        let mut state = self.lock();
+        if let Some(layout) = state.layouts.get(&oid) {
+            return Ok(layout.clone());
+        }
+        let supported = oid.class().is_some_and(|class| class.is_supported());
+        let layout = supported.then(|| Layout::of(oid, &state.map)).flatten().map(Arc::new).ok_or_else(|| {
+            ClientError::Argument(match oid.class() {
+                None => format!("object id {oid} names no object class: make ids with Oid::new or Client::new_oid"),
+                Some(class) if !supported => format!("object class {class} is not supported yet: use S1 … SX"),
+                Some(class) => format!("the pool has too few targets for object class {class}"),
+            })
+        })?;
+        if state.layouts.len() >= LAYOUTS_MAX {
+            state.layouts.clear();
+        }
+        state.layouts.insert(oid, layout.clone());
+        Ok(layout)
+    }
+
+    /// Takes a map if it is newer.
+    pub(crate) fn take_map(&self, map: PoolMap) {
+        let wakers = self.lock().take_map(map);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Advances the clock past a stamp, and makes one for a message.
+    pub(crate) fn observe(&self, stamp: Stamp) {
+        self.lock().hlc.observe(stamp);
+    }
+
+    /// A random number from the client's seed.
+    pub(crate) fn random_u64(&self) -> u64 {
+        self.lock().random_u64()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if self.is_foreign() {
+            // The parent's connections: not even closing is ours.
+            if let Ok(state) = self.state.get_mut() {
+                std::mem::forget(state.endpoint.take());
+            }
+        } else {
+            self.goodbye();
+        }
+    }
+}
+
+struct PutBack<'a> {
+    shared: &'a Shared,
+    endpoint: Option<Box<dyn Endpoint>>,
+}
+
+impl Drop for PutBack<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.endpoint = self.endpoint.take();
+        if state.wanted > 0 {
+            self.shared.endpoint_back.notify_all();
+        }
+        let next = state.next_driver();
+        drop(state);
+        next.inspect(|parker| parker.hand());
+    }
+}
+
+impl State {
+    pub(crate) fn random_u64(&mut self) -> u64 {
+        // SplitMix64 (Steele, Lea, Flood 2014).
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A pause for the given attempt, in nanoseconds: doubling, with jitter.
+    fn backoff_ns(&mut self, attempt: u32, tuning: &Tuning) -> u64 {
+        let ms = (tuning.backoff_ms << attempt.min(16)).min(tuning.backoff_max_ms).max(1);
+        ms * 500_000 + self.random_u64() % (ms * 500_000)
+    }
+
+    fn complete(&mut self, id: u64, outcome: Outcome) -> Option<Waker> {
+        let call = self.calls.get_mut(&id)?;
+        // An answer is never replaced by less than an answer.
+        if matches!(call.outcome, Some(Outcome::Data(_) | Outcome::Control(_))) {
+            return None;
+        }
+        let (timer, waker) = (call.timer_ns.take(), call.waker.take());
+        if matches!(&outcome, Outcome::Data(Message::Lent(_))) {
+            self.lent += 1;
+        }
+        call.outcome = Some(outcome);
+        if let Some(at_ns) = timer {
+            self.timers.remove(&(at_ns, id));
+        }
+        waker
+    }
+
+    /// Completes all calls that wait for a peer.
+    fn complete_peer(&mut self, peer: PeerId, wakers: &mut Vec<Waker>) {
+        let ids: Vec<u64> = self.calls.iter().filter(|(_, call)| call.peer == Some(peer)).map(|(id, _)| *id).collect();
+        wakers.extend(ids.into_iter().filter_map(|id| self.complete(id, Outcome::Down)));
+    }
+
+    fn take_map(&mut self, map: PoolMap) -> Vec<Waker> {
+        let mut wakers = vec![];
+        if map.version > self.map.version {
+            self.map = Arc::new(map);
+            self.layouts.clear();
+            let lost: Vec<PeerId> = self
+                .links
+                .iter()
+                .filter(|(target, _)| !self.map.is_up(**target))
+                .filter_map(|(_, link)| link.peer)
+                .collect();
+            lost.into_iter().for_each(|peer| self.complete_peer(peer, &mut wakers));
+        }
+        wakers
+    }
+
+    fn next_driver(&mut self) -> Option<Arc<Parker>> {
+        if self.endpoint.is_some() { self.parked.pop() } else { None }
+    }
+
+    /// When something is to be done next, in monotonic nanoseconds.
+    pub(crate) fn next_deadline_ns(&self) -> u64 {
+        self.timers.first().map_or(u64::MAX, |(at_ns, _)| *at_ns)
+    }
+}
+
+/// A call's place in the table; leaves it when dropped.
+pub(crate) struct Ticket<'a> {
+    shared: &'a Shared,
+    pub(crate) id: u64,
+}
+
+impl Ticket<'_> {
+    /// Waits for an answer of `peer` from now on, until a time. What arrived before is kept.
+    pub(crate) fn arm(&self, state: &mut State, peer: Option<PeerId>, until_ns: u64) {
+        let Some(call) = state.calls.get_mut(&self.id) else { return };
+        call.peer = peer;
+        if !matches!(call.outcome, Some(Outcome::Data(_) | Outcome::Control(_))) {
+            call.outcome = None;
+        }
+        if let Some(before_ns) = call.timer_ns.replace(until_ns) {
+            state.timers.remove(&(before_ns, self.id));
+        }
+        state.timers.insert((until_ns, self.id));
+        if state.sleeping_until_ns.is_some_and(|sleep_ns| until_ns < sleep_ns) {
+            self.shared.waker.wake();
+        }
+    }
+
+    /// Takes the outcome when it is there.
+    pub(crate) async fn outcome(&self) -> Outcome {
+        poll_fn(|context| {
+            let mut state = self.shared.lock();
+            let Some(call) = state.calls.get_mut(&self.id) else { return Poll::Ready(Outcome::Down) };
+            match call.outcome.take() {
+                Some(outcome) => {
+                    if matches!(&outcome, Outcome::Data(Message::Lent(_))) {
+                        state.lent -= 1;
+                    }
+                    Poll::Ready(outcome)
+                }
+                None => {
+                    call.waker = Some(context.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        if self.shared.is_foreign() {
+            return;
+        }
+        let mut state = self.shared.lock();
+        let Some(call) = state.calls.remove(&self.id) else { return };
+        if let Some(at_ns) = call.timer_ns {
+            state.timers.remove(&(at_ns, self.id));
+        }
+        if matches!(&call.outcome, Some(Outcome::Data(Message::Lent(_)))) {
+            state.lent -= 1;
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Driving: takes what the endpoint has, and gives it to those who wait.
+
+use std::task::Waker;
+
+use talea_fabric::{Event, Message, PeerId};
+use talea_wire::codec;
+use talea_wire::control::{Body, Envelope};
+use talea_wire::data::reply;
+
+use super::link::PeerKey;
+use super::{LENT_MAX, Outcome, Shared, State};
+
+/// Replies up to this size are copied out of the endpoint's buffers at once.
+const SMALL_BYTES: usize = 4096;
+
+impl Shared {
+    /// Receives everything that is ready and wakes who waits for it. Returns whether there was anything.
+    pub(crate) fn drive(&self) -> bool {
+        let mut state = self.lock();
+        // Without the endpoint here somebody else drives.
+        let wakers = if state.endpoint.is_some() { state.receive(self, true) } else { vec![] };
+        drop(state);
+        let any = !wakers.is_empty();
+        wakers.into_iter().for_each(Waker::wake);
+        any
+    }
+}
+
+impl State {
+    /// Takes all events and due timers. `waited`: there may be room in connections that were full.
+    pub(super) fn receive(&mut self, shared: &Shared, waited: bool) -> Vec<Waker> {
+        let mut wakers = vec![];
+        let mut any = waited;
+        while let Some(event) = self.endpoint.as_deref_mut().and_then(|endpoint| endpoint.recv()) {
+            any = true;
+            match event {
+                Event::Up { .. } => {}
+                Event::Message { peer, message } => wakers.extend(self.message(peer, message)),
+                Event::Down { peer } => self.peer_down(peer, shared.now_ns(), &mut wakers),
+            }
+        }
+        if any && !self.full.is_empty() {
+            let full = std::mem::take(&mut self.full);
+            wakers.extend(full.into_iter().filter_map(|id| self.complete(id, Outcome::Go)));
+        }
+        self.flush_outbox();
+        if let Some((first_ns, _)) = self.timers.first() {
+            let now_ns = shared.now_ns();
+            if *first_ns <= now_ns {
+                self.expire(now_ns, &mut wakers);
+            }
+        }
+        wakers
+    }
+
+    fn expire(&mut self, now_ns: u64, wakers: &mut Vec<Waker>) {
+        while let Some((at_ns, id)) = self.timers.first().copied().filter(|(at_ns, _)| *at_ns <= now_ns) {
+            self.timers.remove(&(at_ns, id));
+            if let Some(call) = self.calls.get_mut(&id) {
+                call.timer_ns = None;
+                wakers.extend(self.complete(id, Outcome::Timer));
+            }
+        }
+    }
+
+    fn message(&mut self, peer: PeerId, message: Message) -> Option<Waker> {
+        match self.peers.get(&peer)? {
+            PeerKey::Home => {
+                let envelope: Envelope = codec::decode(&message).ok()?;
+                self.hlc.observe(envelope.hlc);
+                match envelope.body {
+                    // Servers ask clients nothing.
+                    Body::Request(_) | Body::Batch(_) => None,
+                    body => self.complete(envelope.id, Outcome::Control(body)),
+                }
+            }
+            PeerKey::Target(_) => {
+                let id = reply::request_id(&message)?;
+                let message = match message {
+                    Message::Lent(lent) if lent.len() <= SMALL_BYTES || self.lent >= LENT_MAX => {
+                        Message::Owned(lent.to_vec())
+                    }
+                    message => message,
+                };
+                self.complete(id, Outcome::Data(message))
+            }
+        }
+    }
+}

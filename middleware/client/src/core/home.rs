@@ -1,0 +1,389 @@
+//! The home server: the session that lives there, and control calls.
+//!
+//! Owns the session and its sequences. A call that changes something is sent again with the same sequence until it is
+//! answered, so that it is executed once (docs/design.md §4 rule 14); one that may have been executed under a session that has
+//! expired since is never executed again.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::task::Waker;
+
+use talea_fabric::{Address, PeerId, SendError};
+use talea_model::{PoolMap, SessionId};
+use talea_wire::control::{Body, Envelope, Reply, Request};
+use talea_wire::{RefusalCode, codec};
+
+use super::link::{PeerKey, Reach};
+use super::{Outcome, Shared, State};
+use crate::error::{ClientError, Result};
+
+const MS: u64 = 1_000_000;
+/// Messages without an answer that wait for the connection.
+const OUTBOX_MAX: usize = 4096;
+/// The map is asked for at most this often.
+const MAP_PAUSE_MS: u64 = 50;
+
+/// State of the connection to the home server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Down,
+    /// One call is opening it; the others wait.
+    Opening,
+    Ready(PeerId),
+}
+
+pub(crate) struct Home {
+    address: Address,
+    pub(super) phase: Phase,
+    waiting: Vec<u64>,
+    pub(crate) session: SessionId,
+    sequence: u64,
+    pub(super) reach: Reach,
+    map_asked_ns: Option<u64>,
+    outbox: VecDeque<Vec<u8>>,
+}
+
+impl Home {
+    pub(super) fn new(address: Address) -> Self {
+        Self {
+            address,
+            phase: Phase::Down,
+            waiting: vec![],
+            session: SessionId(0),
+            sequence: 0,
+            reach: Reach::default(),
+            map_asked_ns: None,
+            outbox: VecDeque::new(),
+        }
+    }
+}
+
+impl State {
+    fn envelope(&mut self, shared: &Shared, id: u64, sequence: u64, deadline_ms: u64, request: Request) -> Envelope {
+        let hlc = self.hlc.tick(shared.clock.unix_us());
+        Envelope { id, hlc, session: self.home.session, sequence, deadline_ms, body: Body::Request(request) }
+    }
+
+    /// Sends what waits for the connection; what cannot be sent now stays.
+    pub(super) fn flush_outbox(&mut self) {
+        let (Phase::Ready(peer), Some(endpoint)) = (self.home.phase, self.endpoint.as_deref_mut()) else { return };
+        while let Some(bytes) = self.home.outbox.front() {
+            match endpoint.send(peer, &[IoSlice::new(bytes)]) {
+                Ok(()) | Err(SendError::TooLarge) => drop(self.home.outbox.pop_front()),
+                Err(SendError::Full | SendError::Gone) => return,
+            }
+        }
+    }
+
+    fn wake_home(&mut self, wakers: &mut Vec<Waker>) {
+        let waiting = std::mem::take(&mut self.home.waiting);
+        wakers.extend(waiting.into_iter().filter_map(|id| self.complete(id, Outcome::Go)));
+    }
+
+    pub(crate) fn session(&self) -> SessionId {
+        self.home.session
+    }
+}
+
+impl Shared {
+    /// A control call: sent until it is answered or the deadline has passed.
+    pub(crate) async fn control(&self, what: &'static str, request: Request, deadline_ns: u64) -> Result<Reply> {
+        let began_ns = self.now_ns();
+        self.control_within(what, request, began_ns, (deadline_ns, deadline_ns)).await
+    }
+
+    /// The same with a time of its own until which the server may hold the answer back.
+    pub(crate) async fn control_within(
+        &self,
+        what: &'static str,
+        request: Request,
+        began_ns: u64,
+        (server_ns, deadline_ns): (u64, u64),
+    ) -> Result<Reply> {
+        self.check_process()?;
+        let changes = changes_something(&request);
+        let holds = matches!(request, Request::Wait { .. });
+        let (mut sequence, mut session, mut sends, mut busy) = (0, SessionId(0), 0u32, 0u32);
+        let mut refused_since_ns = None;
+        let ticket = self.ticket();
+        loop {
+            let peer = self.home_peer(what, began_ns, deadline_ns).await?;
+            let now_ns = self.now_ns();
+            let every_ms = self.tuning.resend_ms.map(|ms| ms << sends.min(6));
+            let every_ms = every_ms.unwrap_or(if holds { u64::MAX / MS } else { self.tuning.probe_ms });
+            let until_ns = deadline_ns.min(now_ns.saturating_add(every_ms.saturating_mul(MS)));
+            let bytes = {
+                let mut state = self.lock();
+                if sends > 0 && changes && session != state.home.session {
+                    let why = "the session that asked for it has expired".to_owned();
+                    return Err(ClientError::Uncertain { what, why });
+                }
+                session = state.home.session;
+                if changes && sequence == 0 {
+                    state.home.sequence += 1;
+                    sequence = state.home.sequence;
+                }
+                let left_ms = server_ns.saturating_sub(now_ns) / MS;
+                let envelope = state.envelope(self, ticket.id, sequence, left_ms, request.clone());
+                codec::encode(&envelope)
+                    .map_err(|source| ClientError::Wire { who: format!("the request to {what}"), source })?
+            };
+            match self.transmit(&ticket, peer, &[IoSlice::new(&bytes)], (until_ns, deadline_ns)).await {
+                Ok(()) => sends += 1,
+                Err(SendError::Gone) => self.gone(peer),
+                Err(SendError::Full) => return Err(self.late(PeerKey::Home, what, began_ns)),
+                Err(SendError::TooLarge) => {
+                    return Err(ClientError::TooLong(format!("{what}: the request is too large")));
+                }
+            }
+            let refusal = match ticket.outcome().await {
+                Outcome::Control(Body::Reply(reply)) => return Ok(reply),
+                Outcome::Control(Body::Refused(refusal)) => refusal,
+                Outcome::Timer if self.now_ns() >= deadline_ns => {
+                    return Err(self.late(PeerKey::Home, what, began_ns));
+                }
+                _ => continue,
+            };
+            let now_ns = self.now_ns();
+            let patience_ns = match refusal.code {
+                RefusalCode::Busy => deadline_ns,
+                // The home server has lost the leader; it may come back.
+                RefusalCode::ServerLost => {
+                    let since_ns = *refused_since_ns.get_or_insert(now_ns);
+                    deadline_ns.min(since_ns + self.tuning.lost_after_ms * MS)
+                }
+                RefusalCode::SessionExpired if sends == 1 || !changes => {
+                    self.forget_session(session);
+                    sends = 0;
+                    continue;
+                }
+                _ => 0,
+            };
+            if now_ns >= patience_ns {
+                return Err(ClientError::refused(what, refusal));
+            }
+            let pause_ns = self.lock().backoff_ns(busy, &self.tuning);
+            busy += 1;
+            self.pause((now_ns + pause_ns).min(deadline_ns)).await;
+        }
+    }
+
+    /// Tells the home server something that needs no answer. Never blocks for longer than a send.
+    pub(crate) fn tell(&self, request: Request) {
+        if self.is_foreign() {
+            return;
+        }
+        let mut state = self.lock();
+        let id = state.next_id;
+        state.next_id += 1;
+        let envelope = state.envelope(self, id, 0, self.tuning.deadline_ms, request);
+        let Ok(bytes) = codec::encode(&envelope) else { return };
+        if state.home.outbox.len() < OUTBOX_MAX {
+            state.home.outbox.push_back(bytes);
+        }
+        if state.endpoint.is_some() {
+            state.flush_outbox();
+        } else {
+            self.waker.wake();
+        }
+    }
+
+    /// Ends the session in an orderly way, as far as that can be done at once.
+    pub(super) fn goodbye(&self) {
+        self.tell(Request::SessionClose);
+    }
+
+    /// The pool map may have changed: asks for it, unless that was just done.
+    pub(crate) async fn ask_map(&self, deadline_ns: u64) {
+        let now_ns = self.now_ns();
+        {
+            let mut state = self.lock();
+            if state.home.map_asked_ns.is_some_and(|asked_ns| now_ns < asked_ns + MAP_PAUSE_MS * MS) {
+                return;
+            }
+            state.home.map_asked_ns = Some(now_ns);
+        }
+        let until_ns = deadline_ns.min(now_ns + self.tuning.connect_ms * MS);
+        if let Ok(Reply::Map(map)) = self.control("asking for the pool map", Request::Map, until_ns).await {
+            self.take_map(map);
+        }
+    }
+
+    /// A send said that the peer is gone.
+    pub(crate) fn gone(&self, peer: PeerId) {
+        let mut wakers = vec![];
+        let mut state = self.lock_with_endpoint();
+        if let Some(endpoint) = state.endpoint.as_deref_mut() {
+            endpoint.disconnect(peer);
+        }
+        state.peer_down(peer, self.now_ns(), &mut wakers);
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// The session has expired: the next call opens another one.
+    fn forget_session(&self, session: SessionId) {
+        let mut wakers = vec![];
+        let mut state = self.lock_with_endpoint();
+        if state.home.session == session {
+            state.home.session = SessionId(0);
+            if let Phase::Ready(peer) = state.home.phase {
+                if let Some(endpoint) = state.endpoint.as_deref_mut() {
+                    endpoint.disconnect(peer);
+                }
+                state.peer_down(peer, self.now_ns(), &mut wakers);
+                state.home.reach = Reach::default();
+            }
+            state.drop_targets(self.now_ns(), &mut wakers);
+        }
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// The connection to the home server with an open session.
+    pub(crate) async fn home_peer(&self, what: &'static str, began_ns: u64, deadline_ns: u64) -> Result<PeerId> {
+        loop {
+            let phase = {
+                let mut state = self.lock();
+                let phase = state.home.phase;
+                if phase == Phase::Down {
+                    state.home.phase = Phase::Opening;
+                }
+                phase
+            };
+            match phase {
+                Phase::Ready(peer) => return Ok(peer),
+                Phase::Down => {
+                    let _opening = Opening(self);
+                    self.open(what, began_ns, deadline_ns).await?;
+                }
+                Phase::Opening => {
+                    let ticket = self.ticket();
+                    {
+                        let mut state = self.lock();
+                        if state.home.phase != Phase::Opening {
+                            continue;
+                        }
+                        ticket.arm(&mut state, None, deadline_ns);
+                        state.home.waiting.push(ticket.id);
+                    }
+                    if matches!(ticket.outcome().await, Outcome::Timer) {
+                        return Err(self.late(PeerKey::Home, what, began_ns));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Connects and opens the session, or takes it up again.
+    async fn open(&self, what: &'static str, began_ns: u64, deadline_ns: u64) -> Result<()> {
+        let (address, mut resume) = {
+            let state = self.lock();
+            (state.home.address.clone(), Some(state.home.session).filter(|session| session.0 != 0))
+        };
+        let (mut tries, mut sends) = (0, 0u32);
+        let mut peer = None;
+        loop {
+            let at = match peer {
+                Some(peer) => peer,
+                None => {
+                    let session = resume.unwrap_or_default().0;
+                    let limits = (tries, deadline_ns);
+                    tries += 1;
+                    peer = self.try_connect(PeerKey::Home, &address, session, limits, |_, _| ()).await?;
+                    let Some(peer) = peer else { continue };
+                    peer
+                }
+            };
+            let ticket = self.ticket();
+            let now_ns = self.now_ns();
+            let every_ms = self.tuning.resend_ms.map_or(self.tuning.probe_ms, |ms| ms << sends.min(6));
+            let until_ns = deadline_ns.min(now_ns + every_ms * MS);
+            let bytes = {
+                let request = Request::SessionOpen { name: self.tuning.name.clone(), resume };
+                let left_ms = deadline_ns.saturating_sub(now_ns) / MS;
+                let mut envelope = self.lock().envelope(self, ticket.id, 0, left_ms, request);
+                envelope.session = resume.unwrap_or_default();
+                codec::encode(&envelope)
+                    .map_err(|source| ClientError::Wire { who: "the session's request".to_owned(), source })?
+            };
+            if self.transmit(&ticket, at, &[IoSlice::new(&bytes)], (until_ns, deadline_ns)).await.is_err() {
+                self.gone(at);
+            }
+            sends += 1;
+            match ticket.outcome().await {
+                Outcome::Control(Body::Reply(Reply::Session { session, map })) => {
+                    self.opened(at, session, map);
+                    return Ok(());
+                }
+                Outcome::Control(Body::Refused(refusal)) => match refusal.code {
+                    RefusalCode::SessionExpired if resume.is_some() => resume = None,
+                    RefusalCode::Busy | RefusalCode::ServerLost if self.now_ns() < deadline_ns => {
+                        let pause_ns = self.lock().backoff_ns(sends, &self.tuning);
+                        self.pause((self.now_ns() + pause_ns).min(deadline_ns)).await;
+                    }
+                    _ => return Err(ClientError::refused("opening a session", refusal)),
+                },
+                Outcome::Control(_) => return Err(ClientError::unexpected("opening a session")),
+                Outcome::Timer if self.now_ns() >= deadline_ns => {
+                    return Err(self.late(PeerKey::Home, what, began_ns));
+                }
+                Outcome::Timer => {}
+                _ => peer = None,
+            }
+        }
+    }
+
+    fn opened(&self, peer: PeerId, session: SessionId, map: PoolMap) {
+        let mut wakers = vec![];
+        let mut state = self.lock_with_endpoint();
+        if state.home.session != session {
+            state.home.session = session;
+            state.drop_targets(self.now_ns(), &mut wakers);
+        }
+        wakers.extend(state.take_map(map));
+        // It may have gone down since it answered.
+        if state.peers.contains_key(&peer) {
+            state.home.phase = Phase::Ready(peer);
+            state.flush_outbox();
+        }
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Ends the phase of opening, however it ends.
+struct Opening<'a>(&'a Shared);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        if self.0.is_foreign() {
+            return;
+        }
+        let mut wakers = vec![];
+        let mut state = self.0.lock();
+        if state.home.phase == Phase::Opening {
+            state.home.phase = Phase::Down;
+        }
+        state.wake_home(&mut wakers);
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Whether a request must not be executed twice.
+fn changes_something(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::ContainerCreate { .. }
+            | Request::ContainerDestroy { .. }
+            | Request::Begin { .. }
+            | Request::Commit { .. }
+            | Request::Abort { .. }
+            | Request::SnapshotOpen { .. }
+            | Request::SnapshotName { .. }
+            | Request::SnapshotDestroy { .. }
+            | Request::Subscribe { .. }
+            | Request::Producer { .. }
+    )
+}

@@ -1,0 +1,330 @@
+//! Connections: to the home server and to targets, made when first needed and again when lost.
+//!
+//! Owns what is known of each other side: since when it is out of reach, when to try again, and for targets the places in
+//! flight and the sequences of updates.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::task::Waker;
+
+use talea_fabric::{Address, FabricError, Hello, PeerId, candidates, choose};
+use talea_model::{ServerId, TargetId};
+
+use super::home::Phase;
+use super::{Outcome, Shared, State, Ticket};
+use crate::error::{ClientError, Result};
+use crate::system::FabricPolicy;
+
+const MS: u64 = 1_000_000;
+
+/// Whom a connection leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PeerKey {
+    Home,
+    Target(TargetId),
+}
+
+/// How reaching the other side goes.
+#[derive(Default)]
+pub(crate) struct Reach {
+    pub(crate) down_since_ns: Option<u64>,
+    failures: u32,
+    retry_at_ns: u64,
+    /// One call is connecting: the others wait for what comes of it.
+    connecting: bool,
+    detail: String,
+}
+
+/// A target, as far as this client deals with it.
+#[derive(Default)]
+pub(crate) struct Link {
+    pub(crate) peer: Option<PeerId>,
+    pub(crate) reach: Reach,
+    in_flight: usize,
+    waiting: VecDeque<u64>,
+    sequence: u64,
+    outstanding: BTreeSet<u64>,
+}
+
+impl Link {
+    /// All updates below this one have been answered, or will never be sent again.
+    pub(crate) fn acknowledged_below(&self) -> u64 {
+        self.outstanding.first().copied().unwrap_or(self.sequence + 1)
+    }
+}
+
+impl State {
+    pub(super) fn reach(&mut self, key: PeerKey) -> &mut Reach {
+        match key {
+            PeerKey::Home => &mut self.home.reach,
+            PeerKey::Target(target) => &mut self.links.entry(target).or_default().reach,
+        }
+    }
+
+    /// The connection is gone: all who wait for it hear of it.
+    pub(super) fn peer_down(&mut self, peer: PeerId, now_ns: u64, wakers: &mut Vec<Waker>) {
+        let Some(key) = self.peers.remove(&peer) else { return };
+        let reach = self.reach(key);
+        reach.down_since_ns.get_or_insert(now_ns);
+        reach.detail = "its connection ended".to_owned();
+        match key {
+            PeerKey::Home => {
+                if self.home.phase == Phase::Ready(peer) {
+                    self.home.phase = Phase::Down;
+                }
+            }
+            PeerKey::Target(target) => {
+                if let Some(link) = self.links.get_mut(&target) {
+                    link.peer = None;
+                }
+            }
+        }
+        self.complete_peer(peer, wakers);
+    }
+
+    /// Ends all connections to targets: a new session has to say so in its handshakes.
+    pub(super) fn drop_targets(&mut self, now_ns: u64, wakers: &mut Vec<Waker>) {
+        let peers: Vec<PeerId> = self.links.values().filter_map(|link| link.peer).collect();
+        for peer in peers {
+            if let Some(endpoint) = self.endpoint.as_deref_mut() {
+                endpoint.disconnect(peer);
+            }
+            self.peer_down(peer, now_ns, wakers);
+        }
+        self.links.values_mut().for_each(|link| link.reach = Reach::default());
+    }
+
+    fn has_peer(&self, key: PeerKey) -> bool {
+        match key {
+            PeerKey::Home => matches!(self.home.phase, Phase::Ready(_)),
+            PeerKey::Target(target) => self.links.get(&target).is_some_and(|link| link.peer.is_some()),
+        }
+    }
+
+    fn server_of(&self, key: PeerKey, home: ServerId) -> (ServerId, String) {
+        let server = match key {
+            PeerKey::Home => home,
+            PeerKey::Target(target) => self.map.target(target).map_or(home, |target| target.server),
+        };
+        let host = self.map.server(server).map_or("an unknown host", |server| server.host.as_str());
+        (server, host.to_owned())
+    }
+
+    fn addresses(&self, target: TargetId) -> Vec<Address> {
+        let texts = self.map.target(target).map(|target| target.addresses.as_slice()).unwrap_or_default();
+        texts.iter().filter_map(|text| text.parse().ok()).collect()
+    }
+}
+
+impl Shared {
+    /// The error that says that the other side is lost.
+    pub(crate) fn lost(&self, key: PeerKey) -> ClientError {
+        let mut state = self.lock();
+        let (server, host) = state.server_of(key, self.tuning.home);
+        let detail = match state.reach(key) {
+            Reach { detail, .. } if detail.is_empty() => "the pool map says so".to_owned(),
+            reach => reach.detail.clone(),
+        };
+        ClientError::ServerLost { server, host, detail }
+    }
+
+    /// The error at a call's deadline: lost if the other side is out of reach, else late.
+    pub(crate) fn late(&self, key: PeerKey, what: &'static str, began_ns: u64) -> ClientError {
+        if self.lock().reach(key).down_since_ns.is_some() {
+            return self.lost(key);
+        }
+        let (server, host) = self.lock().server_of(key, self.tuning.home);
+        let deadline_ms = self.now_ns().saturating_sub(began_ns) / MS;
+        ClientError::Deadline { what, who: format!("server {server} on {host}"), deadline_ms }
+    }
+
+    /// The connection to a target, made if there is none: over the nearest fabric that this machine has.
+    pub(crate) async fn target_peer(&self, target: TargetId, began_ns: u64, deadline_ns: u64) -> Result<PeerId> {
+        let key = PeerKey::Target(target);
+        let policy = match self.tuning.fabric {
+            FabricPolicy::Auto => talea_fabric::Policy::Auto,
+            FabricPolicy::Ring => talea_fabric::Policy::Ring,
+            FabricPolicy::Libfabric => talea_fabric::Policy::Libfabric,
+        };
+        let (mut tries, mut fabric) = (0, 0);
+        loop {
+            let (up, peer, addresses, session) = {
+                let mut state = self.lock();
+                let peer = state.links.entry(target).or_default().peer;
+                (state.map.is_up(target), peer, state.addresses(target), state.home.session.0)
+            };
+            match peer {
+                _ if session == 0 => _ = self.home_peer("opening a session", began_ns, deadline_ns).await?,
+                _ if !up => return Err(self.lost(key)),
+                Some(peer) => return Ok(peer),
+                None => {
+                    if tries > 0 {
+                        self.ask_map(deadline_ns).await;
+                    }
+                    let near = candidates(&addresses, &self.node, policy);
+                    let address =
+                        near.get(fabric).cloned().map_or_else(|| choose(&addresses, &self.node, policy), Ok)?;
+                    let registered = |state: &mut State, peer| {
+                        state.links.entry(target).or_default().peer = Some(peer);
+                    };
+                    match self.try_connect(key, &address, session, (tries, deadline_ns), registered).await {
+                        Err(ClientError::Fabric(FabricError::Unsupported(..))) if fabric + 1 < near.len() => {
+                            fabric += 1
+                        }
+                        Err(error) => return Err(error),
+                        Ok(_) => tries += 1,
+                    }
+                }
+            }
+        }
+    }
+
+    /// One attempt to connect, not before its time. `None`: it failed, another attempt may be made.
+    pub(super) async fn try_connect(
+        &self,
+        key: PeerKey,
+        address: &Address,
+        session: u64,
+        (tries, deadline_ns): (u32, u64),
+        registered: impl FnOnce(&mut State, PeerId),
+    ) -> Result<Option<PeerId>> {
+        let now_ns = self.now_ns();
+        let (retry_at_ns, down_since_ns, connecting) = {
+            let mut state = self.lock();
+            let reach = state.reach(key);
+            (reach.retry_at_ns, reach.down_since_ns, reach.connecting)
+        };
+        if connecting {
+            self.pause((now_ns + MS).min(deadline_ns)).await;
+            return Ok(None);
+        }
+        // Long out of reach: one attempt a call, or none if the last one was just now.
+        let hopeless = down_since_ns.is_some_and(|since_ns| now_ns - since_ns > self.tuning.lost_after_ms * MS);
+        if now_ns >= deadline_ns || hopeless && (tries > 0 || now_ns < retry_at_ns) {
+            return Err(self.lost(key));
+        }
+        if now_ns < retry_at_ns {
+            self.pause(retry_at_ns.min(deadline_ns)).await;
+            return Ok(None);
+        }
+        let hello = Hello { session, pid: std::process::id(), server: None };
+        let until_ns = deadline_ns.min(now_ns + self.tuning.connect_ms * MS);
+        {
+            let mut state = self.lock();
+            if state.has_peer(key) || std::mem::replace(&mut state.reach(key).connecting, true) {
+                return Ok(None);
+            }
+        }
+        let connected = self.with_endpoint_unlocked(|endpoint| endpoint.connect(address, &hello, until_ns));
+        let mut state = self.lock();
+        state.reach(key).connecting = false;
+        match connected {
+            Ok(peer) => {
+                *state.reach(key) = Reach::default();
+                state.peers.insert(peer, key);
+                registered(&mut state, peer);
+                Ok(Some(peer))
+            }
+            Err(error @ (FabricError::Refused(_) | FabricError::Version { .. } | FabricError::Unsupported(..))) => {
+                Err(error.into())
+            }
+            Err(error) => {
+                let now_ns = self.now_ns();
+                let failures = state.reach(key).failures;
+                let pause_ns = state.backoff_ns(failures, &self.tuning);
+                let reach = state.reach(key);
+                reach.failures += 1;
+                reach.down_since_ns.get_or_insert(now_ns);
+                reach.retry_at_ns = now_ns + pause_ns;
+                reach.detail = error.to_string();
+                Ok(None)
+            }
+        }
+    }
+
+    /// A place in flight at a target, and a sequence if the request is an update. Waits for one until the deadline.
+    pub(super) async fn place(&self, target: TargetId, update: bool, deadline_ns: u64) -> Option<Place<'_>> {
+        // Dropped only after the place is taken, so that it wakes another one only if there is another place.
+        let mut _last = None;
+        loop {
+            let ticket = {
+                let mut state = self.lock();
+                let link = state.links.entry(target).or_default();
+                if link.in_flight < self.tuning.in_flight {
+                    link.in_flight += 1;
+                    let sequence = if update {
+                        link.sequence += 1;
+                        link.outstanding.insert(link.sequence);
+                        link.sequence
+                    } else {
+                        0
+                    };
+                    return Some(Place { shared: self, target, sequence });
+                }
+                drop(state);
+                self.ticket()
+            };
+            let waiting = Waiting { shared: self, target, ticket };
+            {
+                let mut state = self.lock();
+                waiting.ticket.arm(&mut state, None, deadline_ns);
+                state.links.entry(target).or_default().waiting.push_back(waiting.ticket.id);
+            }
+            if matches!(waiting.ticket.outcome().await, Outcome::Timer) {
+                return None;
+            }
+            _last = Some(waiting);
+        }
+    }
+
+    fn next_place(&self, target: TargetId) {
+        let mut state = self.lock();
+        let mut waker = None;
+        let has_room = |link: &&mut Link| link.in_flight < self.tuning.in_flight;
+        while let Some(link) = state.links.get_mut(&target).filter(has_room) {
+            let Some(id) = link.waiting.pop_front() else { break };
+            if state.calls.contains_key(&id) {
+                waker = state.complete(id, Outcome::Go);
+                break;
+            }
+        }
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+/// A place in flight; given back on drop.
+pub(crate) struct Place<'a> {
+    shared: &'a Shared,
+    target: TargetId,
+    pub(crate) sequence: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if self.shared.is_foreign() {
+            return;
+        }
+        if let Some(link) = self.shared.lock().links.get_mut(&self.target) {
+            link.in_flight -= 1;
+            link.outstanding.remove(&self.sequence);
+        }
+        self.shared.next_place(self.target);
+    }
+}
+
+/// Waits for a place; passes a wake-up on if it leaves without having used it.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    target: TargetId,
+    ticket: Ticket<'a>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.shared.is_foreign() {
+            self.shared.next_place(self.target);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Transactions of this process: collective epochs, shared with other processes by a blob.
+//!
+//! Owns this process's part: whether it has joined, what it touched, whether an update failed. A failure is remembered and
+//! fails the commit on all processes (docs/design.md §4 rule 5).
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use talea_model::{Order, Summary, TargetId, TxId, View};
+use talea_wire::codec;
+use talea_wire::control::{Begun, Committed, Reply, Request};
+use talea_wire::data::ReplyHead;
+use talea_wire::{RefusalCode, WireError};
+
+use crate::container::Container;
+use crate::error::{ClientError, Result};
+
+const BLOB_VERSION: u16 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Blob {
+    version: u16,
+    begun: Begun,
+}
+
+/// A transaction, as this process takes part in it. Dropping it without commit or abort leaves it.
+pub struct Epoch {
+    container: Container,
+    begun: Begun,
+    joined: AtomicBool,
+    closed: AtomicBool,
+    summary: Mutex<Summary>,
+}
+
+/// What a commit yielded.
+pub struct CommitOutcome {
+    /// The commit, or why there is none: then the epoch is over without trace.
+    pub committed: Result<Committed>,
+    /// The next epoch, if it was asked for; a refused commit has one as well.
+    pub next: Option<Epoch>,
+}
+
+impl Epoch {
+    pub(crate) fn new(container: Container, begun: Begun) -> Self {
+        Self {
+            container,
+            begun,
+            joined: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            summary: Mutex::new(Summary::default()),
+        }
+    }
+
+    pub(crate) fn from_blob(container: Container, blob: &[u8]) -> Result<Self> {
+        let bad = |source| ClientError::Wire { who: "the epoch's blob".to_owned(), source };
+        let Blob { version, begun } = codec::decode(blob).map_err(bad)?;
+        if version != BLOB_VERSION {
+            return Err(bad(WireError::Version(version)));
+        }
+        if begun.container != container.id() {
+            let text = format!("the epoch is of container {}, not of {}", begun.container, container.id());
+            return Err(ClientError::Argument(text));
+        }
+        Ok(Self::new(container, begun))
+    }
+
+    /// Bytes that make a handle of the same epoch in any process ([`Container::join`]).
+    pub fn blob(&self) -> Vec<u8> {
+        codec::encode(&Blob { version: BLOB_VERSION, begun: self.begun.clone() }).unwrap_or_default()
+    }
+
+    /// Its container.
+    pub fn container(&self) -> &Container {
+        &self.container
+    }
+
+    /// The transaction.
+    pub fn tx(&self) -> TxId {
+        self.begun.tx
+    }
+
+    /// What the log said at its begin.
+    pub fn begun(&self) -> &Begun {
+        &self.begun
+    }
+
+    /// Reads inside the epoch: its own pending versions over its base.
+    pub fn view(&self) -> View {
+        View::Inside { tx: self.begun.tx, base: self.begun.base, position: self.begun.position }
+    }
+
+    /// Reads of the base alone. Readable for as long as the epoch is open.
+    pub fn base(&self) -> View {
+        View::Snapshot { stamp: self.begun.base, position: self.begun.position, lease: talea_model::LeaseId(0) }
+    }
+
+    pub(crate) fn order(&self) -> Order {
+        Order::Pending(self.begun.tx)
+    }
+
+    /// Joins at the home server, once, before the first write (rule 3).
+    pub fn enter(&self) -> Result<()> {
+        self.container.client.block_on(self.enter_async())?
+    }
+
+    /// Asynchronous [`enter`](Self::enter).
+    pub async fn enter_async(&self) -> Result<()> {
+        if self.closed.load(SeqCst) {
+            return Err(self.over("it was committed, aborted or left"));
+        }
+        if !self.joined.load(SeqCst) {
+            self.container.client.control("joining an epoch", Request::Join { tx: self.begun.tx }).await?;
+            self.joined.store(true, SeqCst);
+        }
+        Ok(())
+    }
+
+    fn over(&self, why: &str) -> ClientError {
+        ClientError::Closed { tx: self.begun.tx.0, why: why.to_owned() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Summary> {
+        self.summary.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This process's part so far. Call it when no update is in flight.
+    pub fn summary(&self) -> Summary {
+        let mut summary = self.lock().clone();
+        summary.hlc = summary.hlc.max(self.container.client.shared.lock().hlc.last());
+        summary
+    }
+
+    /// Remembers a failure that the caller met, such as a write that it could not even make.
+    pub fn fail(&self) {
+        self.lock().failed = true;
+    }
+
+    /// Whether an update of this process failed.
+    pub fn has_failed(&self) -> bool {
+        self.lock().failed
+    }
+
+    pub(crate) fn applied(&self, target: TargetId, head: &ReplyHead) {
+        let mut summary = self.lock();
+        summary.touched.insert(target);
+        summary.hlc = summary.hlc.max(head.hlc);
+        summary.map_version = summary.map_version.min(head.map_version);
+    }
+
+    /// Commits on ONE process with all processes' summaries merged. `next`: begins the next epoch in the same request.
+    pub fn commit(&self, summary: &Summary, attributes: &[u8], next: bool) -> CommitOutcome {
+        match self.container.client.block_on(self.commit_async(summary, attributes, next)) {
+            Ok(outcome) => outcome,
+            Err(error) => CommitOutcome { committed: Err(error), next: None },
+        }
+    }
+
+    /// Asynchronous [`commit`](Self::commit).
+    pub async fn commit_async(&self, summary: &Summary, attributes: &[u8], next: bool) -> CommitOutcome {
+        if self.closed.swap(true, SeqCst) {
+            return CommitOutcome { committed: Err(self.over("it was committed, aborted or left")), next: None };
+        }
+        let what = "committing an epoch";
+        let (tx, attributes) = (self.begun.tx, attributes.to_vec());
+        let request = Request::Commit { tx, summary: summary.clone(), attributes, next };
+        let follow = |begun| Epoch::new(self.container.clone(), begun);
+        match self.container.client.control(what, request).await {
+            Ok(Reply::Committed(mut committed)) => {
+                let next = committed.next.take().map(follow);
+                CommitOutcome { committed: Ok(committed), next }
+            }
+            Ok(Reply::CommitFailed { refusal, next }) => {
+                let failed = summary.failed && refusal.code == RefusalCode::Conflict;
+                let error = if failed { ClientError::Failed { tx: tx.0 } } else { ClientError::refused(what, refusal) };
+                CommitOutcome { committed: Err(error), next: Some(follow(next)) }
+            }
+            Ok(_) => CommitOutcome { committed: Err(ClientError::unexpected(what)), next: None },
+            Err(error) => CommitOutcome { committed: Err(error), next: None },
+        }
+    }
+
+    /// Aborts, on ONE process: nothing of the epoch remains. The first of commit and abort wins.
+    pub fn abort(&self, reason: &str) -> Result<()> {
+        self.container.client.block_on(self.abort_async(reason))?
+    }
+
+    /// Asynchronous [`abort`](Self::abort).
+    pub async fn abort_async(&self, reason: &str) -> Result<()> {
+        self.closed.store(true, SeqCst);
+        let request = Request::Abort { tx: self.begun.tx, reason: reason.to_owned() };
+        self.container.client.control("aborting an epoch", request).await.map(drop)
+    }
+
+    /// The process has no more to do with the epoch; it stays open for others.
+    pub fn leave(self) -> Result<()> {
+        self.container.client.block_on(self.leave_async())?
+    }
+
+    async fn leave_async(&self) -> Result<()> {
+        if self.closed.swap(true, SeqCst) || !self.joined.load(SeqCst) {
+            return Ok(());
+        }
+        self.container.client.control("leaving an epoch", Request::Leave { tx: self.begun.tx }).await.map(drop)
+    }
+
+    /// Another process has committed or aborted it: there is nothing to leave.
+    pub fn closed_elsewhere(self) {
+        self.closed.store(true, SeqCst);
+    }
+}
+
+impl Drop for Epoch {
+    fn drop(&mut self) {
+        if !*self.closed.get_mut() && *self.joined.get_mut() {
+            self.container.client.shared.tell(Request::Leave { tx: self.begun.tx });
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! Objects: update, fetch, punch, enumerate, query.
+//!
+//! Entries over many dkeys are placed by the object's layout, packed into few messages a target, and all in flight together.
+//! Checksums are made here and verified here (docs/design.md §3, I7).
+
+use std::sync::Arc;
+
+use talea_fabric::endpoint::MAX_PAYLOAD_BYTES;
+use talea_model::{Extent, Layout, Oid, Order, TargetId, View, key};
+use talea_wire::RefusalCode;
+use talea_wire::data::{Body, Condition, Entry, QueryKind, ReplyBody, ReplyHead, ValueKind};
+
+use crate::client::gather;
+use crate::container::Container;
+use crate::core::exchange::{Answer, Question};
+use crate::epoch::Epoch;
+use crate::error::{ClientError, Result};
+
+mod fetch;
+mod plan;
+#[cfg(test)]
+mod tests;
+
+pub use fetch::EntryFetch;
+
+use plan::{Cost, Packer, cut};
+
+/// How updates take effect.
+#[derive(Clone, Copy)]
+pub enum Write<'a> {
+    /// At once, alone: an autocommit of one dkey (but an object as a whole can be punched).
+    Auto,
+    /// At once for latest reads, and with the epoch's fate: an autocommit of one dkey.
+    Tied(&'a Epoch),
+    /// With the epoch.
+    Inside(&'a Epoch),
+}
+
+impl<'a> Write<'a> {
+    fn order(&self) -> Order {
+        match self {
+            Write::Auto => Order::Auto { tied: None },
+            Write::Tied(epoch) => Order::Auto { tied: Some(epoch.tx()) },
+            Write::Inside(epoch) => epoch.order(),
+        }
+    }
+
+    /// What conditions are judged in.
+    fn view(&self) -> View {
+        match self {
+            Write::Auto | Write::Tied(_) => View::Latest,
+            Write::Inside(epoch) => epoch.view(),
+        }
+    }
+
+    fn epoch(&self) -> Option<&'a Epoch> {
+        match self {
+            Write::Auto => None,
+            Write::Tied(epoch) | Write::Inside(epoch) => Some(epoch),
+        }
+    }
+}
+
+/// One (dkey, akey) to update.
+#[derive(Clone, Copy, Debug)]
+pub struct EntryUpdate<'a> {
+    /// Distribution key.
+    pub dkey: &'a [u8],
+    /// Attribute key.
+    pub akey: &'a [u8],
+    /// Kind of value.
+    pub kind: ValueKind,
+    /// Condition.
+    pub condition: Condition,
+    /// Extents of an array in the order of the data; empty for single values.
+    pub extents: &'a [Extent],
+    /// The extents' records in order, or the value.
+    pub data: &'a [u8],
+}
+
+/// What to punch.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Punch<'a> {
+    /// dkey; empty: the whole object.
+    pub dkey: &'a [u8],
+    /// akey; empty: the whole dkey.
+    pub akey: &'a [u8],
+    /// Range of an array; `None`: the whole akey.
+    pub extent: Option<Extent>,
+    /// Condition.
+    pub condition: Condition,
+}
+
+/// An object of a container. Clones are cheap.
+#[derive(Clone)]
+pub struct Object {
+    container: Container,
+    oid: Oid,
+}
+
+impl Object {
+    pub(crate) fn new(container: Container, oid: Oid) -> Self {
+        Self { container, oid }
+    }
+
+    /// Its id.
+    pub fn oid(&self) -> Oid {
+        self.oid
+    }
+
+    /// Its container.
+    pub fn container(&self) -> &Container {
+        &self.container
+    }
+
+    /// Updates entries. Returns when all targets have applied them durably.
+    pub fn update(&self, write: &Write<'_>, entries: &[EntryUpdate<'_>]) -> Result<()> {
+        self.container.client.block_on(self.update_async(write, entries))?
+    }
+
+    /// Asynchronous [`update`](Self::update).
+    pub async fn update_async(&self, write: &Write<'_>, entries: &[EntryUpdate<'_>]) -> Result<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let updating = Updating::begin(write.epoch()).await?;
+        let pieces = entries.iter().map(update_pieces).collect::<Result<Vec<_>>>()?;
+        let mut messages = self.pack_updates(pieces.into_iter().flatten().collect())?;
+        if !matches!(write, Write::Inside(_)) {
+            check_autocommit(entries, messages.len())?;
+        }
+        let question = self.question("updating", TargetId(0), Some(write));
+        let mut first_error = None;
+        while !messages.is_empty() {
+            let sent = messages.drain(..).map(|(target, entries)| self.send_update(question, write, target, entries));
+            let mut moved = vec![];
+            for (entries, result) in gather(sent.collect()).await {
+                match result {
+                    Ok(Answer::Done(..)) => {}
+                    Ok(Answer::Moved) => moved.extend(entries),
+                    Err(error) => _ = first_error.get_or_insert(error),
+                }
+            }
+            messages = self.pack_updates(moved)?;
+        }
+        updating.end(first_error, entries.iter().any(|entry| entry.condition != Condition::None))
+    }
+
+    fn pack_updates<'a>(&self, entries: Vec<Entry<'a>>) -> Result<Vec<(TargetId, Vec<Entry<'a>>)>> {
+        let layout = self.layout()?;
+        let mut packer = Packer::default();
+        for entry in entries {
+            let cost = Cost::of(entry.dkey, entry.akey, entry.extents.len(), entry.data.len());
+            packer.add(layout.leader_of(entry.dkey), cost, entry);
+        }
+        Ok(packer.messages())
+    }
+
+    async fn send_update<'a>(
+        &self,
+        question: Question,
+        write: &Write<'_>,
+        target: TargetId,
+        mut entries: Vec<Entry<'a>>,
+    ) -> (Vec<Entry<'a>>, Result<Answer<()>>) {
+        entries.iter_mut().for_each(|entry| entry.checksum = checksum(entry.data));
+        let question = Question { target, ..question };
+        let mut request = question.request(Body::Update(entries));
+        let shared = &self.container.client.shared;
+        let answer = shared.exchange(question, &mut request, |body| self.has_moved(body, target), done).await;
+        note(write, target, &answer);
+        let entries = if let Body::Update(entries) = request.body { entries } else { vec![] };
+        (entries, answer)
+    }
+
+    /// Punches the object, a dkey, an akey or a range. The object as a whole, outside an epoch, is a transaction of its own
+    /// where it lies on several targets.
+    pub fn punch(&self, write: &Write<'_>, punch: &Punch<'_>) -> Result<()> {
+        self.container.client.block_on(self.punch_async(write, punch))?
+    }
+
+    /// Asynchronous [`punch`](Self::punch).
+    pub async fn punch_async(&self, write: &Write<'_>, punch: &Punch<'_>) -> Result<()> {
+        check_punch(punch)?;
+        let layout = self.layout()?;
+        if punch.dkey.is_empty() && layout.targets().len() > 1 {
+            match write {
+                Write::Inside(_) => {}
+                Write::Tied(_) => return Err(ClientError::Unsupported("a tied punch of an object on several targets")),
+                Write::Auto => return self.punch_in_transaction(punch).await,
+            }
+        }
+        let updating = Updating::begin(write.epoch()).await?;
+        let error = self.punch_all(write, punch, &layout).await;
+        updating.end(error, punch.condition != Condition::None)
+    }
+
+    async fn punch_in_transaction(&self, punch: &Punch<'_>) -> Result<()> {
+        let epoch = self.container.begin_async(false).await?;
+        epoch.enter_async().await?;
+        match self.punch_all(&Write::Inside(&epoch), punch, &*self.layout()?).await {
+            None => epoch.commit_async(&epoch.summary(), &[], false).await.committed.map(drop),
+            Some(error) => {
+                // The punch failed: that is the error to tell. The abort's own would only follow from it.
+                let _ = epoch.abort_async("a punch failed").await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn punch_all(&self, write: &Write<'_>, punch: &Punch<'_>, layout: &Layout) -> Option<ClientError> {
+        let leader;
+        let targets = if punch.dkey.is_empty() {
+            layout.targets()
+        } else {
+            leader = [layout.leader_of(punch.dkey)];
+            &leader[..]
+        };
+        let question = self.question("punching", TargetId(0), Some(write));
+        let sent = targets.iter().map(|target| self.send_punch(question, write, *target, punch)).collect();
+        gather(sent).await.into_iter().find_map(|result| match result {
+            Ok(Answer::Done(..)) => None,
+            Ok(Answer::Moved) => {
+                let why = "the pool map changed meanwhile".to_owned();
+                Some(ClientError::Uncertain { what: "punching", why })
+            }
+            Err(error) => Some(error),
+        })
+    }
+
+    async fn send_punch(
+        &self,
+        question: Question,
+        write: &Write<'_>,
+        target: TargetId,
+        punch: &Punch<'_>,
+    ) -> Result<Answer<()>> {
+        let Punch { dkey, akey, extent, condition } = *punch;
+        let question = Question { target, ..question };
+        let mut request = question.request(Body::Punch { dkey, akey, extent, condition });
+        let moved = |_: &Body<'_>| self.layout().is_ok_and(|layout| !layout.targets().contains(&target));
+        let answer = self.container.client.shared.exchange(question, &mut request, moved, done).await;
+        note(write, target, &answer);
+        answer
+    }
+
+    /// Asks for two numbers; see [`QueryKind`].
+    pub fn query(&self, view: &View, kind: QueryKind, dkey: &[u8], akey: &[u8]) -> Result<(u64, u64)> {
+        self.container.client.block_on(self.query_async(view, kind, dkey, akey))?
+    }
+
+    /// Asynchronous [`query`](Self::query).
+    pub async fn query_async(&self, view: &View, kind: QueryKind, dkey: &[u8], akey: &[u8]) -> Result<(u64, u64)> {
+        let layout = self.layout()?;
+        let leader;
+        let targets = if kind == QueryKind::ArrayEnd {
+            check_key(dkey)?;
+            leader = [layout.leader_of(dkey)];
+            &leader[..]
+        } else {
+            layout.targets()
+        };
+        let question = self.container.question("querying", TargetId(0), self.oid, None, *view);
+        let asked =
+            targets.iter().map(|target| self.ask_numbers(Question { target: *target, ..question }, kind, dkey, akey));
+        let answers = gather(asked.collect()).await.into_iter().collect::<Result<Vec<_>>>()?;
+        Ok(merge_numbers(kind, &answers))
+    }
+
+    async fn ask_numbers(&self, question: Question, kind: QueryKind, dkey: &[u8], akey: &[u8]) -> Result<(u64, u64)> {
+        let mut request = question.request(Body::Query { kind, dkey, akey });
+        let read = |body: ReplyBody<'_>| match body {
+            ReplyBody::Numbers(a, b) => Ok((a, b)),
+            _ => Err(ClientError::unexpected("querying")),
+        };
+        match self.container.client.shared.exchange(question, &mut request, |_| false, read).await? {
+            Answer::Done(numbers, _) => Ok(numbers),
+            Answer::Moved => Err(ClientError::unexpected("querying")),
+        }
+    }
+
+    pub(crate) fn layout(&self) -> Result<Arc<Layout>> {
+        self.container.client.shared.layout(self.oid)
+    }
+
+    fn has_moved(&self, body: &Body<'_>, target: TargetId) -> bool {
+        let (Body::Update(entries) | Body::Fetch(entries)) = body else { return false };
+        self.layout().is_ok_and(|layout| entries.iter().any(|entry| layout.leader_of(entry.dkey) != target))
+    }
+
+    fn question(&self, what: &'static str, target: TargetId, write: Option<&Write<'_>>) -> Question {
+        let view = write.map_or(View::Latest, Write::view);
+        self.container.question(what, target, self.oid, write.map(Write::order), view)
+    }
+}
+
+/// An update under way: if it does not come to its end, it counts as failed, for nobody knows what it did.
+struct Updating<'a> {
+    epoch: Option<&'a Epoch>,
+}
+
+impl<'a> Updating<'a> {
+    async fn begin(epoch: Option<&'a Epoch>) -> Result<Self> {
+        if let Some(epoch) = epoch {
+            epoch.enter_async().await.inspect_err(|_| epoch.fail())?;
+        }
+        Ok(Self { epoch })
+    }
+
+    /// A condition that did not hold is an answer, not a failure.
+    fn end(mut self, error: Option<ClientError>, conditional: bool) -> Result<()> {
+        let answered = match &error {
+            None => true,
+            Some(ClientError::Refused { refusal, .. }) => {
+                conditional
+                    && matches!(refusal.code, RefusalCode::Exists | RefusalCode::NotFound | RefusalCode::Conflict)
+            }
+            Some(_) => false,
+        };
+        if answered {
+            self.epoch = None;
+        }
+        error.map_or(Ok(()), Err)
+    }
+}
+
+impl Drop for Updating<'_> {
+    fn drop(&mut self) {
+        if let Some(epoch) = self.epoch {
+            epoch.fail();
+        }
+    }
+}
+
+fn note(write: &Write<'_>, target: TargetId, answer: &Result<Answer<()>>) {
+    if let (Some(epoch), Ok(Answer::Done((), head))) = (write.epoch(), answer) {
+        let head: &ReplyHead = head;
+        epoch.applied(target, head);
+    }
+}
+
+fn done(body: ReplyBody<'_>) -> Result<()> {
+    if body == ReplyBody::Done { Ok(()) } else { Err(ClientError::unexpected("updating")) }
+}
+
+fn checksum(data: &[u8]) -> u32 {
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, data) as u32
+}
+
+fn check_key(bytes: &[u8]) -> Result<()> {
+    match key::check(bytes) {
+        Ok(()) => Ok(()),
+        Err(error @ talea_model::KeyError::TooLong(_)) => Err(ClientError::TooLong(error.to_string())),
+        Err(error) => Err(ClientError::Argument(error.to_string())),
+    }
+}
+
+fn check_punch(punch: &Punch<'_>) -> Result<()> {
+    let fits = (!punch.dkey.is_empty() || punch.akey.is_empty()) && (!punch.akey.is_empty() || punch.extent.is_none());
+    if !fits {
+        return Err(ClientError::Argument("a punch of a range needs its akey, and of an akey its dkey".to_owned()));
+    }
+    [punch.dkey, punch.akey].into_iter().filter(|key| !key.is_empty()).try_for_each(check_key)
+}
+
+fn check_autocommit(entries: &[EntryUpdate<'_>], messages: usize) -> Result<()> {
+    if entries.iter().any(|entry| entry.dkey != entries[0].dkey) {
+        let text = "an update outside an epoch covers one dkey: use an epoch, or one call a dkey";
+        return Err(ClientError::Argument(text.to_owned()));
+    }
+    if messages > 1 {
+        let text = format!("an update outside an epoch is at most {MAX_PAYLOAD_BYTES} bytes: use an epoch");
+        return Err(ClientError::TooLong(text));
+    }
+    Ok(())
+}
+
+/// An entry as wire entries that each fit a message.
+fn update_pieces<'a>(entry: &EntryUpdate<'a>) -> Result<Vec<Entry<'a>>> {
+    check_key(entry.dkey)?;
+    check_key(entry.akey)?;
+    let mut data = entry.data;
+    let pieces = cut(entry.kind, entry.extents, entry.data.len())?;
+    let piece = |(extents, bytes): (Vec<Extent>, usize)| {
+        let (front, rest) = data.split_at(bytes);
+        data = rest;
+        let (dkey, akey, kind, condition) = (entry.dkey, entry.akey, entry.kind, entry.condition);
+        Entry { dkey, akey, kind, condition, extents, checksum: 0, data: front }
+    };
+    Ok(pieces.into_iter().map(piece).collect())
+}
+
+/// The answer of the object from those of its targets.
+fn merge_numbers(kind: QueryKind, answers: &[(u64, u64)]) -> (u64, u64) {
+    let some = answers.iter().copied();
+    match kind {
+        QueryKind::ArrayEnd => answers.first().copied().unwrap_or((0, 0)),
+        QueryKind::MaxDkeyArrayEnd => some.filter(|(_, end)| *end > 0).max().unwrap_or((u64::MAX, 0)),
+        QueryKind::MaxDkey => some.filter(|(found, _)| *found == 1).max().unwrap_or((0, 0)),
+        QueryKind::MinDkey => some.filter(|(found, _)| *found == 1).min().unwrap_or((0, 0)),
+    }
+}

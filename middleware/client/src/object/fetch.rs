@@ -1,0 +1,197 @@
+//! Fetching entries into the caller's memory.
+
+use talea_model::{Extent, TargetId, View};
+use talea_wire::RefusalCode;
+use talea_wire::data::{Body, Condition, Entry, Fetched, ReplyBody, ValueKind};
+
+use super::plan::{Cost, Packer, cut};
+use super::{Object, check_key, checksum};
+use crate::client::gather;
+use crate::core::exchange::{Answer, Question};
+use crate::error::{ClientError, Result};
+
+/// One (dkey, akey) to fetch, and where to.
+#[derive(Debug)]
+pub struct EntryFetch<'a> {
+    /// Distribution key.
+    pub dkey: &'a [u8],
+    /// Attribute key.
+    pub akey: &'a [u8],
+    /// Kind of value.
+    pub kind: ValueKind,
+    /// Extents of an array; empty for single values.
+    pub extents: &'a [Extent],
+    /// Gets the extents' records in order, whose size it must have (holes read as zeros), or as much of a value as fits.
+    pub out: &'a mut [u8],
+    /// Result: whether there is a value, or any record in the extents.
+    pub found: bool,
+    /// Result: whether there was no hole in the extents.
+    pub filled: bool,
+    /// Result: bytes of the value, also if `out` is smaller; of an array the bytes asked for.
+    pub bytes: usize,
+}
+
+impl<'a> EntryFetch<'a> {
+    /// A single value.
+    pub fn single(dkey: &'a [u8], akey: &'a [u8], out: &'a mut [u8]) -> Self {
+        Self { dkey, akey, kind: ValueKind::Single, extents: &[], out, found: false, filled: false, bytes: 0 }
+    }
+
+    /// Records of an array.
+    pub fn array(dkey: &'a [u8], akey: &'a [u8], record_bytes: u32, extents: &'a [Extent], out: &'a mut [u8]) -> Self {
+        let kind = ValueKind::Array { record_bytes };
+        Self { dkey, akey, kind, extents, out, found: false, filled: false, bytes: 0 }
+    }
+}
+
+/// What is known of an entry, or of a piece of it.
+#[derive(Clone, Copy)]
+struct Found {
+    found: bool,
+    filled: bool,
+    bytes: usize,
+}
+
+/// A piece of an entry that fits a message.
+struct Piece<'k, 'o> {
+    index: usize,
+    entry: Entry<'k>,
+    out: &'o mut [u8],
+}
+
+impl Object {
+    /// Fetches entries; their results stand in them.
+    pub fn fetch(&self, view: &View, entries: &mut [EntryFetch<'_>]) -> Result<()> {
+        self.container.client.block_on(self.fetch_async(view, entries))?
+    }
+
+    /// Asynchronous [`fetch`](Self::fetch).
+    pub async fn fetch_async(&self, view: &View, entries: &mut [EntryFetch<'_>]) -> Result<()> {
+        let mut results = vec![Found { found: false, filled: true, bytes: 0 }; entries.len()];
+        let mut pieces = vec![];
+        for (index, entry) in entries.iter_mut().enumerate() {
+            push_pieces(index, entry, &mut pieces)?;
+        }
+        let question = self.container.question("fetching", TargetId(0), self.oid, None, *view);
+        let mut messages = self.pack_fetches(pieces)?;
+        let mut first_error = None;
+        while !messages.is_empty() {
+            let sent = messages.drain(..).map(|(target, pieces)| self.send_fetch(question, target, pieces)).collect();
+            let (mut moved, mut halves) = (vec![], vec![]);
+            for (target, mut pieces, result) in gather(sent).await {
+                match result {
+                    Ok(Some(found)) => pieces.iter().zip(found).for_each(|(piece, one)| {
+                        let all = &mut results[piece.index];
+                        all.found |= one.found;
+                        all.filled &= one.filled;
+                        all.bytes += one.bytes;
+                    }),
+                    Ok(None) => moved.append(&mut pieces),
+                    // Single values may be larger than their buffers: fewer of them then.
+                    Err(error) if pieces.len() > 1 && is_too_long(&error) => {
+                        let half = pieces.split_off(pieces.len() / 2);
+                        halves.extend([(target, pieces), (target, half)]);
+                    }
+                    Err(error) => _ = first_error.get_or_insert(error),
+                }
+            }
+            messages = self.pack_fetches(moved)?;
+            messages.append(&mut halves);
+        }
+        if let Some(error) = first_error {
+            return Err(error);
+        }
+        for (entry, result) in entries.iter_mut().zip(results) {
+            (entry.found, entry.filled, entry.bytes) = (result.found, result.filled && result.found, result.bytes);
+        }
+        Ok(())
+    }
+
+    fn pack_fetches<'k, 'o>(&self, pieces: Vec<Piece<'k, 'o>>) -> Result<Vec<(TargetId, Vec<Piece<'k, 'o>>)>> {
+        let layout = self.layout()?;
+        let mut packer = Packer::default();
+        for piece in pieces {
+            let Entry { dkey, akey, ref extents, .. } = piece.entry;
+            let cost = Cost::of(dkey, akey, extents.len(), piece.out.len());
+            packer.add(layout.leader_of(dkey), cost, piece);
+        }
+        Ok(packer.messages())
+    }
+
+    async fn send_fetch<'k, 'o>(
+        &self,
+        question: Question,
+        target: TargetId,
+        mut pieces: Vec<Piece<'k, 'o>>,
+    ) -> (TargetId, Vec<Piece<'k, 'o>>, Result<Option<Vec<Found>>>) {
+        let question = Question { target, ..question };
+        let entries = pieces.iter().map(|piece| piece.entry.clone()).collect();
+        let mut request = question.request(Body::Fetch(entries));
+        let read = |body: ReplyBody<'_>| match body {
+            ReplyBody::Fetched(fetched) if fetched.len() == pieces.len() => {
+                pieces.iter_mut().zip(&fetched).map(|(piece, one)| self.take(piece, one, target)).collect()
+            }
+            _ => Err(ClientError::unexpected("fetching")),
+        };
+        let moved = |body: &Body<'_>| self.has_moved(body, target);
+        let result = match self.container.client.shared.exchange(question, &mut request, moved, read).await {
+            Ok(Answer::Done(found, _)) => Ok(Some(found)),
+            Ok(Answer::Moved) => Ok(None),
+            Err(error) => Err(error),
+        };
+        (target, pieces, result)
+    }
+
+    /// Verifies and copies one entry's data.
+    fn take(&self, piece: &mut Piece<'_, '_>, fetched: &Fetched<'_>, target: TargetId) -> Result<Found> {
+        let Fetched { found, filled, data, .. } = *fetched;
+        if checksum(data) != fetched.checksum {
+            return Err(ClientError::DataLost {
+                oid: self.oid,
+                dkey: piece.entry.dkey.escape_ascii().to_string(),
+                akey: piece.entry.akey.escape_ascii().to_string(),
+                target: target.0,
+            });
+        }
+        if let ValueKind::Array { record_bytes } = piece.entry.kind {
+            match data.len() {
+                _ if found && fetched.record_bytes != record_bytes => {
+                    let text = format!("the array has records of {} bytes, not {record_bytes}", fetched.record_bytes);
+                    return Err(ClientError::Argument(text));
+                }
+                0 => piece.out.fill(0),
+                len if len == piece.out.len() => piece.out.copy_from_slice(data),
+                _ => return Err(ClientError::unexpected("fetching")),
+            }
+            return Ok(Found { found, filled, bytes: piece.out.len() });
+        }
+        let fits = data.len().min(piece.out.len());
+        piece.out[..fits].copy_from_slice(&data[..fits]);
+        Ok(Found { found, filled, bytes: data.len() })
+    }
+}
+
+fn is_too_long(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused { refusal, .. } if refusal.code == RefusalCode::TooLong)
+}
+
+fn push_pieces<'k: 'o, 'o>(index: usize, entry: &'o mut EntryFetch<'k>, pieces: &mut Vec<Piece<'k, 'o>>) -> Result<()> {
+    check_key(entry.dkey)?;
+    check_key(entry.akey)?;
+    let (dkey, akey, kind) = (entry.dkey, entry.akey, entry.kind);
+    let mut out: &mut [u8] = entry.out;
+    let single = !matches!(kind, ValueKind::Array { .. });
+    // A single value is as large as it is: its buffer's size says nothing.
+    let sizes = if single && entry.extents.is_empty() {
+        vec![(vec![], out.len())]
+    } else {
+        cut(kind, entry.extents, out.len())?
+    };
+    for (extents, bytes) in sizes {
+        let (front, rest) = out.split_at_mut(bytes);
+        out = rest;
+        let entry = Entry { dkey, akey, kind, condition: Condition::None, extents, checksum: 0, data: &[] };
+        pieces.push(Piece { index, entry, out: front });
+    }
+    Ok(())
+}
