@@ -73,7 +73,11 @@ impl LibfabricEndpoint {
 
     /// Also listens, on the interface with this address; gives the address to publish.
     pub fn listen(&mut self, interface: &str) -> Result<Address, FabricError> {
-        let info = Info::get(loaded()?, &Want::Listen(interface))?;
+        let info = Info::get(loaded()?, &Want::Listen(interface)).map_err(|error| {
+            let why =
+                format!("its provider {PROVIDER} does not serve {interface} ({error}); FI_PROVIDER may exclude it");
+            FabricError::Unsupported("libfabric", why)
+        })?;
         self.open(&info)?;
         let device = self.device.as_ref().ok_or(FabricError::Unsupported("libfabric", "not open".into()))?;
         let listener = Listener::open(device, &info)?;
