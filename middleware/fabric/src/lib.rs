@@ -10,6 +10,7 @@ pub mod assemble;
 pub mod clock;
 pub mod endpoint;
 pub mod frame;
+pub mod fuzz;
 pub mod handshake;
 pub mod libfabric;
 pub mod member;

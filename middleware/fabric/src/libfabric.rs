@@ -8,6 +8,7 @@
 //! death is noticed, and a stranger can address nothing but the listener. Nothing is loaded before the first use, and one
 //! blocks on the queues' descriptors only after `fi_trywait` allowed it.
 
+mod assembly;
 mod device;
 mod peer;
 #[cfg(test)]
@@ -27,8 +28,9 @@ use crate::member::{Member, Spin};
 use crate::poller::Poller;
 use crate::stream::{take, unreachable};
 use crate::{Address, Clock, Endpoint, Event, FabricError, Hello, Message, PeerId, RealClock, SendError};
+use assembly::{Assembly, Broken};
 use device::{Active, Connection, Device, Info, Listener, PROVIDER, Want, loaded};
-use peer::{Broken, Context, Peer, State};
+use peer::{Context, Peer, State};
 
 /// The handshake's channel in libfabric's connection requests.
 const LIBFABRIC_CHANNEL: &[u8] = b"libfabric";
@@ -306,6 +308,19 @@ impl LibfabricEndpoint {
                 let mut ready = Vec::new();
                 self.poller.poll(deadline_ns - now_ns, &mut ready);
             }
+        }
+    }
+}
+
+/// Feeds `bytes` to the decoder of chunks, cut by their own content.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let mut assembly = Assembly::default();
+    let mut rest = bytes;
+    while let Some((len, later)) = rest.split_first() {
+        let (chunk, later) = later.split_at(usize::from(*len).min(later.len()));
+        rest = later;
+        if assembly.take(chunk).is_err() {
+            return;
         }
     }
 }

@@ -17,12 +17,13 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
 use crate::accept::{Accepted, Acceptor};
-use crate::endpoint::Waker;
+use crate::endpoint::{MAX_MESSAGE_BYTES, Waker};
 use crate::handshake::Credentials;
 use crate::member::{Member, Spin};
 use crate::poller::{Poller, Ready};
@@ -243,6 +244,23 @@ impl RingEndpoint {
         dial.prove(socket.as_fd(), &credentials, RING_CHANNEL, hello)?;
         let parts = pass::take(&mut dial, socket.as_fd())?;
         Ok((socket, parts))
+    }
+}
+
+/// Takes `bytes` for the contents of a ring whose other side is hostile, and reads it to the end.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let geometry = Geometry { ring_bytes: 4 * 8192, area_bytes: 4096 };
+    let Ok((mapping, _memory)) = mapping::Mapping::create(geometry.total_bytes()) else { return };
+    let Ok(bell) = crate::poller::new_eventfd() else { return };
+    let mapping = Arc::new(mapping);
+    let lane = geometry.lane_from(Side::Client);
+    let written = mapping.write(lane.ring, &bytes[..bytes.len().min(geometry.ring_bytes)]);
+    assert!(written, "the ring lies inside its mapping");
+    mapping.word(lane.tail).store(bytes.len() as u64 & !63, Ordering::Release);
+    let doorbell = Arc::new(Doorbell::new(mapping.clone(), Side::Server, bell));
+    let mut consumer = Consumer::new(mapping, lane, doorbell);
+    while let Ok(Some(message)) = consumer.pop() {
+        assert!(message.len() <= MAX_MESSAGE_BYTES, "a message is larger than any");
     }
 }
 

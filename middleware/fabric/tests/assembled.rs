@@ -198,3 +198,29 @@ fn a_peer_that_does_not_read_fills_only_its_own_stream() {
     server.disconnect(peer);
     assert_eq!(lazy.join().unwrap(), taken + 1);
 }
+
+#[test]
+fn an_idle_target_sleeps() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut server, addresses) = target(&dir);
+    let waker = server.waker();
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let thread = thread::spawn(move || {
+        let mut waits = 0;
+        while stopped.try_recv().is_err() {
+            while server.recv().is_some() {}
+            server.wait(in_s(30));
+            waits += 1;
+        }
+        waits
+    });
+    let mut client = client_endpoint(&credentials(), Policy::Auto, Spin::Never).unwrap();
+    for address in &addresses {
+        client.connect(address, &Hello::default(), in_s(10)).unwrap();
+    }
+    thread::sleep(std::time::Duration::from_millis(400));
+    stop.send(()).unwrap();
+    waker.wake();
+    let waits = thread.join().unwrap();
+    assert!(waits < 60, "woke {waits} times for {} connections", addresses.len());
+}

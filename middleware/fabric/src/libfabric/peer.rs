@@ -1,13 +1,13 @@
-//! One connection: its buffers, its backlog, and messages cut into chunks and put together again.
+//! One connection: its buffers, its backlog, and messages cut into chunks.
 //!
-//! Every chunk begins with the message's length and the chunk's offset in it (little-endian `u32` each). Must never allocate
-//! for a peer that has not proved itself, beyond the fixed receive buffers, nor by a length that was not checked.
+//! Must never allocate for a peer that has not proved itself, beyond the fixed receive buffers.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use crate::endpoint::MAX_MESSAGE_BYTES;
 use crate::handshake::{Accepting, Connecting};
+use crate::libfabric::assembly::{Assembly, Broken, HEADER_BYTES, header};
 use crate::libfabric::device::Active;
 use crate::{FabricError, SendError};
 
@@ -21,7 +21,6 @@ const SENDS_MAX: usize = 32;
 const OUTBOX_BYTES: usize = 4 * MAX_MESSAGE_BYTES;
 /// Chunks that wait for each peer.
 const OUTBOX_CHUNKS: usize = 4096;
-const HEADER_BYTES: usize = 8;
 const SEND_BIT: u64 = 1 << 15;
 
 /// How far a connection has come.
@@ -48,13 +47,8 @@ pub(crate) struct Peer {
     outbox_bytes: usize,
     /// A send was refused for lack of room and there has been none since.
     full: bool,
-    assembly: Vec<u8>,
-    /// Length of the message that `assembly` is the beginning of.
-    assembly_bytes: usize,
+    assembly: Assembly,
 }
-
-/// Broke the protocol, or its connection failed.
-pub(crate) struct Broken;
 
 /// Whose completion it is, and of which buffer.
 pub(crate) struct Context {
@@ -83,8 +77,7 @@ impl Peer {
             outbox: VecDeque::new(),
             outbox_bytes: 0,
             full: false,
-            assembly: Vec::new(),
-            assembly_bytes: 0,
+            assembly: Assembly::default(),
         };
         for index in 0..RECV_BUFFERS {
             peer.post(index)?;
@@ -112,22 +105,7 @@ impl Peer {
     /// Takes in the chunk in a buffer; gives the message that it completes.
     pub(crate) fn chunk(&mut self, index: usize, bytes: usize) -> Result<Option<Vec<u8>>, Broken> {
         let chunk = self.receives.get(index).and_then(|buffer| buffer.get(..bytes)).ok_or(Broken)?;
-        let (header, body) = chunk.split_at_checked(HEADER_BYTES).ok_or(Broken)?;
-        let word = |at: usize| header[at..at + 4].try_into().map(u32::from_le_bytes).map_err(|_| Broken);
-        let (total, offset) = (word(0)? as usize, word(4)? as usize);
-        if total > MAX_MESSAGE_BYTES || offset != self.assembly.len() || body.len() > total.saturating_sub(offset) {
-            return Err(Broken);
-        }
-        if offset == 0 {
-            self.assembly = Vec::with_capacity(total);
-            self.assembly_bytes = total;
-        }
-        // Every chunk brings the message on, or it could be begun again and again.
-        if total != self.assembly_bytes || (body.is_empty() && total > 0) {
-            return Err(Broken);
-        }
-        self.assembly.extend_from_slice(body);
-        Ok((self.assembly.len() == total).then(|| std::mem::take(&mut self.assembly)))
+        self.assembly.take(chunk)
     }
 
     /// Sends bytes that are no chunk: the confirmation.
@@ -154,8 +132,7 @@ impl Peer {
         loop {
             let body_bytes = (total - offset).min(CHUNK_BYTES - HEADER_BYTES);
             let mut chunk = Vec::with_capacity(HEADER_BYTES + body_bytes);
-            chunk.extend_from_slice(&(total as u32).to_le_bytes());
-            chunk.extend_from_slice(&(offset as u32).to_le_bytes());
+            chunk.extend_from_slice(&header(total, offset));
             let chunk_bytes = HEADER_BYTES + body_bytes;
             while chunk.len() < chunk_bytes {
                 let (now, later) = part.split_at(part.len().min(chunk_bytes - chunk.len()));

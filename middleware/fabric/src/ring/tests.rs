@@ -3,14 +3,14 @@
 use std::io::{IoSlice, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::endpoint::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES};
-use crate::handshake::HELLO_BYTES;
+use crate::endpoint::MAX_PAYLOAD_BYTES;
+use crate::handshake::{Connecting, HELLO_BYTES};
 
 fn credentials() -> Credentials {
     Credentials::new([1; 16], [2; 32])
@@ -297,6 +297,37 @@ fn strangers_get_no_word() {
     let mut client = RingEndpoint::new(&credentials(), Spin::Never).unwrap();
     let peer = client.connect(&address, &Hello::default(), in_s(10)).unwrap();
     ping_pong(&mut client, peer, &[64; 10]);
+    drop(client);
+    server.join().unwrap();
+}
+
+/// Who knows the secret and reaches the socket is still refused if the kernel says that it is another user.
+#[test]
+fn another_user_is_refused_root() {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("TALEA_CI").is_none(), "this test needs root");
+        return eprintln!("skipped: needs root");
+    }
+    let place = Place::new();
+    let (server, address) = place.server();
+    let open = std::os::unix::fs::PermissionsExt::from_mode;
+    std::fs::set_permissions(place.dir.path(), open(0o755)).unwrap();
+    std::fs::set_permissions(place.path(), open(0o666)).unwrap();
+    let server = thread::spawn(move || echo(server, 1));
+    let path = place.path();
+    let (_, hello) = Connecting::start(&credentials(), RING_CHANNEL, &Hello::default(), [9; 32], RealClock.unix_us());
+    let stranger = thread::spawn(move || {
+        // SAFETY: the raw call changes the user of this thread alone, which ends with this test.
+        assert_eq!(unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) }, 0);
+        let mut socket = UnixStream::connect(path).unwrap();
+        let _ = socket.write_all(&hello);
+        let mut got = Vec::new();
+        let _ = socket.read_to_end(&mut got);
+        got
+    });
+    assert!(stranger.join().unwrap().is_empty(), "another user was answered");
+    let mut client = RingEndpoint::new(&credentials(), Spin::Never).unwrap();
+    client.connect(&address, &Hello::default(), in_s(10)).unwrap();
     drop(client);
     server.join().unwrap();
 }
