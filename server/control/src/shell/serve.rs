@@ -1,0 +1,221 @@
+//! The control plane's one loop: events into the node, its actions out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use talea_fabric::{Credentials, PeerId};
+use talea_model::Position;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use super::connection::{Event, Outbox};
+use super::dial::Dialer;
+use super::listen::{Acceptor, Listeners, Peers};
+use super::{ControlConfig, ControlError, FromServer, TargetLink, now, watch};
+use crate::node::{Action, Node};
+use crate::store::{FileLog, Log};
+
+/// Events that wait for the loop, at most; readers of sockets wait when there are more.
+const EVENTS: usize = 4096;
+/// Events handled before the node's actions are carried out: what comes together shares flushes and batches.
+const EVENTS_AT_ONCE: usize = 256;
+
+/// All that the loop owns.
+pub(super) struct Serve {
+    node: Node,
+    log: LogThread,
+    link: Box<dyn TargetLink>,
+    peers: BTreeMap<PeerId, Connected>,
+    watches: BTreeMap<PeerId, AbortHandle>,
+    dialer: Dialer,
+    events: mpsc::Receiver<Event>,
+    is_ready: bool,
+}
+
+struct Connected {
+    outbox: Outbox,
+    is_server: bool,
+}
+
+/// The log in memory, or a thread that flushes it.
+enum LogThread {
+    Memory,
+    File(std::sync::mpsc::Sender<Vec<(Position, Vec<u8>)>>),
+}
+
+impl Serve {
+    pub(super) fn new(
+        node: Node,
+        log: Log,
+        link: Box<dyn TargetLink>,
+        credentials: Arc<Credentials>,
+        config: &ControlConfig,
+    ) -> Self {
+        let (sender, events) = mpsc::channel(EVENTS);
+        let dialer = Dialer {
+            server: config.server,
+            credentials,
+            addresses: Arc::new(config.leader_addresses.clone()),
+            peers: Arc::new(Peers::default()),
+            events: sender.clone(),
+        };
+        let log = match log {
+            Log::Memory => LogThread::Memory,
+            Log::File(log) => LogThread::File(log_thread(log, sender)),
+        };
+        let (peers, watches) = (BTreeMap::new(), BTreeMap::new());
+        Serve { node, log, link, peers, watches, dialer, events, is_ready: false }
+    }
+
+    /// Runs until it is told to stop, or the log fails.
+    pub(super) async fn run(
+        mut self,
+        listeners: Listeners,
+        mut inbox: mpsc::UnboundedReceiver<FromServer>,
+    ) -> Result<(), ControlError> {
+        let Dialer { credentials, events, peers, .. } = self.dialer.clone();
+        let _socket_files = listeners.serve(Arc::new(Acceptor { credentials, events, peers }))?;
+        self.link.serving(false);
+        self.act();
+        loop {
+            let deadline_ns = self.node.next_deadline();
+            let left = deadline_ns.map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(now().monotonic_ns)));
+            tokio::select! {
+                event = self.events.recv() => match event {
+                    Some(event) => self.event(event)?,
+                    None => return Ok(()),
+                },
+                order = inbox.recv() => match order {
+                    Some(FromServer::Stop) | None => return Ok(()),
+                    Some(order) => self.order(order),
+                },
+                () = sleep(left) => self.node.tick(now()),
+            }
+            for _ in 0..EVENTS_AT_ONCE {
+                let Ok(event) = self.events.try_recv() else { break };
+                self.event(event)?;
+            }
+            self.act();
+        }
+    }
+
+    fn order(&mut self, order: FromServer) {
+        match order {
+            FromServer::Durable(position) => self.node.targets_durable(now(), position),
+            FromServer::LogEnd(token) => self.node.log_end(now(), token),
+            FromServer::Stop => {}
+        }
+    }
+
+    fn event(&mut self, event: Event) -> Result<(), ControlError> {
+        match event {
+            Event::Up { peer, hello, local, outbox } => {
+                self.peers.insert(peer, Connected { outbox, is_server: hello.server.is_some() });
+                self.node.peer_up(now(), peer, hello, local);
+            }
+            Event::LeaderUp { peer, outbox } => {
+                self.peers.insert(peer, Connected { outbox, is_server: true });
+                self.node.leader_up(now(), peer);
+            }
+            Event::LeaderFailed => self.node.leader_unreachable(now()),
+            // A connection that was closed from here may still have messages on the way.
+            Event::Message { peer, bytes } if self.peers.contains_key(&peer) => self.node.message(now(), peer, &bytes),
+            Event::Message { .. } => {}
+            Event::Down { peer } => {
+                if self.forget(peer) {
+                    self.node.peer_down(now(), peer);
+                }
+            }
+            Event::Died { peer } => {
+                self.watches.remove(&peer);
+                self.node.process_died(now(), peer);
+            }
+            Event::Appended(result) => self.node.appended(now(), result?),
+        }
+        Ok(())
+    }
+
+    /// Drops a connection. A server's process is still watched: its end says that it will not come back.
+    fn forget(&mut self, peer: PeerId) -> bool {
+        let Some(connected) = self.peers.remove(&peer) else { return false };
+        if !connected.is_server
+            && let Some(watch) = self.watches.remove(&peer)
+        {
+            watch.abort();
+        }
+        true
+    }
+
+    /// Carries out what the node wants, until it wants nothing more.
+    fn act(&mut self) {
+        loop {
+            let actions = self.node.take_actions();
+            if actions.is_empty() {
+                break;
+            }
+            actions.into_iter().for_each(|action| self.act_one(action));
+        }
+        if !self.is_ready && self.node.is_ready() {
+            self.is_ready = true;
+            self.link.pool_ready();
+        }
+    }
+
+    fn act_one(&mut self, action: Action) {
+        match action {
+            Action::Send { peer, bytes } => {
+                if self.peers.get(&peer).is_some_and(|connected| !connected.outbox.send(bytes)) {
+                    tracing::warn!(peer = peer.0, "dropping a peer that does not read what it asked for");
+                    self.forget(peer);
+                    self.node.peer_down(now(), peer);
+                }
+            }
+            Action::Close { peer } => {
+                self.forget(peer);
+            }
+            Action::Append { records } => match &self.log {
+                LogThread::Memory => {
+                    if let Some((last, _)) = records.last() {
+                        self.node.appended(now(), *last);
+                    }
+                }
+                // If the thread is gone, its last event said why, and ends this loop.
+                LogThread::File(log) => drop(log.send(records)),
+            },
+            Action::Deliver { changes, horizon } => self.link.deliver(changes, horizon),
+            Action::CatchUpDone { token } => self.link.caught_up(token, Ok(())),
+            Action::CatchUpFailed { token, refusal } => self.link.caught_up(token, Err(refusal)),
+            Action::Serving(serving) => self.link.serving(serving),
+            Action::Watch { peer, pid } => {
+                let task = tokio::spawn(watch::watch(peer, pid, self.dialer.events.clone()));
+                if let Some(before) = self.watches.insert(peer, task.abort_handle()) {
+                    before.abort();
+                }
+            }
+            Action::Connect => drop(tokio::spawn(self.dialer.clone().dial())),
+        }
+    }
+}
+
+async fn sleep(left: Option<Duration>) {
+    match left {
+        Some(left) => tokio::time::sleep(left).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Flushes off the loop, so that a slow device delays only who waits for it.
+fn log_thread(mut log: FileLog, events: mpsc::Sender<Event>) -> std::sync::mpsc::Sender<Vec<(Position, Vec<u8>)>> {
+    let (sender, receiver) = std::sync::mpsc::channel::<Vec<(Position, Vec<u8>)>>();
+    std::thread::spawn(move || {
+        while let Ok(records) = receiver.recv() {
+            let result = log.append(&records).map(|()| log.last());
+            let has_failed = result.is_err();
+            if events.blocking_send(Event::Appended(result)).is_err() || has_failed {
+                return;
+            }
+        }
+    });
+    sender
+}
