@@ -32,7 +32,7 @@ pub struct Fetched<'a> {
     pub record_bytes: u32,
     /// CRC-32C of `data`.
     pub checksum: u32,
-    /// The value, or the extents' records in order.
+    /// The value, or the extents' records in order. Empty if the akey does not exist: an array reads as zeros then.
     pub data: &'a [u8],
 }
 
