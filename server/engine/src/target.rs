@@ -331,7 +331,7 @@ impl Target {
             self.refuse(now, op.peer, id, Refusal::new(RefusalCode::Deadline, text), out);
         }
         self.ask(now);
-        if self.background {
+        if self.background || self.dirty {
             self.background = self.store.background(BACKGROUND_ITEMS).map_err(|source| self.fatal(source))?;
             self.dirty = true;
         }
