@@ -1,3 +1,83 @@
-//! The server process.
+//! The server process: the control plane and the targets of one server.
+//!
+//! Owns what only a process can: its configuration, its signals, its directory, its end. It is the one place that knows both
+//! the engine and the control plane, and must never hold a rule of either.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod bridge;
+mod config;
+mod control;
+mod directory;
+mod failure;
+mod incarnation;
+mod server;
+mod stop;
+mod targets;
+
+use std::io::{BufReader, IsTerminal};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use failure::Failure;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A Talea server. `talea run` and `talea up` start servers; there is rarely a reason to do so by hand.
+#[derive(Parser)]
+#[command(name = "talead", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves until it is told to stop (SIGTERM, SIGINT, or the end of standard input).
+    Serve {
+        /// File with the configuration (JSON, mode 0600), or - for standard input.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Prints the version.
+    Version,
+    /// Shows what a tier's file holds.
+    Inspect {
+        /// File of a target.
+        file: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Serve { config } => serve(config),
+        Command::Version => {
+            println!("talead {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+        Command::Inspect { .. } => Err(Failure::Unsupported("talead inspect")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("talead: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(path: PathBuf) -> Result<(), Failure> {
+    let filter = EnvFilter::try_from_env("TALEA_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+    // Not std's stdin: its lock and buffer are the whole process's, and a thread will wait on it.
+    let stdin = rustix::io::dup(std::io::stdin())
+        .map_err(|error| Failure::System { what: "using standard input", source: error.into() })?;
+    let mut input = BufReader::new(std::fs::File::from(stdin));
+    let settings = config::read(&path, &mut input)?;
+    let watched = path.as_os_str() == "-" && !settings.config.detached;
+    server::run(settings, watched.then_some(input))
+}

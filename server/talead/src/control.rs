@@ -1,0 +1,149 @@
+//! The control plane of this server, started and joined to its targets.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use talea_control::TargetChange;
+use talea_control::shell::{self, Control, ControlConfig, ControlHandle, Inbox, Listeners, TargetLink};
+use talea_engine::Effect;
+use talea_fabric::{Address, node_id};
+use talea_model::{Position, ServerId, TargetId, TargetInfo};
+use talea_wire::Refusal;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::bridge::{Bridge, Word};
+use crate::config::{FabricChoice, Settings};
+use crate::directory::Directory;
+use crate::failure::Failure;
+use crate::targets::data_directory;
+
+/// What happens in the control plane that the process has to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Happening {
+    /// All expected servers have registered.
+    PoolReady,
+    /// The control plane's thread ends.
+    Ended,
+}
+
+/// The bridge, shared by the control plane's thread and the targets'.
+#[derive(Clone)]
+pub(crate) struct Joint {
+    bridge: Arc<Mutex<Bridge>>,
+    handle: ControlHandle,
+}
+
+impl Joint {
+    pub(crate) fn bridge(&self) -> MutexGuard<'_, Bridge> {
+        // Nothing in the bridge is ever half changed: a panic elsewhere does not spoil it.
+        self.bridge.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A target wants something.
+    pub(crate) fn heard(&self, target: TargetId, effect: Effect) {
+        let word = self.bridge().heard(target, effect);
+        match word {
+            Some(Word::Durable(position)) => self.handle.durable(position),
+            Some(Word::LogEnd(token)) => self.handle.log_end(token),
+            None => {}
+        }
+    }
+}
+
+struct Link {
+    joint: Joint,
+    happenings: UnboundedSender<Happening>,
+}
+
+impl TargetLink for Link {
+    fn deliver(&mut self, changes: Vec<TargetChange>, horizon: Position) {
+        self.joint.bridge().deliver(changes, horizon);
+    }
+    fn serving(&mut self, serving: bool) {
+        self.joint.bridge().serving(serving);
+    }
+    fn caught_up(&mut self, token: u64, result: Result<(), Refusal>) {
+        match result {
+            Ok(()) => self.joint.bridge().caught_up(token),
+            Err(refusal) => {
+                tracing::debug!(%refusal, "the log's end could not be learned");
+                self.joint.bridge().not_caught_up(token);
+            }
+        }
+    }
+    fn pool_ready(&mut self) {
+        let _ = self.happenings.send(Happening::PoolReady);
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let _ = self.happenings.send(Happening::Ended);
+    }
+}
+
+/// A control plane that listens and does not run yet.
+pub(crate) struct Ready {
+    listeners: Listeners,
+    joint: Joint,
+    inbox: Inbox,
+}
+
+/// Binds the control plane's sockets.
+pub(crate) fn open(settings: &Settings, directory: &mut Directory) -> Result<Ready, Failure> {
+    let path = directory.path(&format!("server-{}.sock", settings.server));
+    let unix = Address::Unix { node: node_id().to_owned(), path: path.to_string_lossy().into_owned() };
+    let mut addresses = vec![unix];
+    if settings.config.fabric != FabricChoice::Ring {
+        let interface = settings.config.interface.as_deref().unwrap_or("127.0.0.1");
+        addresses.push(Address::Tcp { host_port: format!("{interface}:0") });
+    }
+    let listeners = Listeners::bind(&addresses)?;
+    directory.own(path);
+    let (handle, inbox) = shell::channel();
+    let joint = Joint { bridge: Arc::default(), handle };
+    Ok(Ready { listeners, joint, inbox })
+}
+
+impl Ready {
+    /// Where it listens.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        self.listeners.addresses().iter().map(Address::to_string).collect()
+    }
+
+    /// The bridge to fill with targets.
+    pub(crate) fn joint(&self) -> Joint {
+        self.joint.clone()
+    }
+
+    /// Starts the control plane's thread.
+    pub(crate) fn run(
+        self,
+        settings: &Settings,
+        targets: Vec<TargetInfo>,
+        boot: u64,
+    ) -> Result<(Control, UnboundedReceiver<Happening>), Failure> {
+        let config = ControlConfig {
+            server: ServerId(settings.server),
+            host: host(),
+            credentials: settings.credentials.clone(),
+            leader: ServerId(0),
+            leader_addresses: settings.leader.clone(),
+            servers_expected: settings.config.servers as usize,
+            targets,
+            boot,
+            pool: settings.system(),
+            lease_ms: settings.config.membership_lease_ms,
+            log_directory: data_directory(settings),
+            horizon: self.joint.bridge().durable(),
+        };
+        let (happenings, receiver) = unbounded_channel();
+        let handle = self.joint.handle.clone();
+        let link = Box::new(Link { joint: self.joint, happenings });
+        Ok((shell::start(config, self.listeners, link, handle, self.inbox)?, receiver))
+    }
+}
+
+/// This machine's name, for people.
+pub(crate) fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

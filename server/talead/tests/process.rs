@@ -1,0 +1,255 @@
+//! `talead` as a process: how it starts, whom it refuses, how it ends, what it leaves, what it costs when idle.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use talea_fabric::{
+    Address, Clock, Credentials, Endpoint, FabricError, Hello, Policy, RealClock, Spin, client_endpoint,
+};
+
+const SYSTEM: [u8; 16] = [0xab; 16];
+const SECRET: [u8; 32] = [0xcd; 32];
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A server process; killed when dropped.
+struct Server {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+    control: Vec<String>,
+    rings: Vec<String>,
+}
+
+struct Options<'a> {
+    server: u32,
+    servers: u32,
+    leader: &'a [String],
+    more: &'a str,
+    tier: &'a str,
+}
+
+const ALONE: Options<'static> = Options { server: 0, servers: 1, leader: &[], more: "", tier: "ram:64M" };
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn config(directory: &Path, options: &Options<'_>) -> String {
+    let leader: Vec<String> = options.leader.iter().map(|address| format!("\"{address}\"")).collect();
+    format!(
+        r#"{{"name":"test","system":"{}","secret":"{}","server":{},"servers":{},"targets":2,"tier":"{}","directory":"{}","leader":[{}]{}}}"#,
+        hex(&SYSTEM),
+        hex(&SECRET),
+        options.server,
+        options.servers,
+        options.tier,
+        directory.display(),
+        leader.join(","),
+        options.more
+    ) + "\n"
+}
+
+fn spawn(config: &str) -> Child {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_talead"))
+        .args(["serve", "--config", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A server that does not like its configuration may be gone already.
+    let _ = child.stdin.as_mut().unwrap().write_all(config.as_bytes());
+    child
+}
+
+fn strings(line: &serde_json::Value) -> Vec<String> {
+    line.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+}
+
+impl Server {
+    fn start(directory: &Path, options: &Options<'_>) -> Self {
+        let mut child = spawn(&config(directory, options));
+        let stdin = child.stdin.take();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let line = read_line(&mut stdout);
+        assert_eq!(line["server"], options.server, "{line}");
+        let rings = line["targets"].as_array().unwrap().iter().map(|target| strings(&target["addresses"])[0].clone());
+        let rings = rings.collect();
+        let control = strings(&line["control"]);
+        Server { child, stdin, stdout, control, rings }
+    }
+
+    fn wait_ready(&mut self) {
+        assert_eq!(read_line(&mut self.stdout)["pool"], "ready");
+    }
+
+    /// Exit code, or `None` if a signal ended it.
+    fn wait_end(&mut self) -> Option<i32> {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("the server does not end");
+    }
+
+    fn terminate(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// CPU time that the process's threads have used, in seconds.
+    fn cpu_seconds(&self) -> f64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let of = |task: fs::DirEntry| {
+            let stat = fs::read_to_string(task.path().join("schedstat")).unwrap();
+            stat.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+        };
+        tasks.map(|task| of(task.unwrap())).sum::<u64>() as f64 / 1e9
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read_line(stdout: &mut BufReader<ChildStdout>) -> serde_json::Value {
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"))
+}
+
+fn directory() -> (tempfile::TempDir, PathBuf) {
+    let outer = tempfile::tempdir().unwrap();
+    let path = outer.path().join("system");
+    (outer, path)
+}
+
+fn path_of(address: &str) -> String {
+    match address.parse().unwrap() {
+        Address::Unix { path, .. } | Address::Ring { path, .. } => path,
+        other => panic!("{other}"),
+    }
+}
+
+fn connect(address: &str, secret: [u8; 32]) -> Result<(), FabricError> {
+    let mut endpoint = client_endpoint(&Credentials::new(SYSTEM, secret), Policy::Auto, Spin::Never).unwrap();
+    let deadline = RealClock.monotonic_ns() + 10_000_000_000;
+    endpoint.connect(&address.parse().unwrap(), &Hello::default(), deadline).map(drop)
+}
+
+#[test]
+fn two_servers_come_up_serve_their_own_and_leave_nothing() {
+    let (outer, path) = directory();
+    let mut first = Server::start(&path, &Options { servers: 2, ..ALONE });
+    let leader = first.control.clone();
+    let mut second = Server::start(&path, &Options { server: 1, servers: 2, leader: &leader, ..ALONE });
+    first.wait_ready();
+    second.wait_ready();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    for address in first.control.iter().chain(&second.control).chain(&first.rings).chain(&second.rings) {
+        connect(address, SECRET).unwrap_or_else(|error| panic!("{address}: {error}"));
+        let refused = connect(address, [1; 32]);
+        assert!(matches!(refused, Err(FabricError::Refused(_))), "{address}: {refused:?}");
+    }
+    // A stranger's bytes get no answer.
+    for address in [&first.control[0], &first.rings[0]] {
+        let mut stranger = UnixStream::connect(path_of(address)).unwrap();
+        stranger.set_read_timeout(Some(PATIENCE)).unwrap();
+        let _ = stranger.write_all(&[b'x'; 4096]);
+        let mut answer = Vec::new();
+        let _ = stranger.read_to_end(&mut answer);
+        assert!(answer.is_empty(), "a stranger got {} bytes", answer.len());
+    }
+    for server in [&mut second, &mut first] {
+        server.terminate();
+        assert_eq!(server.wait_end(), Some(0));
+        let mut rest = String::new();
+        server.stdout.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "", "nothing more on standard output");
+    }
+    assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 0, "sockets and directory are gone");
+}
+
+#[test]
+fn a_server_ends_with_its_launcher_unless_it_is_detached() {
+    let (outer, path) = directory();
+    let mut server = Server::start(&path, &ALONE);
+    server.wait_ready();
+    drop(server.stdin.take());
+    assert_eq!(server.wait_end(), Some(0));
+    assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 0);
+    let mut server = Server::start(&path, &Options { more: r#","detached":true"#, ..ALONE });
+    server.wait_ready();
+    drop(server.stdin.take());
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(server.child.try_wait().unwrap().is_none(), "a detached server outlives its launcher");
+    connect(&server.control[0], SECRET).unwrap();
+    server.terminate();
+    assert_eq!(server.wait_end(), Some(0));
+}
+
+#[test]
+fn failures_say_what_to_do() {
+    let (_outer, path) = directory();
+    let long = PathBuf::from(format!("/tmp/{}", "x".repeat(120)));
+    let open = tempfile::tempdir().unwrap();
+    fs::set_permissions(open.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let cases = [
+        (config(&path, &Options { tier: "pmem:/nowhere/at/all:64M", ..ALONE }), "pmem"),
+        (config(&path, &Options { tier: "floppy:1M", ..ALONE }), "ram:SIZE"),
+        (config(&path, &Options { more: r#","colour":1"#, ..ALONE }), "colour"),
+        (config(&long, &ALONE), "socket paths are short"),
+        (config(open.path(), &ALONE), "0700"),
+        ("\n".to_owned(), "configuration"),
+    ];
+    for (config, word) in cases {
+        let output = spawn(&config).wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{config}: {text}");
+        assert!(text.contains(word), "{word}: {text}");
+        assert!(!text.contains(&hex(&SECRET)), "the secret shows");
+        assert!(output.stdout.is_empty());
+    }
+    // A second server on the same sockets.
+    let mut first = Server::start(&path, &ALONE);
+    first.wait_ready();
+    let output = spawn(&config(&path, &ALONE)).wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    connect(&first.control[0], SECRET).expect("the first one does not mind");
+    connect(&first.rings[0], SECRET).expect("the first one does not mind");
+}
+
+#[test]
+fn two_idle_servers_cost_less_than_a_fiftieth_of_a_core() {
+    let (_outer, path) = directory();
+    let mut first = Server::start(&path, &Options { servers: 2, ..ALONE });
+    let leader = first.control.clone();
+    let mut second = Server::start(&path, &Options { server: 1, servers: 2, leader: &leader, ..ALONE });
+    first.wait_ready();
+    second.wait_ready();
+    let before = first.cpu_seconds() + second.cpu_seconds();
+    std::thread::sleep(Duration::from_secs(10));
+    let used = first.cpu_seconds() + second.cpu_seconds() - before;
+    assert!(used < 0.2, "two idle servers used {used} s of CPU in 10 s (I9)");
+}
+
+#[test]
+fn version_and_inspect() {
+    let output = Command::new(env!("CARGO_BIN_EXE_talead")).arg("version").output().unwrap();
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("talead "));
+    let output = Command::new(env!("CARGO_BIN_EXE_talead")).args(["inspect", "/tmp/x"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("not supported yet"));
+}
