@@ -74,6 +74,16 @@ impl Ledger {
         }
     }
 
+    /// All that a checkpoint needs beside the horizon: the fates known, and the number below which all others are closed.
+    pub fn parts(&self) -> (impl ExactSizeIterator<Item = (TxId, Fate)>, TxId) {
+        (self.fates.iter().map(|(tx, fate)| (*tx, *fate)), self.begun_below)
+    }
+
+    /// The ledger that had these [`parts`](Self::parts).
+    pub fn restore(horizon: Position, fates: impl IntoIterator<Item = (TxId, Fate)>, begun_below: TxId) -> Self {
+        Self { horizon, fates: fates.into_iter().collect(), begun_below }
+    }
+
     /// Transactions that are open at the horizon.
     pub fn open(&self) -> impl Iterator<Item = TxId> {
         self.fates.iter().filter(|(_, fate)| **fate == Fate::Open).map(|(tx, _)| *tx)

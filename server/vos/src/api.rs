@@ -27,6 +27,8 @@ pub struct StoreOptions {
     pub nonce: u64,
     /// Bytes of a log segment; 0 chooses by capacity.
     pub segment_bytes: u64,
+    /// Bytes of log after which a checkpoint is written; 0 chooses by the segments' size.
+    pub checkpoint_bytes: u64,
     /// A planted bug, for tests only.
     #[doc(hidden)]
     pub plant: Plant,

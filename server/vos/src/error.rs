@@ -113,6 +113,16 @@ pub enum StoreError {
         /// Target asked for.
         target: TargetId,
     },
+    /// The medium is smaller than the store on it.
+    #[error(
+        "the store was made on {made_bytes} bytes and only {found_bytes} are there now: configure the size it was made with"
+    )]
+    Shrunk {
+        /// Bytes when it was made or last written.
+        made_bytes: u64,
+        /// Bytes now.
+        found_bytes: u64,
+    },
     /// The store's last write failed; what is on the medium is unknown.
     #[error("an earlier write to the medium failed: the store takes no more updates; restart the server")]
     Broken,

@@ -110,7 +110,7 @@ impl Index {
         places: impl Iterator<Item = (Extent, Place)>,
     ) -> Result<(), KeyError> {
         let id = self.dkey_id(at, dkey)?;
-        self.note_waiting(tag, at.container, Some(id), None);
+        self.note_waiting(tag, at.container, Some(id), None, 1);
         let node = self.dkeys.must(id);
         let akey = node.akey_mut(akey, kind)?;
         if akey.kind() != kind && kind != ValueKind::SingleMax {
@@ -145,7 +145,7 @@ impl Index {
         let (dkey, akey) = match what {
             Punch::Object => {
                 let id = self.object_id(at);
-                self.note_waiting(tag, at.container, None, Some(id));
+                self.note_waiting(tag, at.container, None, Some(id), 1);
                 let version = self.add_hole(tag);
                 self.objects.must(id).punches.push(Piece { version, skip: 0 }, &self.versions);
                 self.restless_objects.push(id);
@@ -157,7 +157,7 @@ impl Index {
             Punch::Akey { dkey, akey } | Punch::Range { dkey, akey, .. } => (dkey, Some(akey)),
         };
         let id = self.dkey_id(at, dkey)?;
-        self.note_waiting(tag, at.container, Some(id), None);
+        self.note_waiting(tag, at.container, Some(id), None, 1);
         let version = self.add_hole(tag);
         let (node, versions) = (self.dkeys.must(id), &mut self.versions);
         match (akey, what) {
@@ -192,14 +192,21 @@ impl Index {
     }
 
     /// Remembers where a version that waits for a fate lies.
-    pub(crate) fn note_waiting(&mut self, tag: Tag, container: ContainerId, dkey: Option<u32>, object: Option<u32>) {
+    pub(crate) fn note_waiting(
+        &mut self,
+        tag: Tag,
+        container: ContainerId,
+        dkey: Option<u32>,
+        object: Option<u32>,
+        more: u64,
+    ) {
         if tag.tx.0 == 0 {
             return;
         }
         let touched = self.touched.entry(tag.tx).or_default();
         match touched.versions.iter_mut().find(|(c, _)| *c == container) {
-            Some((_, count)) => *count += 1,
-            None => touched.versions.push((container, 1)),
+            Some((_, count)) => *count += more,
+            None => touched.versions.push((container, more)),
         }
         if let Some(id) = dkey {
             let waiting = &mut self.dkeys.must(id).waiting;

@@ -4,8 +4,10 @@
 //! acknowledged. Must never know what versions mean.
 
 pub(crate) mod bytes;
+pub(crate) mod chain;
 pub(crate) mod header;
 pub(crate) mod record;
+pub(crate) mod scan;
 
 use std::collections::BTreeMap;
 
@@ -34,8 +36,6 @@ pub(crate) struct SegmentUse {
     pub segment: Segment,
     /// Bytes of values in it that versions still name.
     pub live_bytes: u64,
-    /// A restart reads it: part of the log, or of the checkpoint.
-    pub replayed: bool,
 }
 
 /// Where a record went.
@@ -49,6 +49,15 @@ pub(crate) struct Appended {
 
 /// Bytes of the record that leads to the next segment.
 const NEXT_PAYLOAD_BYTES: usize = 24;
+
+/// Payload of the record that leads to a segment.
+fn next_payload(next: Segment) -> [u8; NEXT_PAYLOAD_BYTES] {
+    let mut payload = [0; NEXT_PAYLOAD_BYTES];
+    payload[0..8].copy_from_slice(&next.start.to_le_bytes());
+    payload[8..16].copy_from_slice(&next.len.to_le_bytes());
+    payload[16..24].copy_from_slice(&next.number.to_le_bytes());
+    payload
+}
 
 /// The medium with its log and its blocks.
 pub(crate) struct Log {
@@ -127,14 +136,14 @@ impl Log {
         self.next_lsn
     }
 
-    /// The medium.
-    pub(crate) fn medium(&self) -> &dyn Medium {
-        &*self.medium
-    }
-
     /// Records written since the store was opened.
     pub(crate) fn records(&self) -> u64 {
         self.records
+    }
+
+    /// Bytes of an ordinary segment.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
     }
 
     /// The segment that is written now.
@@ -194,12 +203,8 @@ impl Log {
         self.flush()?;
         let next = self.new_segment(needed)?;
         self.write_segment_header(next, None)?;
-        let mut payload = [0; NEXT_PAYLOAD_BYTES];
-        payload[0..8].copy_from_slice(&next.start.to_le_bytes());
-        payload[8..16].copy_from_slice(&next.len.to_le_bytes());
-        payload[16..24].copy_from_slice(&next.number.to_le_bytes());
-        self.stage(kind::NEXT, &payload);
-        self.write_segment_header(self.current, Some(next))?;
+        self.stage(kind::NEXT, &next_payload(next));
+        self.write_segment_header(self.current, Some((next, self.next_lsn)))?;
         self.flush()?;
         self.current = next;
         self.filled = SEGMENT_HEADER_BYTES as u64;
@@ -218,12 +223,16 @@ impl Log {
         let len = if free_bytes - self.space.free_bytes() == len { len } else { whole_blocks(least) };
         let segment = Segment { start, len, number: self.next_segment };
         self.next_segment += 1;
-        self.segments.insert(start, SegmentUse { segment, live_bytes: 0, replayed: true });
+        self.segments.insert(start, SegmentUse { segment, live_bytes: 0 });
         Ok(segment)
     }
 
     /// Writes a segment's header.
-    pub(crate) fn write_segment_header(&mut self, segment: Segment, next: Option<Segment>) -> Result<(), StoreError> {
+    pub(crate) fn write_segment_header(
+        &mut self,
+        segment: Segment,
+        next: Option<(Segment, u64)>,
+    ) -> Result<(), StoreError> {
         let bytes = SegmentHeader { segment, next }.encode(self.nonce);
         self.write_raw(segment.start, &bytes)
     }

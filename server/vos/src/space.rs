@@ -58,6 +58,7 @@ impl Space {
     }
 
     /// The longest run of free bytes.
+    #[cfg(test)]
     pub(crate) fn longest_bytes(&self) -> u64 {
         self.by_len.last().map_or(0, |(len, _)| *len)
     }

@@ -3,55 +3,53 @@
 //! Owns the calls of a target's thread and what is true between them. Each call's body lies in a module of its own.
 
 mod background;
+mod checkpoint;
+mod dump;
 mod enumerate;
 mod fetch;
 mod follow;
+mod memory;
 mod open;
 mod punch;
 mod query;
+mod replay;
+mod state;
 mod update;
 
-use std::collections::{HashMap, VecDeque};
+use checkpoint::Checkpoint;
+use memory::Memory;
+use talea_model::{ContainerId, Fate, Ledger, Order, Stamp, TxId, View};
 
-use talea_model::{ContainerId, Fate, Ledger, Order, SessionId, Stamp, TxId, View};
-
-use crate::index::Index;
 use crate::index::lens::Lens;
 use crate::index::version::Tag;
 use crate::log::Log;
 use crate::log::bytes::Writer;
-use crate::log::record::Done;
+use crate::log::header::Superblock;
 use crate::{Caller, ObjectRef, Plant, StoreError, StoreOptions, StoreStats};
 
 /// The versioned store of one target.
 pub struct Store {
     log: Log,
-    index: Index,
-    ledger: Ledger,
-    done: HashMap<SessionId, Done>,
-    ceiling: Stamp,
-    /// Part of the log is lost: nothing that is read can be trusted to be the newest.
-    lost: bool,
+    memory: Memory,
+    superblock: Superblock,
     options: StoreOptions,
-    /// Closed transactions that are to be settled and forgotten.
-    closed: VecDeque<TxId>,
-    /// Dkeys that the aggregation pass under way has still to look at.
-    sweep: Vec<u32>,
-    /// A floor rose or a kept stamp ended since the last aggregation pass began.
-    sweep_wanted: bool,
+    /// The checkpoint that is being written.
+    checkpoint: Option<Checkpoint>,
+    /// Bytes of the last checkpoint.
+    dump_bytes: u64,
     scratch: Writer,
 }
 
 impl Store {
     /// What this target knows of the pool's log.
     pub fn ledger(&self) -> &Ledger {
-        &self.ledger
+        &self.memory.ledger
     }
 
     /// Whether this very request was done before (by this target, also before a restart).
     pub fn already_done(&self, caller: &Caller) -> bool {
         caller.session.0 != 0
-            && self.done.get(&caller.session).is_some_and(|done| {
+            && self.memory.done.get(&caller.session).is_some_and(|done| {
                 caller.sequence < done.acknowledged_below || done.sequences.contains(&caller.sequence)
             })
     }
@@ -59,19 +57,19 @@ impl Store {
     /// Transactions, open as far as the horizon knows, with versions that a latest read or an autocommit of this dkey would
     /// meet: whoever does must know their fates first (docs/design.md §4 rule 8). Without a dkey: of the whole object.
     pub fn pending_on(&self, at: ObjectRef, dkey: Option<&[u8]>) -> Vec<TxId> {
-        let Some(object) = self.index.object(at) else { return Vec::new() };
+        let Some(object) = self.memory.index.object(at) else { return Vec::new() };
         let mut found: Vec<TxId> = object.waiting.to_vec();
         match dkey {
             Some(dkey) => {
-                let node = object.dkeys.get(dkey).and_then(|id| self.index.dkeys.get(*id));
+                let node = object.dkeys.get(dkey).and_then(|id| self.memory.index.dkeys.get(*id));
                 found.extend(node.iter().flat_map(|node| &node.waiting));
             }
             None => {
-                let nodes = object.dkeys.values().filter_map(|id| self.index.dkeys.get(*id));
+                let nodes = object.dkeys.values().filter_map(|id| self.memory.index.dkeys.get(*id));
                 found.extend(nodes.flat_map(|node| node.waiting.iter().copied()));
             }
         }
-        found.retain(|tx| self.ledger.admits(*tx));
+        found.retain(|tx| self.memory.ledger.admits(*tx));
         found.sort_unstable();
         found.dedup();
         found
@@ -79,7 +77,7 @@ impl Store {
 
     /// Versions of open transactions in a container.
     pub fn pending_updates(&self, container: ContainerId) -> u64 {
-        self.index.pending_updates(container, &self.ledger)
+        self.memory.index.pending_updates(container, &self.memory.ledger)
     }
 
     /// Figures.
@@ -88,7 +86,7 @@ impl Store {
         StoreStats {
             used_bytes: capacity_bytes - self.log.space.free_bytes(),
             capacity_bytes,
-            versions: self.index.versions.len() as u64,
+            versions: self.memory.index.versions.len() as u64,
             log_bytes: self.log.since_checkpoint_bytes,
             records: self.log.records(),
         }
@@ -101,16 +99,16 @@ impl Store {
 
     /// The lens of a view of a container, if the view can still be read.
     fn lens(&self, container: ContainerId, view: View) -> Result<Lens<'_>, StoreError> {
-        if self.index.destroyed.contains(&container) {
+        if self.memory.index.destroyed.contains(&container) {
             return Err(StoreError::Destroyed(container));
         }
-        if self.lost {
+        if self.memory.lost {
             let what = "part of the target's log, so that nothing on it can be trusted to be the newest".to_owned();
             return Err(StoreError::DataLost { what, offset: 0 });
         }
-        let lens = Lens::new(&self.ledger, view, self.options.plant == Plant::IgnoreHorizonOnRead);
+        let lens = Lens::new(&self.memory.ledger, view, self.options.plant == Plant::IgnoreHorizonOnRead);
         let asked = lens.stamp();
-        match self.index.containers.get(&container) {
+        match self.memory.index.containers.get(&container) {
             Some(found) if asked < found.floor && !found.kept.contains_key(&asked) => {
                 Err(StoreError::BelowFloor { asked, floor: found.floor })
             }
@@ -120,7 +118,7 @@ impl Store {
 
     /// The tag of new versions, if the transaction takes any.
     fn tag(&self, container: ContainerId, order: Order, stamp: Stamp) -> Result<Tag, StoreError> {
-        if self.index.destroyed.contains(&container) {
+        if self.memory.index.destroyed.contains(&container) {
             return Err(StoreError::Destroyed(container));
         }
         let (tx, tied) = match order {
@@ -128,13 +126,13 @@ impl Store {
             Order::Pending(tx) if tx.0 == 0 => return Err(StoreError::Bad("transaction 0 does not exist")),
             Order::Pending(tx) => (tx, false),
         };
-        if tx.0 != 0 && !self.ledger.admits(tx) && self.options.plant != Plant::KeepZombie {
-            let fate = self.ledger.fate(tx).unwrap_or(Fate::Aborted);
+        if tx.0 != 0 && !self.memory.ledger.admits(tx) && self.options.plant != Plant::KeepZombie {
+            let fate = self.memory.ledger.fate(tx).unwrap_or(Fate::Aborted);
             return Err(StoreError::Closed { tx, fate });
         }
         let stamp = if tx.0 != 0 && !tied { Stamp::ZERO } else { stamp };
         if tx.0 == 0 || tied {
-            let floor = self.index.containers.get(&container).map_or(Stamp::ZERO, |c| c.floor);
+            let floor = self.memory.index.containers.get(&container).map_or(Stamp::ZERO, |c| c.floor);
             if stamp <= floor {
                 return Err(StoreError::BelowFloor { asked: stamp, floor });
             }
@@ -143,25 +141,10 @@ impl Store {
         Ok(Tag { stamp, from: stamp, minor, tx, tied })
     }
 
-    /// Remembers a request that is done, and forgets those whose answers the caller has seen.
-    fn note_done(&mut self, caller: &Caller) {
-        if caller.session.0 == 0 {
-            return;
-        }
-        let done = self.done.entry(caller.session).or_default();
-        done.acknowledged_below = done.acknowledged_below.max(caller.acknowledged_below);
-        if caller.sequence >= done.acknowledged_below {
-            done.sequences.insert(caller.sequence);
-        }
-        if done.sequences.first().is_some_and(|first| *first < done.acknowledged_below) {
-            done.sequences = done.sequences.split_off(&done.acknowledged_below);
-        }
-    }
-
     /// Gives the bytes of versions that are gone back to the medium.
     fn free_gone(&mut self) {
-        if self.index.versions.has_freed() {
-            for place in self.index.versions.take_freed() {
+        if self.memory.index.versions.has_freed() {
+            for place in self.memory.index.versions.take_freed() {
                 self.log.free_value(place.offset, place.len.into(), place.inline);
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! Both only take away what no view can see, so they can stop after any dkey.
 
-use talea_model::{ContainerId, Ledger, Stamp, TxId};
+use talea_model::{ContainerId, Ledger, Stamp};
 
 use super::Index;
 use super::lens::{Lens, Rank};
@@ -40,11 +40,6 @@ impl Index {
         object.punches.settle(ledger, &mut self.versions);
         object.waiting.retain(|tx| ledger.admits(*tx));
         self.drop_object_if_empty(id);
-    }
-
-    /// Whether a transaction has nothing left here that waits for its fate.
-    pub(crate) fn is_settled(&self, tx: TxId) -> bool {
-        !self.touched.contains_key(&tx)
     }
 
     /// Drops what no view of a dkey can see. Returns the number of stacks looked at, and whether the dkey has to be looked at

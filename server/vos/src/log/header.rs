@@ -10,7 +10,7 @@ pub(crate) const FORMAT_VERSION: u32 = 1;
 /// Bytes of a record's header.
 pub(crate) const RECORD_HEADER_BYTES: usize = 32;
 /// Bytes of a segment's header.
-pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
+pub(crate) const SEGMENT_HEADER_BYTES: usize = 128;
 /// Bytes of a superblock.
 pub(crate) const SUPERBLOCK_BYTES: usize = 128;
 /// Where the two superblocks lie.
@@ -94,34 +94,35 @@ impl RecordHeader {
 pub(crate) struct SegmentHeader {
     /// The segment.
     pub segment: Segment,
-    /// The one that follows, once there is one.
-    pub next: Option<Segment>,
+    /// The one that follows, once there is one, and the number of its first record.
+    pub next: Option<(Segment, u64)>,
 }
 
 impl SegmentHeader {
     /// The header as bytes.
     pub(crate) fn encode(&self, nonce: u64) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut bytes = [0; SEGMENT_HEADER_BYTES];
-        let next = self.next.unwrap_or(Segment { start: 0, len: 0, number: 0 });
-        let numbers = [SEGMENT_MAGIC, self.segment.number, self.segment.len, next.start, next.len, next.number, nonce];
+        let (next, first_lsn) = self.next.unwrap_or((Segment { start: 0, len: 0, number: 0 }, 0));
+        let numbers =
+            [SEGMENT_MAGIC, self.segment.number, self.segment.len, next.start, next.len, next.number, first_lsn, nonce];
         for (slot, number) in bytes.chunks_exact_mut(8).zip(numbers) {
             slot.copy_from_slice(&number.to_le_bytes());
         }
-        let crc = crc32c(&bytes[..56]);
-        bytes[56..60].copy_from_slice(&crc.to_le_bytes());
+        let crc = crc32c(&bytes[..64]);
+        bytes[64..68].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
 
     /// The header of a segment, if it is undamaged and of this store and segment.
     pub(crate) fn decode(bytes: &[u8], segment: Segment, nonce: u64) -> Option<Self> {
-        let whole = bytes.len() >= SEGMENT_HEADER_BYTES && crc32c(&bytes[..56]) == u32_at(bytes, 56);
+        let whole = bytes.len() >= SEGMENT_HEADER_BYTES && crc32c(&bytes[..64]) == u32_at(bytes, 64);
         let ours =
-            u64_at(bytes, 0) == SEGMENT_MAGIC && u64_at(bytes, 8) == segment.number && u64_at(bytes, 48) == nonce;
+            u64_at(bytes, 0) == SEGMENT_MAGIC && u64_at(bytes, 8) == segment.number && u64_at(bytes, 56) == nonce;
         if !whole || !ours {
             return None;
         }
         let next = Segment { start: u64_at(bytes, 24), len: u64_at(bytes, 32), number: u64_at(bytes, 40) };
-        Some(Self { segment, next: (next.len > 0).then_some(next) })
+        Some(Self { segment, next: (next.len > 0).then_some((next, u64_at(bytes, 48))) })
     }
 }
 

@@ -107,11 +107,16 @@ impl<'a> Entry<'a> {
     pub(crate) fn encode(&self, out: &mut Writer) {
         out.key(self.dkey);
         out.key(self.akey);
-        out.u32(match self.kind {
+        out.u32(self.record_bytes());
+        out.u32(self.values);
+    }
+
+    /// Bytes of a record; 0 for single values.
+    pub(crate) fn record_bytes(&self) -> u32 {
+        match self.kind {
             ValueKind::Single | ValueKind::SingleMax => 0,
             ValueKind::Array { record_bytes } => record_bytes,
-        });
-        out.u32(self.values);
+        }
     }
 
     /// Reads an entry without its values.

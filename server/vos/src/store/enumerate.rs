@@ -35,7 +35,7 @@ impl Store {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Listed>, StoreError> {
-        let Some(container) = self.index.containers.get(&at.container) else { return Ok(Vec::new()) };
+        let Some(container) = self.memory.index.containers.get(&at.container) else { return Ok(Vec::new()) };
         let from = match after {
             None => Bound::Unbounded,
             Some(bytes) => {
@@ -46,26 +46,27 @@ impl Store {
         };
         let objects = container.objects.range((from, Bound::Unbounded));
         let seen = objects.filter(|(_, id)| {
-            self.index.objects.get(**id).is_some_and(|object| self.index.object_exists(object, lens))
+            self.memory.index.objects.get(**id).is_some_and(|object| self.memory.index.object_exists(object, lens))
         });
         Ok(seen.take(limit).map(|(oid, _)| listed(oid.0.to_be_bytes().to_vec())).collect())
     }
 
     fn list_dkeys(&self, at: ObjectRef, lens: &Lens, after: Option<&[u8]>, limit: usize) -> Vec<Listed> {
-        let Some(object) = self.index.object(at) else { return Vec::new() };
-        let above = self.index.hidden_object(object, lens);
+        let Some(object) = self.memory.index.object(at) else { return Vec::new() };
+        let above = self.memory.index.hidden_object(object, lens);
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let dkeys = object.dkeys.range::<[u8], _>((from, Bound::Unbounded));
-        let seen = dkeys
-            .filter(|(_, id)| self.index.dkeys.get(**id).is_some_and(|node| self.index.dkey_exists(node, lens, above)));
+        let seen = dkeys.filter(|(_, id)| {
+            self.memory.index.dkeys.get(**id).is_some_and(|node| self.memory.index.dkey_exists(node, lens, above))
+        });
         seen.take(limit).map(|(key, _)| listed(key.to_vec())).collect()
     }
 
     fn list_akeys(&self, at: ObjectRef, lens: &Lens, dkey: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<Listed> {
-        let Some((object, node)) = self.index.dkey(at, dkey) else { return Vec::new() };
-        let hidden = self.index.hidden_dkey(node, lens, self.index.hidden_object(object, lens));
+        let Some((object, node)) = self.memory.index.dkey(at, dkey) else { return Vec::new() };
+        let hidden = self.memory.index.hidden_dkey(node, lens, self.memory.index.hidden_object(object, lens));
         let first = after.map_or(0, |after| node.akeys.partition_point(|(key, _): &(Key, _)| key[..] <= *after));
-        let seen = node.akeys[first..].iter().filter(|(_, akey)| self.index.akey_exists(akey, lens, hidden));
+        let seen = node.akeys[first..].iter().filter(|(_, akey)| self.memory.index.akey_exists(akey, lens, hidden));
         seen.take(limit).map(|(key, akey)| Listed { kind: Some(akey.kind()), ..listed(key.to_vec()) }).collect()
     }
 
@@ -77,10 +78,10 @@ impl Store {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Listed>, StoreError> {
-        let Some((object, node)) = self.index.dkey(at, dkey) else { return Ok(Vec::new()) };
+        let Some((object, node)) = self.memory.index.dkey(at, dkey) else { return Ok(Vec::new()) };
         let Some(found) = node.akey(akey) else { return Ok(Vec::new()) };
-        let hidden = self.index.hidden_dkey(node, lens, self.index.hidden_object(object, lens));
-        let hidden = self.index.hidden_akey(found, lens, hidden);
+        let hidden = self.memory.index.hidden_dkey(node, lens, self.memory.index.hidden_object(object, lens));
+        let hidden = self.memory.index.hidden_akey(found, lens, hidden);
         let anchor = match after {
             None => None,
             Some(bytes) => {
@@ -94,7 +95,7 @@ impl Store {
         let mut given = anchor;
         let mut run: Option<Extent> = None;
         for (start, column) in found.array.overlapping(all) {
-            if self.index.seen(&column.stack, lens, hidden).is_none() {
+            if self.memory.index.seen(&column.stack, lens, hidden).is_none() {
                 continue;
             }
             match &mut run {

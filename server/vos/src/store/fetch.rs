@@ -25,16 +25,16 @@ impl Store {
         out: &mut Vec<u8>,
     ) -> Result<Fetched, StoreError> {
         let lens = self.lens(at.container, view)?;
-        let Some((object, node)) = self.index.dkey(at, dkey) else { return Ok(Fetched::default()) };
+        let Some((object, node)) = self.memory.index.dkey(at, dkey) else { return Ok(Fetched::default()) };
         let Some(found) = node.akey(akey) else { return Ok(Fetched::default()) };
-        let hidden = self.index.hidden_dkey(node, &lens, self.index.hidden_object(object, &lens));
-        let hidden = self.index.hidden_akey(found, &lens, hidden);
+        let hidden = self.memory.index.hidden_dkey(node, &lens, self.memory.index.hidden_object(object, &lens));
+        let hidden = self.memory.index.hidden_akey(found, &lens, hidden);
         let (asked, matches) = match what {
             FetchWhat::Single => ("a single value", found.kind() == ValueKind::Single),
             FetchWhat::Array(_) => ("an array", found.kind() != ValueKind::Single),
         };
         if !matches {
-            if found.holds_nothing(&self.index.versions) {
+            if found.holds_nothing(&self.memory.index.versions) {
                 return Ok(Fetched::default());
             }
             return Err(StoreError::Kind { found: format!("{:?}", found.kind()), asked: asked.into() });
@@ -64,8 +64,8 @@ impl Store {
         hidden: Option<Rank>,
         out: &mut Vec<u8>,
     ) -> Result<Fetched, StoreError> {
-        let Some(piece) = self.index.seen(&akey.single, lens, hidden) else { return Ok(Fetched::default()) };
-        let place = &self.index.versions.get(piece.version).place;
+        let Some(piece) = self.memory.index.seen(&akey.single, lens, hidden) else { return Ok(Fetched::default()) };
+        let place = &self.memory.index.versions.get(piece.version).place;
         let mut joined = Joined::default();
         self.append_verified(place, 0, place.len.into(), out, &mut joined)?;
         Ok(Fetched { found: true, bytes: place.len.into(), record_bytes: 0, filled: true, checksum: joined.crc })
@@ -93,11 +93,11 @@ impl Store {
         for extent in extents {
             let mut at = extent.index;
             for (start, column) in akey.array.overlapping(*extent) {
-                let Some(piece) = self.index.seen(&column.stack, lens, hidden) else { continue };
+                let Some(piece) = self.memory.index.seen(&column.stack, lens, hidden) else { continue };
                 let (first, last) = (start.max(extent.index), column.end.min(extent.end()));
                 fetched.filled &= at == first;
                 append_zeros((first - at) * record_bytes, out, &mut joined);
-                let place = &self.index.versions.get(piece.version).place;
+                let place = &self.memory.index.versions.get(piece.version).place;
                 let from = u64::from(piece.skip) + (first - start) * record_bytes;
                 self.append_verified(place, from, from + (last - first) * record_bytes, out, &mut joined)?;
                 fetched.found = true;

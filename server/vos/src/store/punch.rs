@@ -47,9 +47,9 @@ impl Store {
         let appended = self.log.append(kind::PUNCH, payload.as_slice());
         self.scratch = payload;
         head.tag.minor = appended?.lsn << 16;
-        self.index.punch(at, *what, head.tag)?;
-        self.note_done(&caller);
-        self.ceiling = self.ceiling.max(head.tag.stamp);
+        self.memory.index.punch(at, *what, head.tag)?;
+        self.memory.note_done(&caller);
+        self.memory.ceiling = self.memory.ceiling.max(head.tag.stamp);
         Ok(())
     }
 
@@ -62,10 +62,10 @@ impl Store {
                 if Extent::new(extent.index, extent.count).is_none() {
                     return Err(StoreError::Bad("an extent is empty or ends beyond the last index"));
                 }
-                let found = self.index.dkey(at, dkey).and_then(|(_, node)| node.akey(akey));
+                let found = self.memory.index.dkey(at, dkey).and_then(|(_, node)| node.akey(akey));
                 if let Some(found) = found
                     && found.kind() == ValueKind::Single
-                    && !found.holds_nothing(&self.index.versions)
+                    && !found.holds_nothing(&self.memory.index.versions)
                 {
                     return Err(StoreError::Kind { found: "a single value".into(), asked: "an array".into() });
                 }
@@ -82,7 +82,7 @@ impl Store {
             return Ok(());
         }
         let lens = self.lens(at.container, base)?;
-        let exists = self.index.object(at).is_some_and(|object| self.index.object_exists(object, &lens));
+        let exists = self.memory.index.object(at).is_some_and(|object| self.memory.index.object_exists(object, &lens));
         match condition {
             Condition::Update if !exists => Err(StoreError::NotFound),
             Condition::Update => Ok(()),

@@ -11,9 +11,10 @@ impl Store {
     /// Answers a question about keys.
     pub fn query(&self, at: ObjectRef, view: View, what: Query) -> Result<Answer, StoreError> {
         let lens = self.lens(at.container, view)?;
-        let Some(object) = self.index.object(at) else { return Ok(Answer::default()) };
-        let above = self.index.hidden_object(object, &lens);
-        let exists = |id: &u32| self.index.dkeys.get(*id).is_some_and(|n| self.index.dkey_exists(n, &lens, above));
+        let Some(object) = self.memory.index.object(at) else { return Ok(Answer::default()) };
+        let above = self.memory.index.hidden_object(object, &lens);
+        let exists =
+            |id: &u32| self.memory.index.dkeys.get(*id).is_some_and(|n| self.memory.index.dkey_exists(n, &lens, above));
         let found = |key: &Key| Answer { dkey: Some(key.clone()), end: 0 };
         Ok(match what {
             Query::MaxDkey => {
@@ -23,9 +24,9 @@ impl Store {
                 object.dkeys.iter().find(|(_, id)| exists(id)).map_or(Answer::default(), |(key, _)| found(key))
             }
             Query::ArrayEnd { dkey, akey } => {
-                let node = object.dkeys.get(dkey).and_then(|id| self.index.dkeys.get(*id));
+                let node = object.dkeys.get(dkey).and_then(|id| self.memory.index.dkeys.get(*id));
                 let end = node.and_then(|node| {
-                    let hidden = self.index.hidden_dkey(node, &lens, above);
+                    let hidden = self.memory.index.hidden_dkey(node, &lens, above);
                     node.akey(akey).map(|akey| self.array_end(akey, &lens, hidden))
                 });
                 Answer { dkey: None, end: end.unwrap_or(0) }
@@ -33,8 +34,8 @@ impl Store {
             Query::MaxDkeyArrayEnd { akey } => {
                 let integers = object.dkeys.iter().rev().filter(|(key, _)| key.as_u64().is_some());
                 let ends = integers.filter_map(|(key, id)| {
-                    let node = self.index.dkeys.get(*id)?;
-                    let hidden = self.index.hidden_dkey(node, &lens, above);
+                    let node = self.memory.index.dkeys.get(*id)?;
+                    let hidden = self.memory.index.hidden_dkey(node, &lens, above);
                     let end = self.array_end(node.akey(akey)?, &lens, hidden);
                     (end > 0).then(|| Answer { dkey: Some(key.clone()), end })
                 });
@@ -44,8 +45,8 @@ impl Store {
     }
 
     fn array_end(&self, akey: &Akey, lens: &Lens, above: Option<Rank>) -> u64 {
-        let hidden = self.index.hidden_akey(akey, lens, above);
-        let last = akey.array.columns().rev().find(|(_, c)| self.index.seen(&c.stack, lens, hidden).is_some());
+        let hidden = self.memory.index.hidden_akey(akey, lens, above);
+        let last = akey.array.columns().rev().find(|(_, c)| self.memory.index.seen(&c.stack, lens, hidden).is_some());
         last.map_or(0, |(_, column)| column.end)
     }
 }

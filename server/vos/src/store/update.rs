@@ -98,8 +98,8 @@ impl Store {
         };
         head.tag.minor = appended.lsn << 16;
         self.apply_prepared(&head, appended.payload_at, entries, prepared)?;
-        self.note_done(&caller);
-        self.ceiling = self.ceiling.max(head.tag.stamp);
+        self.memory.note_done(&caller);
+        self.memory.ceiling = self.memory.ceiling.max(head.tag.stamp);
         self.free_gone();
         Ok(())
     }
@@ -122,7 +122,7 @@ impl Store {
             }
             let entry = &entries[number];
             let places = values.iter_mut().map(|value| (value.extent, std::mem::take(&mut value.place)));
-            self.index.put(head.at, entry.dkey, entry.akey, entry.kind, head.tag, places)?;
+            self.memory.index.put(head.at, entry.dkey, entry.akey, entry.kind, head.tag, places)?;
             at += count;
         }
         Ok(())
@@ -163,14 +163,14 @@ impl Store {
             Condition::DkeyInsert | Condition::DkeyUpdate => true,
         };
         let lens = self.lens(at.container, base)?;
-        let exists = self.index.dkey(at, dkey).is_some_and(|(object, node)| {
-            let above = self.index.hidden_object(object, &lens);
+        let exists = self.memory.index.dkey(at, dkey).is_some_and(|(object, node)| {
+            let above = self.memory.index.hidden_object(object, &lens);
             match akey {
                 Some(akey) if !whole_dkey => {
-                    let hidden = self.index.hidden_dkey(node, &lens, above);
-                    node.akey(akey).is_some_and(|akey| self.index.akey_exists(akey, &lens, hidden))
+                    let hidden = self.memory.index.hidden_dkey(node, &lens, above);
+                    node.akey(akey).is_some_and(|akey| self.memory.index.akey_exists(akey, &lens, hidden))
                 }
-                _ => self.index.dkey_exists(node, &lens, above),
+                _ => self.memory.index.dkey_exists(node, &lens, above),
             }
         });
         match condition {
@@ -182,8 +182,8 @@ impl Store {
 
     fn check_kind(&self, at: ObjectRef, entry: &EntryUpdate) -> Result<(), StoreError> {
         let asked = if entry.kind == ValueKind::SingleMax { ValueKind::Single } else { entry.kind };
-        match self.index.dkey(at, entry.dkey).and_then(|(_, node)| node.akey(entry.akey)) {
-            Some(akey) if akey.kind() != asked && !akey.holds_nothing(&self.index.versions) => {
+        match self.memory.index.dkey(at, entry.dkey).and_then(|(_, node)| node.akey(entry.akey)) {
+            Some(akey) if akey.kind() != asked && !akey.holds_nothing(&self.memory.index.versions) => {
                 Err(StoreError::Kind { found: format!("{:?}", akey.kind()), asked: format!("{asked:?}") })
             }
             _ => Ok(()),

@@ -1,0 +1,155 @@
+//! Reading a chain of segments back: finds the torn tail, and tells it from a loss (docs/formats.md).
+//!
+//! A crash can leave any part of what was written after the last flush. So a bad record is the tail unless something behind it
+//! proves that it was durable: a later record says how far the log was flushed when it was made.
+
+use std::ops::ControlFlow;
+
+use talea_tier::{Medium, TierError};
+
+use super::header::{RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, record_bytes};
+use super::record::kind;
+use super::{NEXT_PAYLOAD_BYTES, Segment};
+
+/// A record found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found<'a> {
+    /// Its number.
+    pub(crate) lsn: u64,
+    /// Its kind.
+    pub(crate) kind: u8,
+    /// Its payload.
+    pub(crate) payload: &'a [u8],
+    /// Where the payload begins on the medium.
+    pub(crate) payload_at: u64,
+}
+
+/// Where a chain ended.
+#[derive(Debug)]
+pub(crate) struct Scanned {
+    /// Its segments in order.
+    pub(crate) segments: Vec<Segment>,
+    /// Bytes of the last segment that hold records.
+    pub(crate) filled: u64,
+    /// Number after the last record.
+    pub(crate) next_lsn: u64,
+    /// Records that were durable are missing.
+    pub(crate) lost: bool,
+    /// Bytes of all records.
+    pub(crate) bytes: u64,
+    /// The last segment holds something else behind the last record.
+    pub(crate) dirty_tail: bool,
+}
+
+/// What follows at one place of a segment.
+enum Next {
+    Record { at: usize, header: RecordHeader },
+    Segment { segment: Segment, first_lsn: u64 },
+    End,
+}
+
+/// Reads the chain that begins with `first`, whose first record has number `first_lsn`. `each` may stop it.
+pub(crate) fn scan(
+    medium: &dyn Medium,
+    nonce: u64,
+    first: Segment,
+    first_lsn: u64,
+    mut each: impl FnMut(Found) -> ControlFlow<()>,
+) -> Result<Scanned, TierError> {
+    let mut scanned =
+        Scanned { segments: vec![], filled: 0, next_lsn: first_lsn, lost: false, bytes: 0, dirty_tail: false };
+    let mut following = Some(first);
+    let mut bytes = Vec::new();
+    while let Some(segment) = following.take() {
+        let outside = segment.start.checked_add(segment.len).is_none_or(|end| end > medium.capacity_bytes());
+        if outside || segment.len < SEGMENT_HEADER_BYTES as u64 || scanned.segments.contains(&segment) {
+            scanned.lost = true;
+            break;
+        }
+        scanned.segments.push(segment);
+        bytes.resize(segment.len as usize, 0);
+        medium.read(segment.start, &mut bytes)?;
+        let header = SegmentHeader::decode(&bytes, segment, nonce);
+        let mut at = SEGMENT_HEADER_BYTES;
+        loop {
+            let (next, lost) = look(&bytes, at, nonce, segment, header, scanned.next_lsn);
+            scanned.lost |= lost;
+            match next {
+                Next::Record { at: found_at, header } => {
+                    let start = found_at + super::header::RECORD_HEADER_BYTES;
+                    let payload = &bytes[start..start + header.len as usize];
+                    at = found_at + record_bytes(header.len as usize);
+                    scanned.bytes += record_bytes(header.len as usize) as u64;
+                    scanned.next_lsn = header.lsn + 1;
+                    scanned.filled = at as u64;
+                    if header.kind == kind::NEXT {
+                        following = Segment::from_next(payload);
+                        scanned.lost |= following.is_none();
+                        break;
+                    }
+                    let payload_at = segment.start + start as u64;
+                    let found = Found { lsn: header.lsn, kind: header.kind, payload, payload_at };
+                    if each(found).is_break() {
+                        return Ok(scanned);
+                    }
+                }
+                Next::Segment { segment, first_lsn } => {
+                    scanned.next_lsn = first_lsn;
+                    following = Some(segment);
+                    break;
+                }
+                Next::End => break,
+            }
+        }
+        if following.is_none() {
+            scanned.filled = at as u64;
+            scanned.dirty_tail = bytes[at.min(bytes.len())..].iter().any(|byte| *byte != 0);
+        }
+    }
+    Ok(scanned)
+}
+
+/// Finds what follows at `at`, and whether durable records are missing before it.
+fn look(
+    bytes: &[u8],
+    at: usize,
+    nonce: u64,
+    segment: Segment,
+    header: Option<SegmentHeader>,
+    expected: u64,
+) -> (Next, bool) {
+    let find = |at: usize| bytes.get(at..).and_then(|rest| RecordHeader::find(rest, nonce, segment.number));
+    if let Some((header, _)) = find(at)
+        && header.lsn == expected
+    {
+        return (Next::Record { at, header }, false);
+    }
+    // Damaged, or the tail. Records that survived a crash unflushed prove nothing; one made after a later flush does.
+    let mut later = at;
+    while later + super::header::RECORD_HEADER_BYTES <= bytes.len() {
+        match find(later) {
+            Some((header, _)) if header.lsn > expected && header.flushed > expected => {
+                return (Next::Record { at: later, header }, true);
+            }
+            Some((header, _)) => later += record_bytes(header.len as usize),
+            None => later += 8,
+        }
+    }
+    match header.and_then(|header| header.next) {
+        // The segment was full. Its last record only leads on: that alone may be torn, for nothing followed it yet.
+        Some((next, first_lsn)) => {
+            let lost = expected + 1 < first_lsn;
+            (Next::Segment { segment: next, first_lsn: first_lsn.max(expected) }, lost)
+        }
+        None => (Next::End, false),
+    }
+}
+
+impl Segment {
+    /// The segment that a NEXT record leads to.
+    fn from_next(payload: &[u8]) -> Option<Segment> {
+        let payload: &[u8; NEXT_PAYLOAD_BYTES] = payload.try_into().ok()?;
+        let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| payload[at + i]));
+        Some(Segment { start: number(0), len: number(8), number: number(16) })
+    }
+}

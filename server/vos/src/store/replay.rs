@@ -1,0 +1,91 @@
+//! Replay: records of checkpoint and log applied to memory.
+
+use talea_model::Extent;
+
+use super::dump::{decode_dkey, decode_object};
+use super::memory::Memory;
+use super::state::decode_segments;
+use crate::Punch;
+use crate::log::Segment;
+use crate::log::bytes::Reader;
+use crate::log::record::{BadRecord, Entry, Head, decode_follow, decode_punch, decode_value, kind};
+use crate::log::scan::Found;
+
+impl Memory {
+    /// Applies a record of a checkpoint. The last one gives the segments that hold values.
+    pub(super) fn replay_checkpoint(&mut self, found: &Found) -> Result<Option<Vec<Segment>>, BadRecord> {
+        match found.kind {
+            kind::STATE => self.decode_state(found.payload)?,
+            kind::OBJECT => decode_object(found.payload, found.payload_at, &mut self.index)?,
+            kind::DKEY => decode_dkey(found.payload, found.payload_at, &mut self.index)?,
+            kind::END => return decode_segments(found.payload).map(Some),
+            _ => return Err(BadRecord),
+        }
+        Ok(None)
+    }
+
+    /// Applies a record of the log.
+    pub(super) fn replay(&mut self, found: &Found) -> Result<(), BadRecord> {
+        let mut from = Reader::new(found.payload);
+        match found.kind {
+            kind::UPDATE => {
+                let mut head = Head::decode(&mut from)?;
+                head.tag.minor = found.lsn << 16;
+                self.replay_update(&head, from, found)?;
+                self.note_done(&head.caller);
+                self.ceiling = self.ceiling.max(head.tag.stamp);
+            }
+            kind::PUNCH => {
+                let mut head = Head::decode(&mut from)?;
+                head.tag.minor = found.lsn << 16;
+                let what = decode_punch(&mut from)?;
+                if !self.knows(&head, &what, found.lsn) {
+                    self.index.punch(head.at, what, head.tag).map_err(|_| BadRecord)?;
+                }
+                self.note_done(&head.caller);
+                self.ceiling = self.ceiling.max(head.tag.stamp);
+            }
+            kind::FOLLOW => {
+                let (changes, horizon) = decode_follow(&mut from)?;
+                self.apply_changes(&changes, horizon);
+            }
+            kind::CEILING => self.ceiling = self.ceiling.max(talea_model::Stamp(from.u64()?)),
+            kind::MARK => {}
+            _ => return Err(BadRecord),
+        }
+        Ok(())
+    }
+
+    fn replay_update(&mut self, head: &Head, mut from: Reader, found: &Found) -> Result<(), BadRecord> {
+        let mut values: Vec<(Extent, crate::index::version::Place)> = Vec::new();
+        for _ in 0..from.u32()? {
+            let entry = Entry::decode(&mut from)?;
+            values.clear();
+            for _ in 0..entry.values {
+                let (extent, place) = decode_value(&mut from, found.payload_at)?;
+                let record_bytes = u64::from(entry.record_bytes());
+                if record_bytes != 0 && extent.count.checked_mul(record_bytes) != Some(place.len.into()) {
+                    return Err(BadRecord);
+                }
+                values.push((extent, place));
+            }
+            let known = self.index.dkey(head.at, entry.dkey).is_some_and(|(_, node)| node.as_of >= found.lsn);
+            if !known && !self.index.destroyed.contains(&head.at.container) {
+                let places = values.drain(..);
+                self.index.put(head.at, entry.dkey, entry.akey, entry.kind, head.tag, places).map_err(|_| BadRecord)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the checkpoint, or the end of the container, made a punch superfluous.
+    fn knows(&self, head: &Head, what: &Punch, lsn: u64) -> bool {
+        let as_of = match what {
+            Punch::Object => self.index.object(head.at).map(|object| object.as_of),
+            Punch::Dkey(dkey) | Punch::Akey { dkey, .. } | Punch::Range { dkey, .. } => {
+                self.index.dkey(head.at, dkey).map(|(_, node)| node.as_of)
+            }
+        };
+        as_of.is_some_and(|as_of| as_of >= lsn) || self.index.destroyed.contains(&head.at.container)
+    }
+}
