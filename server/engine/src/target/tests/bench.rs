@@ -42,7 +42,7 @@ pub(super) struct Bench {
     pub(super) map: PoolMap,
     pub(super) position: Position,
     next_id: u64,
-    sequence: u64,
+    pub(super) sequence: u64,
 }
 
 pub(super) fn oid() -> Oid {
