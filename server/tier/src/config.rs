@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use talea_model::TargetId;
 
-use crate::{Medium, RamMedium, TierError};
+use crate::{Medium, PmemMedium, RamMedium, TierError};
 
 /// The smallest share of a tier that a target can work with, in bytes.
 pub const MIN_CAPACITY_BYTES: u64 = 1 << 20;
@@ -87,10 +87,14 @@ pub fn parse_size(text: &str) -> Option<u64> {
 }
 
 /// Opens one target's share of a tier, making it if it is not there. Files are named after the target.
-pub fn open_medium(config: &TierConfig, _target: TargetId) -> Result<Box<dyn Medium>, TierError> {
+pub fn open_medium(config: &TierConfig, target: TargetId) -> Result<Box<dyn Medium>, TierError> {
     match &config.kind {
         TierKind::Ram => Ok(Box::new(RamMedium::new(config.capacity_bytes)?)),
-        TierKind::Pmem(_) => Err(TierError::Unsupported("pmem tiers")),
+        TierKind::Pmem(path) => {
+            std::fs::create_dir_all(path).map_err(|source| TierError::Path { path: path.clone(), source })?;
+            let file = path.join(format!("target-{target}"));
+            Ok(Box::new(PmemMedium::open(&file, config.capacity_bytes)?))
+        }
         TierKind::Nvme(_) => Err(TierError::Unsupported("nvme tiers")),
     }
 }

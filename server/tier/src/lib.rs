@@ -7,11 +7,13 @@ pub mod config;
 pub mod error;
 mod map;
 pub mod medium;
+pub mod pmem;
 pub mod ram;
 pub mod sim;
 
 pub use config::{TierConfig, TierKind, open_medium};
 pub use error::TierError;
 pub use medium::{Medium, MediumKind};
+pub use pmem::PmemMedium;
 pub use ram::RamMedium;
 pub use sim::{SimMedium, Torn};

@@ -1,0 +1,206 @@
+//! Persistent memory: a mapped file, written by streaming copies, made durable by a fence.
+//!
+//! On a DAX mapping and on tmpfs (whose bytes live exactly as long as the machine) cache lines are flushed as they are written
+//! and `persist` is a fence. On any other file system the page cache lies between, so `persist` syncs the ranges written.
+
+mod library;
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, fallocate, fstatfs};
+
+use crate::map::Mapping;
+use crate::medium::check_range;
+use crate::{Medium, MediumKind, TierError};
+use library::Library;
+
+/// Room is taken from the file system in steps of this many bytes, so that a full one is an error and not a signal.
+const ROOM_STEP_BYTES: u64 = 64 << 20;
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+const PAGE_BYTES: u64 = 4096;
+
+/// A mapped file.
+pub struct PmemMedium {
+    map: Mapping,
+    file: File,
+    path: PathBuf,
+    library: Library,
+    /// Flushing cache lines is enough.
+    direct: bool,
+    /// The file system has room for all bytes below it.
+    room_bytes: u64,
+    /// Written since the last sync: start and end.
+    dirty: Vec<(u64, u64)>,
+}
+
+impl PmemMedium {
+    /// Opens or makes the file, which nobody else may be able to read.
+    pub fn open(path: &Path, capacity_bytes: u64) -> Result<Self, TierError> {
+        let library = Library::load()?;
+        let failed = |source| TierError::Path { path: path.to_owned(), source };
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(path).map_err(failed)?;
+        lock(&file).map_err(failed)?;
+        let len = file.metadata().map_err(failed)?.len();
+        if len < capacity_bytes {
+            file.set_len(capacity_bytes).map_err(failed)?;
+            file.sync_all().map_err(failed)?;
+        }
+        let map = Mapping::shared(&file, capacity_bytes)?;
+        let tmpfs = fstatfs(&file).is_ok_and(|stat| stat.f_type == TMPFS_MAGIC);
+        let direct = tmpfs || library.is_pmem(&map);
+        Ok(Self { map, file, path: path.to_owned(), library, direct, room_bytes: 0, dirty: Vec::new() })
+    }
+
+    /// Whether flushing cache lines is enough (DAX, tmpfs).
+    pub fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes room from the file system for everything below `end`.
+    fn ensure_room(&mut self, end: u64) -> Result<(), TierError> {
+        if end <= self.room_bytes {
+            return Ok(());
+        }
+        let generous = end.next_multiple_of(ROOM_STEP_BYTES).min(self.map.len());
+        for to in [generous, end] {
+            match fallocate(&self.file, FallocateFlags::empty(), self.room_bytes, to - self.room_bytes) {
+                Ok(()) => {
+                    self.room_bytes = to;
+                    return Ok(());
+                }
+                Err(rustix::io::Errno::OPNOTSUPP) => {
+                    // No such call there: writing zeros takes the room as well, but only where there is nothing yet.
+                    self.room_bytes = self.map.len();
+                    return Ok(());
+                }
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) if to == end => {
+                    return Err(TierError::NoRoom { offset: end, source: errno.into() });
+                }
+                Err(_) => {}
+            }
+        }
+        Err(TierError::NoRoom { offset: end, source: std::io::ErrorKind::Interrupted.into() })
+    }
+}
+
+/// One process at a time: two would write one log.
+fn lock(file: &File) -> std::io::Result<()> {
+    use rustix::fs::{FlockOperation, flock};
+    flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
+        rustix::io::Errno::WOULDBLOCK => std::io::Error::other("another process has it open"),
+        other => other.into(),
+    })
+}
+
+impl Medium for PmemMedium {
+    fn kind(&self) -> MediumKind {
+        MediumKind::Pmem
+    }
+    fn capacity_bytes(&self) -> u64 {
+        self.map.len()
+    }
+    fn is_persistent(&self) -> bool {
+        true
+    }
+    fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), TierError> {
+        check_range(offset, data.len(), self.map.len())?;
+        self.ensure_room(offset + data.len() as u64)?;
+        if self.direct {
+            self.library.copy(&mut self.map, offset, data);
+            return Ok(());
+        }
+        self.map.slice_mut(offset, data.len() as u64).copy_from_slice(data);
+        let end = offset + data.len() as u64;
+        match self.dirty.last_mut() {
+            Some(last) if last.1 == offset => last.1 = end,
+            _ => self.dirty.push((offset, end)),
+        }
+        Ok(())
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), TierError> {
+        check_range(offset, out.len(), self.map.len())?;
+        if offset + out.len() as u64 <= self.room_bytes {
+            out.copy_from_slice(self.map.slice(offset, out.len() as u64));
+            return Ok(());
+        }
+        // Not through the mapping: a hole of the file must not take room just because it is read.
+        self.file.read_exact_at(out, offset).map_err(|source| TierError::Io { what: "read", offset, source })
+    }
+    fn bytes(&self, offset: u64, len: u64) -> Option<&[u8]> {
+        (offset.checked_add(len)? <= self.map.len()).then(|| self.map.slice(offset, len))
+    }
+    fn persist(&mut self) -> Result<(), TierError> {
+        self.library.drain();
+        for (start, end) in self.dirty.drain(..) {
+            let start = start / PAGE_BYTES * PAGE_BYTES;
+            self.library.sync(&self.map, start, end - start).map_err(|source| TierError::Io {
+                what: "sync",
+                offset: start,
+                source,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(path: &Path) -> PmemMedium {
+        match PmemMedium::open(path, 4 << 20) {
+            Ok(medium) => medium,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn bytes_outlive_the_process_that_wrote_them() {
+        for dir in ["/dev/shm", "/var/tmp"] {
+            let dir = tempfile::tempdir_in(dir).unwrap();
+            let path = dir.path().join("target");
+            let mut medium = open(&path);
+            assert_eq!(medium.bytes(0, 8).unwrap(), [0; 8]);
+            medium.write(4090, b"over a page").unwrap();
+            medium.write(1 << 20, &[7; 100_000]).unwrap();
+            medium.persist().unwrap();
+            assert!(matches!(medium.write((4 << 20) - 1, b"xx"), Err(TierError::OutOfRange { .. })));
+            drop(medium);
+            let medium = open(&path);
+            assert_eq!(medium.bytes(4090, 11).unwrap(), b"over a page");
+            let mut out = vec![0; 100_000];
+            medium.read(1 << 20, &mut out).unwrap();
+            assert_eq!(out, [7; 100_000]);
+        }
+    }
+
+    #[test]
+    fn tmpfs_needs_no_sync_and_ext4_does() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        assert!(open(&dir.path().join("t")).is_direct());
+    }
+
+    #[test]
+    fn a_second_user_of_the_file_is_refused() {
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = dir.path().join("target");
+        let _first = open(&path);
+        assert!(matches!(PmemMedium::open(&path, 4 << 20), Err(TierError::Path { .. })));
+    }
+
+    #[test]
+    fn a_path_that_is_not_there_says_so() {
+        let missing = PmemMedium::open(Path::new("/no/such/dir/target"), 1 << 20);
+        assert!(matches!(missing, Err(TierError::Path { .. })));
+    }
+}
