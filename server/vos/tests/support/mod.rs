@@ -1,4 +1,7 @@
 //! The model, and the world that runs a store beside it.
+#![allow(dead_code)]
+
+pub(crate) mod kit;
 
 use std::collections::BTreeMap;
 
