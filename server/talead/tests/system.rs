@@ -1,0 +1,161 @@
+//! Two servers and real clients: what is written, committed, aborted and lost, through all layers.
+
+#[path = "support/server.rs"]
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use support::{ALONE, Options, SECRET, SYSTEM, Server, directory};
+use talea_client::{
+    Client, Condition, Container, ContainerProperties, EntryFetch, EntryUpdate, ErrorKind, Object, SnapshotAt, Tuning,
+    ValueKind, WaitOutcome, Write,
+};
+use talea_fabric::{Credentials, Policy, RealClock, Spin, client_endpoint};
+use talea_model::{Extent, ObjectClass, Step, View};
+
+const CHUNK: usize = 64 * 1024;
+const KIND: ValueKind = ValueKind::Array { record_bytes: 1 };
+
+fn client(server: &Server, deadline_ms: u64) -> Client {
+    let endpoint = client_endpoint(&Credentials::new(SYSTEM, SECRET), Policy::Auto, Spin::Never).unwrap();
+    let tuning = Tuning { name: "test".to_owned(), deadline_ms, ..Tuning::default() };
+    let home = server.control[0].parse().unwrap();
+    let client = Client::with_endpoint(Box::new(endpoint), Arc::new(RealClock), home, 7, tuning);
+    client.open().unwrap();
+    client
+}
+
+fn two_servers(more: &str) -> (tempfile::TempDir, Server, Server) {
+    let (outer, path) = directory();
+    let options = Options { servers: 2, more, ..ALONE };
+    let mut first = Server::start(&path, &options);
+    let leader = first.control.clone();
+    let mut second = Server::start(&path, &Options { server: 1, leader: &leader, more: "", ..options });
+    first.wait_ready();
+    second.wait_ready();
+    (outer, first, second)
+}
+
+fn container(client: &Client) -> Container {
+    client.container_create("run", ContainerProperties::default(), true).unwrap()
+}
+
+/// Writes `value` into the first `chunks` chunks, which lie on all targets in turn.
+fn fill(object: &Object, write: &Write<'_>, chunks: u64, value: u8) -> talea_client::Result<()> {
+    let data = vec![value; CHUNK];
+    let extents = [Extent::new(0, CHUNK as u64).unwrap()];
+    let keys: Vec<[u8; 8]> = (0..chunks).map(u64::to_be_bytes).collect();
+    let entry = |dkey| EntryUpdate {
+        dkey,
+        akey: b"data",
+        kind: KIND,
+        condition: Condition::None,
+        extents: &extents,
+        data: &data,
+    };
+    let entries: Vec<EntryUpdate<'_>> = keys.iter().map(|key| entry(&key[..])).collect();
+    object.update(write, &entries)
+}
+
+/// The one value that fills all chunks, or what else there is.
+fn look(object: &Object, view: &View, chunks: u64) -> Result<u8, Vec<u8>> {
+    let extents = [Extent::new(0, CHUNK as u64).unwrap()];
+    let keys: Vec<[u8; 8]> = (0..chunks).map(u64::to_be_bytes).collect();
+    let mut data = vec![0xee; CHUNK * chunks as usize];
+    let parts = keys.iter().zip(data.chunks_mut(CHUNK));
+    let mut entries: Vec<EntryFetch<'_>> =
+        parts.map(|(key, out)| EntryFetch::array(key, b"data", 1, &extents, out)).collect();
+    object.fetch(view, &mut entries).unwrap();
+    drop(entries);
+    let mut values = data.clone();
+    values.dedup();
+    if values.len() == 1 { Ok(values[0]) } else { Err(values) }
+}
+
+#[test]
+fn epochs_become_visible_whole_and_snapshots_never_change() {
+    let (_outer, first, second) = two_servers("");
+    let (writer, reader) = (client(&first, 20_000), client(&second, 20_000));
+    let container = container(&writer);
+    let object = container.object(writer.new_oid(ObjectClass::SX));
+    let seen = reader.container_open("run").unwrap();
+    let other = seen.object(object.oid());
+    let mut steps = seen.subscribe(Step(0)).unwrap();
+    let mut epoch = container.begin(true).unwrap();
+    let mut kept = Vec::new();
+    for value in 1..=5u8 {
+        fill(&object, &Write::Inside(&epoch), 8, value).unwrap();
+        assert_eq!(look(&object, &epoch.view(), 8), Ok(value), "readers inside see their own writes");
+        assert_eq!(look(&other, &View::Latest, 8), Ok(value - 1), "nobody else sees any of it");
+        let usage = seen.query().unwrap();
+        assert!(usage.pending_updates >= 8 && usage.targets == 4 && usage.servers == 2, "{usage:?}");
+        let outcome = epoch.commit(&epoch.summary(), b"", true);
+        assert_eq!(outcome.committed.unwrap().step, Step(value as u64));
+        epoch = outcome.next.unwrap();
+        let WaitOutcome::Steps { steps, .. } = steps.wait(10_000).unwrap() else { panic!("no step") };
+        assert_eq!(steps.last().map(|step| step.step), Some(Step(value as u64)));
+        kept.push(seen.snapshot(SnapshotAt::Step(Step(value as u64))).unwrap());
+        assert_eq!(look(&other, &View::Latest, 8), Ok(value));
+        for (number, snapshot) in kept.iter().enumerate() {
+            assert_eq!(look(&other, &snapshot.view(), 8), Ok(number as u8 + 1));
+        }
+    }
+    // What is not committed goes with its writer.
+    fill(&object, &Write::Inside(&epoch), 8, 99).unwrap();
+    epoch.abort("the test says so").unwrap();
+    let late = fill(&object, &Write::Inside(&epoch), 8, 98);
+    assert!(late.is_err(), "a closed epoch takes no writes");
+    assert_eq!(look(&other, &View::Latest, 8), Ok(5));
+    assert_eq!(seen.query().unwrap().pending_updates, 0);
+}
+
+#[test]
+fn a_planted_split_commit_is_seen() {
+    let (_outer, first, _second) = two_servers(r#","plant":"split-commit""#);
+    let client = client(&first, 20_000);
+    let container = container(&client);
+    let object = container.object(client.new_oid(ObjectClass::SX));
+    let epoch = container.begin(true).unwrap();
+    let before = container.snapshot(SnapshotAt::Latest).unwrap();
+    fill(&object, &Write::Inside(&epoch), 8, 1).unwrap();
+    assert!(look(&object, &before.view(), 8).is_err(), "the planted bug does not show");
+}
+
+#[test]
+fn a_lost_server_is_named_within_the_deadline() {
+    let (_outer, first, mut second) = two_servers(r#","membership_lease_ms":1000"#);
+    let client = client(&first, 8_000);
+    let container = container(&client);
+    let object = container.object(client.new_oid(ObjectClass::SX));
+    fill_each(&object, 1).unwrap();
+    second.child.kill().unwrap();
+    second.child.wait().unwrap();
+    let start = Instant::now();
+    let error = loop {
+        match fill_each(&object, 2) {
+            Ok(()) => assert!(start.elapsed() < Duration::from_secs(20), "nobody noticed"),
+            Err(error) => break error,
+        }
+    };
+    assert!(start.elapsed() < Duration::from_secs(12), "a call outlived its deadline");
+    assert!(matches!(error.kind(), ErrorKind::ServerLost | ErrorKind::Deadline), "{error}");
+    assert!(error.to_string().contains("server 1") || error.to_string().contains("target"), "{error}");
+}
+
+/// Autocommits cover one dkey each.
+fn fill_each(object: &Object, value: u8) -> talea_client::Result<()> {
+    let extents = [Extent::new(0, 100).unwrap()];
+    let data = [value; 100];
+    (0..8u64).try_for_each(|chunk| {
+        let entry = EntryUpdate {
+            dkey: &chunk.to_be_bytes(),
+            akey: b"data",
+            kind: KIND,
+            condition: Condition::None,
+            extents: &extents,
+            data: &data,
+        };
+        object.update(&Write::Auto, &[entry])
+    })
+}
