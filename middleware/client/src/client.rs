@@ -124,6 +124,19 @@ impl Client {
         self.shared.map()
     }
 
+    /// This process's clock: the largest stamp that it gave or saw. Whoever tells another process of something over a channel
+    /// that is not Talea's sends it along (docs/design.md §4 rule 1).
+    pub fn hlc(&self) -> talea_model::Stamp {
+        if self.shared.is_foreign() { talea_model::Stamp::ZERO } else { self.shared.lock().hlc.last() }
+    }
+
+    /// Advances this process's clock past a stamp that came over such a channel.
+    pub fn observe(&self, stamp: talea_model::Stamp) {
+        if !self.shared.is_foreign() {
+            self.shared.observe(stamp);
+        }
+    }
+
     /// A fresh object id of a class: unique among all sessions of the pool, as far as chance goes within one session.
     pub fn new_oid(&self, class: ObjectClass) -> Oid {
         let unique = (self.session().0 as u128 & 0xffff_ffff) << 64;

@@ -10,6 +10,7 @@ pub use talea_wire::log::SnapshotAt;
 
 use crate::Fault;
 
+pub mod client;
 #[cfg(test)]
 pub(crate) mod memory;
 
@@ -17,6 +18,8 @@ pub(crate) mod memory;
 pub trait System: Send + Sync {
     /// Opens a container by name.
     fn container(&self, name: &str) -> Result<Arc<dyn Backing>, Fault>;
+    /// A container that another process opened, from its [`Backing::blob`]; asks nobody.
+    fn join(&self, blob: &[u8]) -> Result<Arc<dyn Backing>, Fault>;
 }
 
 /// One akey to write.
@@ -84,6 +87,8 @@ pub struct Names {
 pub trait Backing: Send + Sync {
     /// Its name.
     fn name(&self) -> &str;
+    /// Bytes from which any process of the system can [`System::join`] it.
+    fn blob(&self) -> Vec<u8>;
     /// Default class of file data.
     fn default_class(&self) -> ObjectClass;
     /// Default chunk of files in bytes.
@@ -94,9 +99,9 @@ pub trait Backing: Send + Sync {
     fn hlc(&self) -> Stamp;
     /// Advances this process's clock past a stamp that another process sent.
     fn observe(&self, stamp: Stamp);
-    /// An autocommit of one dkey; `tied` to a transaction's fate.
-    fn update(&self, oid: Oid, tied: Option<TxId>, entries: &[Update<'_>]) -> Result<(), Fault>;
-    /// An autocommit that punches.
+    /// An autocommit of one dkey.
+    fn update(&self, oid: Oid, entries: &[Update<'_>]) -> Result<(), Fault>;
+    /// An autocommit that punches; of an object on several targets a transaction.
     fn punch(&self, oid: Oid, what: Punch<'_>, condition: Condition) -> Result<(), Fault>;
     /// Reads.
     fn fetch(&self, view: View, oid: Oid, entries: &mut [Fetch<'_>]) -> Result<(), Fault>;
@@ -132,6 +137,8 @@ pub trait Epoch: Send + Sync {
     fn blob(&self) -> Vec<u8>;
     /// Writes pending versions; returns when the targets have applied them.
     fn update(&self, oid: Oid, entries: &[Update<'_>]) -> Result<(), Fault>;
+    /// An autocommit of one dkey that shares the transaction's fate: latest reads see it at once.
+    fn update_tied(&self, oid: Oid, entries: &[Update<'_>]) -> Result<(), Fault>;
     /// Punches inside the transaction.
     fn punch(&self, oid: Oid, what: Punch<'_>) -> Result<(), Fault>;
     /// What this process touched in it so far.
@@ -141,7 +148,7 @@ pub trait Epoch: Send + Sync {
     /// Aborts it.
     fn abort(&self, reason: &str) -> Result<(), Fault>;
     /// Tells that its transaction is known to be closed: there is nothing to leave.
-    fn closed(&self);
+    fn closed(self: Box<Self>);
 }
 
 /// A commit that went through.

@@ -217,7 +217,7 @@ impl Files {
         let base = Base { view, bytes: size.bytes, step: snapshot.step() };
         let lease = random()?;
         self.open.table().leases.insert(lease, snapshot);
-        Ok(shared(path, parsed, &inode, &*backing, false, Mode::Reader { lease, base, fixed }))
+        Ok(shared(path, &inode, &*backing, false, Mode::Reader { lease, base, fixed }))
     }
 
     fn open_writer(
@@ -237,7 +237,7 @@ impl Files {
             let (epoch, size, step) = group.shared()?;
             let (founding, processes) = (group.founding, group.processes);
             let mode = Mode::Writer { founding, founder: false, processes, epoch, size, step };
-            return Ok(shared(path, parsed, &inode, &*backing, delete, mode));
+            return Ok(shared(path, &inode, &*backing, delete, mode));
         }
         let founding = random()?;
         let (epoch, newborn) = match found.created {
@@ -250,7 +250,7 @@ impl Files {
         };
         let (step, bytes) = (epoch.base_step(), epoch.blob());
         let mode = Mode::Writer { founding, founder: true, processes, epoch: bytes, size, step };
-        let shared = shared(path, parsed, &inode, &*backing, delete, mode);
+        let shared = shared(path, &inode, &*backing, delete, mode);
         let facts = (inode.oid, inode.chunk_bytes);
         let group = Arc::new(Group::new(backing, founding, processes, true, facts, epoch, size, step));
         newborn.into_iter().for_each(|newborn| group.born(newborn));
@@ -272,7 +272,7 @@ impl Files {
     pub fn attach(&self, shared: &[u8]) -> Result<Handle, Fault> {
         let shared: Shared = blob::decode(shared)?;
         inode::check_chunk(shared.chunk_bytes)?;
-        let backing = self.system.container(&shared.container)?;
+        let backing = self.system.join(&shared.container)?;
         match &shared.mode {
             Mode::Reader { lease, base, fixed } => {
                 let lease = self.open.table().leases.remove(lease);
@@ -293,7 +293,7 @@ impl Files {
             return Err(Fault::new(Code::Argument, "not open for writing"));
         };
         let mut table = self.open.table();
-        let groups = table.groups.entry((shared.container.clone(), shared.oid)).or_default();
+        let groups = table.groups.entry((backing.name().to_owned(), shared.oid)).or_default();
         if let Some((group, handles)) = groups.iter_mut().find(|(group, _)| group.founding == *founding) {
             *handles += 1;
             return Ok(group.clone());
@@ -344,7 +344,7 @@ fn find_or_create(
     let class = hints.class.unwrap_or_else(|| backing.default_class());
     let chunk_bytes = hints.chunk_bytes.unwrap_or_else(|| backing.default_chunk_bytes());
     let new = NewFile { mode, uid, gid, class, chunk_bytes };
-    match namespace.create(directory, name, &new, Some(epoch.tx())) {
+    match namespace.create(directory, name, &new, Some(&*epoch)) {
         Ok(inode) => {
             let newborn = Newborn { directory, name: name.clone(), inode };
             Ok(Found { inode, created: Some((epoch, newborn)) })
@@ -361,9 +361,9 @@ fn find_or_create(
     }
 }
 
-fn shared(path: &[u8], parsed: &TaleaPath, inode: &Inode, backing: &dyn Backing, delete: bool, mode: Mode) -> Shared {
+fn shared(path: &[u8], inode: &Inode, backing: &dyn Backing, delete: bool, mode: Mode) -> Shared {
     Shared {
-        container: parsed.container.clone(),
+        container: backing.blob(),
         path: path.to_vec(),
         oid: inode.oid,
         chunk_bytes: inode.chunk_bytes,

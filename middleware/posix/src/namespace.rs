@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use talea_abi::Code;
-use talea_model::{ObjectClass, Oid, TxId, View};
+use talea_model::{ObjectClass, Oid, View};
 
 use crate::Fault;
-use crate::backing::{Backing, Condition, Fetch, Punch, Update, ValueKind};
+use crate::backing::{Backing, Condition, Epoch, Fetch, Punch, Update, ValueKind};
 use crate::inode::{self, Inode, Kind, META, MTIME, SIZE, SizeRecord};
 use crate::path::check_name;
 
@@ -98,7 +98,7 @@ impl Namespace {
     }
 
     /// Makes a file that must not exist; `tied` to an epoch it vanishes if that aborts before its first commit.
-    pub fn create(&self, directory: Oid, name: &[u8], new: &NewFile, tied: Option<TxId>) -> Result<Inode, Fault> {
+    pub fn create(&self, directory: Oid, name: &[u8], new: &NewFile, tied: Option<&dyn Epoch>) -> Result<Inode, Fault> {
         inode::check_chunk(new.chunk_bytes)?;
         if !new.class.is_supported() {
             return Err(Fault::new(
@@ -267,13 +267,17 @@ impl Namespace {
         name: &[u8],
         inode: &Inode,
         target: Option<&[u8]>,
-        tied: Option<TxId>,
+        tied: Option<&dyn Epoch>,
     ) -> Result<(), Fault> {
         check_name(name)?;
         let encoded = inode.encode();
         let mut entries = vec![value(name, inode::INODE, &encoded, Condition::Insert)];
         entries.extend(target.map(|target| value(name, inode::TARGET, target, Condition::None)));
-        self.backing.update(directory, tied, &entries).map_err(|fault| match fault.code {
+        let done = match tied {
+            Some(epoch) => epoch.update_tied(directory, &entries),
+            None => self.backing.update(directory, &entries),
+        };
+        done.map_err(|fault| match fault.code {
             // The only condition is that the name is new.
             Code::Conflict | Code::Exists => exists(&[name.to_vec()]),
             _ => fault,

@@ -163,6 +163,12 @@ impl Memory {
     pub(crate) fn latest(&self) -> View {
         View::Latest
     }
+    fn auto(&self, oid: Oid, tied: Option<TxId>, entries: &[Update<'_>]) -> Result<(), Fault> {
+        assert!(entries.iter().all(|entry| entry.dkey == entries[0].dkey), "an autocommit covers one dkey");
+        let mut state = self.0.lock().unwrap();
+        let stamp = state.tick();
+        state.put(oid, stamp, tied, entries, View::Latest)
+    }
     fn begun(&self, state: &mut State) -> Box<dyn Epoch> {
         let tx = TxId(state.fates.len() as u64 + 1);
         let base = state.tick();
@@ -179,11 +185,17 @@ impl System for Memory {
     fn container(&self, name: &str) -> Result<Arc<dyn Backing>, Fault> {
         if name == "run" { Ok(Arc::new(self.clone())) } else { Err(Fault::new(Code::NoContainer, "no such container")) }
     }
+    fn join(&self, blob: &[u8]) -> Result<Arc<dyn Backing>, Fault> {
+        self.container(&String::from_utf8_lossy(blob))
+    }
 }
 
 impl Backing for Memory {
     fn name(&self) -> &str {
         "run"
+    }
+    fn blob(&self) -> Vec<u8> {
+        b"run".to_vec()
     }
     fn default_class(&self) -> ObjectClass {
         ObjectClass::SX
@@ -201,11 +213,8 @@ impl Backing for Memory {
         let mut state = self.0.lock().unwrap();
         state.clock = state.clock.max(stamp.0);
     }
-    fn update(&self, oid: Oid, tied: Option<TxId>, entries: &[Update<'_>]) -> Result<(), Fault> {
-        assert!(entries.iter().all(|entry| entry.dkey == entries[0].dkey), "an autocommit covers one dkey");
-        let mut state = self.0.lock().unwrap();
-        let stamp = state.tick();
-        state.put(oid, stamp, tied, entries, View::Latest)
+    fn update(&self, oid: Oid, entries: &[Update<'_>]) -> Result<(), Fault> {
+        self.auto(oid, None, entries)
     }
     fn punch(&self, oid: Oid, what: Punch<'_>, condition: Condition) -> Result<(), Fault> {
         let mut state = self.0.lock().unwrap();
@@ -324,6 +333,10 @@ impl Epoch for Part {
         touched.failed |= done.is_err();
         done
     }
+    fn update_tied(&self, oid: Oid, entries: &[Update<'_>]) -> Result<(), Fault> {
+        self.touched.lock().unwrap().touched.insert(TargetId(0));
+        self.memory.auto(oid, Some(self.tx), entries)
+    }
     fn punch(&self, oid: Oid, what: Punch<'_>) -> Result<(), Fault> {
         let mut state = self.memory.0.lock().unwrap();
         self.open(&state)?;
@@ -362,5 +375,5 @@ impl Epoch for Part {
         state.fates.get_mut(&self.tx).unwrap().0 = Fate::Aborted;
         Ok(())
     }
-    fn closed(&self) {}
+    fn closed(self: Box<Self>) {}
 }

@@ -14,7 +14,7 @@ const VERSION: u8 = 1;
 /// Enough to attach to a file that another process has opened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Shared {
-    pub container: String,
+    pub container: Vec<u8>,
     /// Path as it was given, for texts and for delete-on-close.
     pub path: Vec<u8>,
     pub oid: Oid,

@@ -312,7 +312,7 @@ impl Group {
     fn name_again(&self, state: &State, next: &dyn Epoch) -> bool {
         let Some(newborn) = &state.newborn else { return true };
         let space = Namespace::new(self.backing.clone(), View::Latest);
-        let named = space.insert(newborn.directory, &newborn.name, &newborn.inode, None, Some(next.tx()));
+        let named = space.insert(newborn.directory, &newborn.name, &newborn.inode, None, Some(next));
         if named.is_err() {
             let _ = next.abort("the file's name is taken");
         }
@@ -346,11 +346,10 @@ impl Group {
             }
             Outcome::Closed { founding, tx, failed, next, size, step } if founding == self.founding => {
                 let mut state = self.exclusive();
-                match &state.epoch {
-                    Some(epoch) if epoch.tx() == tx => epoch.closed(),
-                    _ => return Ok(()),
+                match state.epoch.take_if(|epoch| epoch.tx() == tx) {
+                    Some(epoch) => epoch.closed(),
+                    None => return Ok(()),
                 }
-                state.epoch = None;
                 state.step = step;
                 let mine = state.next.take();
                 self.rebase(&mut state, size);

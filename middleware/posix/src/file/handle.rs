@@ -221,7 +221,7 @@ impl Drop for Handle {
             if *founder && !*ended.lock().unwrap_or_else(PoisonError::into_inner) {
                 group.orphan();
             }
-            registry.release(&self.shared.container, group);
+            registry.release(self.backing.name(), group);
         }
     }
 }

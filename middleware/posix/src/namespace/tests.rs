@@ -46,7 +46,7 @@ fn a_tied_name_lives_and_dies_with_its_epoch() {
     let (memory, space) = fresh();
     for commit in [true, false] {
         let epoch = memory.begin(true).unwrap();
-        space.create(inode::root(), b"f", &new_file(), Some(epoch.tx())).unwrap();
+        space.create(inode::root(), b"f", &new_file(), Some(&*epoch)).unwrap();
         assert!(space.lookup(&names("f")).unwrap().is_some(), "the latest view sees it at once");
         let before = memory.snapshot(crate::backing::SnapshotAt::Latest).unwrap();
         let then = Namespace::new(Arc::new(memory.clone()), before.view());

@@ -1,0 +1,88 @@
+//! Following a container's steps.
+
+use std::ffi::c_int;
+use std::sync::{Mutex, PoisonError};
+
+use talea_abi::Code;
+use talea_client::{Subscription, WaitOutcome as Outcome};
+use talea_model::Step;
+use talea_posix::Fault;
+use talea_posix::backing::client::fault;
+
+use super::container::CONTAINERS;
+use super::system::deadline;
+use super::types::{talea_container_t, talea_step_t, talea_subscription_t};
+use crate::boundary::{place, public, put};
+use crate::handles::Handles;
+
+static SUBSCRIPTIONS: Handles<talea_subscription_t, Mutex<Subscription>> = Handles::new("subscription");
+
+/// Follows the container's steps after `after_step` (0: all that are retained). Nothing that a follower has not received is
+/// given up by retention.
+///
+/// # Safety
+/// `out` is valid for writing; a null pointer is told.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn talea_subscribe(
+    container: *mut talea_container_t,
+    after_step: u64,
+    out: *mut *mut talea_subscription_t,
+) -> c_int {
+    public(|| {
+        place(out, "subscription")?;
+        let subscription = CONTAINERS.get(container)?.subscribe(Step(after_step)).map_err(fault)?;
+        // SAFETY: checked above, valid by the caller's contract.
+        unsafe { put(out, SUBSCRIPTIONS.add(Mutex::new(subscription)), "subscription") }
+    })
+}
+
+/// Ends a subscription. A null pointer is fine.
+///
+/// # Safety
+/// None: the handle is checked.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn talea_unsubscribe(subscription: *mut talea_subscription_t) {
+    if !subscription.is_null() {
+        public(|| SUBSCRIPTIONS.remove(subscription).map(drop));
+    }
+}
+
+/// Waits for the next step, at most `deadline_ms` (0 only looks). TALEA_OK: `out` has it. TALEA_NOT_READY: the deadline passed and
+/// the producer may still make steps. TALEA_END: none will follow. TALEA_PRODUCER_LOST: the producer has ended otherwise.
+/// TALEA_RETENTION: steps were given up before they were received; the next wait goes on after the gap.
+///
+/// # Safety
+/// `out` is valid for writing; a null pointer is told.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn talea_wait(
+    subscription: *mut talea_subscription_t,
+    deadline_ms: i64,
+    out: *mut talea_step_t,
+) -> c_int {
+    public(|| {
+        place(out, "step")?;
+        let deadline_ms = deadline(deadline_ms)?;
+        let subscription = SUBSCRIPTIONS.get(subscription)?;
+        let mut subscription = subscription.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = |code, text: &str| Err(Fault::new(code, text));
+        match subscription.wait_one(deadline_ms).map_err(fault)? {
+            Outcome::Steps { steps, latest } => {
+                let Some(record) = steps.first() else { return outcome(Code::NotReady, "no step yet") };
+                let told = talea_step_t { step: record.step.0, stamp: record.stamp.0, latest_step: latest.0 };
+                // SAFETY: checked above, valid by the caller's contract.
+                unsafe { put(out, told, "step") }
+            }
+            Outcome::NotReady => {
+                outcome(Code::NotReady, "the deadline passed before there was a next step: wait again")
+            }
+            Outcome::End => outcome(Code::End, "the producer has said that no step will follow"),
+            Outcome::ProducerLost => {
+                outcome(Code::ProducerLost, "the producer has ended without a word: no step will follow from it")
+            }
+            Outcome::Gap { through } => outcome(
+                Code::Retention,
+                &format!("the steps up to {through} are below retention: subscribe earlier, or keep more steps"),
+            ),
+        }
+    })
+}

@@ -1,0 +1,283 @@
+//! Objects: update, fetch, punch, list.
+
+use std::ffi::{c_char, c_int, c_void};
+
+use talea_client::{Condition, Container, EntryFetch, EntryUpdate, EnumerateKind, Punch, ValueKind, Write};
+use talea_model::{Extent, ObjectClass, Oid, View};
+use talea_posix::Fault;
+use talea_posix::backing::client::fault;
+
+use super::container::CONTAINERS;
+use super::epoch::EPOCHS;
+use super::snapshot::SNAPSHOTS;
+use super::types::{
+    TALEA_IF_ABSENT, TALEA_IF_PRESENT, talea_container_t, talea_epoch_t, talea_extent_t, talea_fetch_t, talea_key_t,
+    talea_name_fn, talea_oid_t, talea_snapshot_t, talea_update_t,
+};
+use crate::boundary::{argument, bytes, public, put, slice, slice_mut, text};
+
+/// Names of one round of a list.
+const NAMES_A_ROUND: usize = 512;
+
+fn oid_of(oid: talea_oid_t) -> Oid {
+    Oid((oid.hi as u128) << 64 | oid.lo as u128)
+}
+
+/// A fresh object id of a class such as "S1" or "SX", unlike any other in the container.
+///
+/// # Safety
+/// `class` is NUL-terminated, `out` valid for writing; null pointers are told.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn talea_object_new(
+    container: *mut talea_container_t,
+    class: *const c_char,
+    out: *mut talea_oid_t,
+) -> c_int {
+    public(|| {
+        let container = CONTAINERS.get(container)?;
+        // SAFETY: the caller's contract.
+        let class: ObjectClass =
+            unsafe { text(class, "object class") }?.parse().map_err(|e| argument(format!("{e}")))?;
+        let Oid(oid) = container.client().new_oid(class);
+        // SAFETY: null or valid by the caller's contract.
+        unsafe { put(out, talea_oid_t { hi: (oid >> 64) as u64, lo: oid as u64 }, "object id") }
+    })
+}
+
+/// The id of a class with 96 bits of the program's own choice: the lower 32 of `upper`, and `lower`.
+///
+/// # Safety
+/// `class` is NUL-terminated, `out` valid for writing; null pointers are told.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn talea_object_id(class: *const c_char, upper: u32, lower: u64, out: *mut talea_oid_t) -> c_int {
+    public(|| {
+        // SAFETY: the caller's contract.
+        let class: ObjectClass =
+            unsafe { text(class, "object class") }?.parse().map_err(|e| argument(format!("{e}")))?;
+        let Oid(oid) = Oid::new(class, (upper as u128) << 64 | lower as u128);
+        // SAFETY: null or valid by the caller's contract.
+        unsafe { put(out, talea_oid_t { hi: (oid >> 64) as u64, lo: oid as u64 }, "object id") }
+    })
+}
+
+/// The bytes of a pair of keys.
+///
+/// # Safety
+/// Both keys are valid for their lengths for as long as `'a`.
+unsafe fn keys<'a>(key: &talea_key_t) -> Result<(&'a [u8], &'a [u8]), Fault> {
+    // SAFETY: the caller says so.
+    unsafe {
+        let dkey = bytes(key.dkey.cast(), key.dkey_bytes, "dkey")?;
+        Ok((dkey, bytes(key.akey.cast(), key.akey_bytes, "akey")?))
+    }
+}
+
+/// The caller's extents.
+///
+/// # Safety
+/// `extents` is valid for reading `count` extents.
+unsafe fn extents_of(extents: *const talea_extent_t, count: usize) -> Result<Vec<Extent>, Fault> {
+    // SAFETY: the caller says so.
+    let extents = unsafe { slice(extents, count, "extents") }?;
+    let checked = |e: &talea_extent_t| {
+        Extent::new(e.index, e.count).ok_or_else(|| argument("an extent is empty or ends beyond 2^64"))
+    };
+    extents.iter().map(checked).collect()
+}
+
+fn kind_of(record_bytes: u32) -> ValueKind {
+    if record_bytes == 0 { ValueKind::Single } else { ValueKind::Array { record_bytes } }
+}
+
+fn condition_of(condition: u32) -> Result<Condition, Fault> {
+    match condition {
+        0 => Ok(Condition::None),
+        TALEA_IF_ABSENT => Ok(Condition::Insert),
+        TALEA_IF_PRESENT => Ok(Condition::Update),
+        _ => Err(argument(format!("unknown condition {condition}"))),
+    }
+}
+
+/// Runs `work` with the way of writing that an epoch handle stands for.
+fn writing(epoch: *mut talea_epoch_t, work: impl FnOnce(&Write<'_>) -> Result<(), Fault>) -> Result<(), Fault> {
+    if epoch.is_null() {
+        return work(&Write::Auto);
+    }
+    let epoch = EPOCHS.get(epoch)?;
+    work(&Write::Inside(&epoch))
+}
+
+/// The view that two optional handles stand for.
+fn view_of(epoch: *mut talea_epoch_t, snapshot: *mut talea_snapshot_t) -> Result<View, Fault> {
+    match (epoch.is_null(), snapshot.is_null()) {
+        (true, true) => Ok(View::Latest),
+        (false, true) => Ok(EPOCHS.get(epoch)?.view()),
+        (true, false) => Ok(SNAPSHOTS.get(snapshot)?.view()),
+        (false, false) => Err(argument("a read is either inside an epoch or in a snapshot: give one of them")),
+    }
+}
+
+/// Writes values and arrays with one fate: inside `epoch`, or (NULL) at once, and then of one dkey only. Returns when the servers
+/// hold them durably. A failed update fails the epoch's commit.
+///
+/// # Safety
+/// `entries` is an array of `count`; everything in it is valid for its size.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn talea_object_update(
+    container: *mut talea_container_t,
+    epoch: *mut talea_epoch_t,
+    oid: talea_oid_t,
+    entries: *const talea_update_t,
+    count: usize,
+) -> c_int {
+    public(|| {
+        let container = CONTAINERS.get(container)?;
+        // SAFETY: the caller's contract.
+        let given = unsafe { slice(entries, count, "entries") }?;
+        // SAFETY: the caller's contract.
+        let extents: Vec<Vec<Extent>> = given
+            .iter()
+            .map(|entry| {
+                let count = if entry.record_bytes == 0 { 0 } else { entry.extent_count };
+                // SAFETY: the caller's contract.
+                unsafe { extents_of(entry.extents, count) }
+            })
+            .collect::<Result<_, _>>()?;
+        let mut updates = Vec::with_capacity(given.len());
+        for (entry, extents) in given.iter().zip(&extents) {
+            // SAFETY: the caller's contract.
+            let ((dkey, akey), data) =
+                unsafe { (keys(&entry.key)?, bytes(entry.data.cast(), entry.data_bytes, "data")?) };
+            let (kind, condition) = (kind_of(entry.record_bytes), condition_of(entry.condition)?);
+            updates.push(EntryUpdate { dkey, akey, kind, condition, extents, data });
+        }
+        writing(epoch, |write| container.object(oid_of(oid)).update(write, &updates).map_err(fault))
+    })
+}
+
+/// Reads values and arrays: inside `epoch`, in `snapshot`, or (both NULL) the latest committed state.
+///
+/// # Safety
+/// `entries` is an array of `count`; everything in it is valid for its size, `data` for writing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn talea_object_fetch(
+    container: *mut talea_container_t,
+    epoch: *mut talea_epoch_t,
+    snapshot: *mut talea_snapshot_t,
+    oid: talea_oid_t,
+    entries: *mut talea_fetch_t,
+    count: usize,
+) -> c_int {
+    public(|| {
+        let container = CONTAINERS.get(container)?;
+        let view = view_of(epoch, snapshot)?;
+        // SAFETY: the caller's contract.
+        let given = unsafe { slice_mut(entries, count, "entries") }?;
+        let extents: Vec<Vec<Extent>> = given
+            .iter()
+            .map(|entry| {
+                let count = if entry.record_bytes == 0 { 0 } else { entry.extent_count };
+                // SAFETY: the caller's contract.
+                unsafe { extents_of(entry.extents, count) }
+            })
+            .collect::<Result<_, _>>()?;
+        let mut fetches = Vec::with_capacity(given.len());
+        for (entry, extents) in given.iter().zip(&extents) {
+            // SAFETY: the caller's contract.
+            let ((dkey, akey), out) =
+                unsafe { (keys(&entry.key)?, slice_mut(entry.data.cast(), entry.data_bytes, "place for the data")?) };
+            let kind = kind_of(entry.record_bytes);
+            fetches.push(EntryFetch { dkey, akey, kind, extents, out, found: false, filled: false, bytes: 0 });
+        }
+        container.object(oid_of(oid)).fetch(&view, &mut fetches).map_err(fault)?;
+        let told: Vec<(bool, usize)> = fetches.iter().map(|fetch| (fetch.found, fetch.bytes)).collect();
+        for (entry, (found, bytes)) in given.iter_mut().zip(told) {
+            (entry.found, entry.value_bytes) = (u32::from(found), bytes);
+        }
+        Ok(())
+    })
+}
+
+/// Removes an object (no dkey), a dkey (no akey), an akey (`extent` NULL) or a range of an array: inside `epoch`, or (NULL) at once.
+///
+/// # Safety
+/// `key` and its parts, and `extent`, are null or valid for reading.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn talea_object_punch(
+    container: *mut talea_container_t,
+    epoch: *mut talea_epoch_t,
+    oid: talea_oid_t,
+    key: *const talea_key_t,
+    extent: *const talea_extent_t,
+) -> c_int {
+    public(|| {
+        let container = CONTAINERS.get(container)?;
+        // SAFETY: the caller's contract.
+        let (dkey, akey) = match unsafe { slice(key, usize::from(!key.is_null()), "key") }?.first() {
+            // SAFETY: the caller's contract.
+            Some(key) => unsafe { keys(key) }?,
+            None => (&[][..], &[][..]),
+        };
+        // SAFETY: the caller's contract.
+        let extent = unsafe { extents_of(extent, usize::from(!extent.is_null())) }?.first().copied();
+        let punch = Punch { dkey, akey, extent, condition: Condition::None };
+        writing(epoch, |write| container.object(oid_of(oid)).punch(write, &punch).map_err(fault))
+    })
+}
+
+/// Gives the dkeys of an object (`dkey_bytes` 0), or the akeys of a dkey, to `each`, in order: inside `epoch`, in `snapshot`, or
+/// (both NULL) of the latest committed state.
+///
+/// # Safety
+/// `dkey` is valid for its size; `each` is a function that can be called with `context`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn talea_object_list(
+    container: *mut talea_container_t,
+    epoch: *mut talea_epoch_t,
+    snapshot: *mut talea_snapshot_t,
+    oid: talea_oid_t,
+    dkey: *const c_void,
+    dkey_bytes: usize,
+    each: Option<talea_name_fn>,
+    context: *mut c_void,
+) -> c_int {
+    public(|| {
+        let container = CONTAINERS.get(container)?;
+        let view = view_of(epoch, snapshot)?;
+        let each = each.ok_or_else(|| argument("no function to give the names to"))?;
+        // SAFETY: the caller's contract.
+        let dkey = unsafe { bytes(dkey.cast(), dkey_bytes, "dkey") }?;
+        let take = |name: &[u8]| {
+            // SAFETY: the caller's contract; the name lives through the call.
+            unsafe { each(context, name.as_ptr().cast(), name.len()) == 0 }
+        };
+        list(&container, &view, oid_of(oid), dkey, take)
+    })
+}
+
+fn list(
+    container: &Container,
+    view: &View,
+    oid: Oid,
+    dkey: &[u8],
+    mut take: impl FnMut(&[u8]) -> bool,
+) -> Result<(), Fault> {
+    let object = container.object(oid);
+    let kind = if dkey.is_empty() { EnumerateKind::Dkeys } else { EnumerateKind::Akeys };
+    let mut after = Vec::new();
+    loop {
+        let page = if kind == EnumerateKind::Dkeys {
+            object.dkeys(view, &after, NAMES_A_ROUND)
+        } else {
+            object.akeys(view, dkey, &after, NAMES_A_ROUND)
+        };
+        let page = page.map_err(fault)?;
+        if !page.names.iter().all(|name| take(name)) || !page.more {
+            return Ok(());
+        }
+        match page.names.into_iter().next_back() {
+            Some(last) => after = last,
+            None => return Ok(()),
+        }
+    }
+}

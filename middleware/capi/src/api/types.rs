@@ -1,0 +1,198 @@
+//! Numbers and structures of `talea.h`. Values never change their meaning; structures only change with the soname.
+
+use std::ffi::{c_int, c_void};
+
+/// What a call returns.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum talea_code_t {
+    /// Done.
+    TALEA_OK = 0,
+    /// Bad argument: null pointer, unknown flag, wrong size or handle.
+    TALEA_ARGUMENT = 1,
+    /// The path does not name anything that Talea can open.
+    TALEA_PATH = 2,
+    /// No such file, directory, object, key, snapshot or step.
+    TALEA_NOT_FOUND = 3,
+    /// Exists already.
+    TALEA_EXISTS = 4,
+    /// No such container.
+    TALEA_NO_CONTAINER = 5,
+    /// No system of this user is running here.
+    TALEA_NO_SYSTEM = 6,
+    /// Wrong secret, wrong user, or no right to do this.
+    TALEA_ACCESS = 7,
+    /// Write to a read-only handle, snapshot or step view.
+    TALEA_READ_ONLY = 8,
+    /// The pool is full.
+    TALEA_NO_SPACE = 9,
+    /// A server is lost; the text names it.
+    TALEA_SERVER_LOST = 10,
+    /// The deadline passed.
+    TALEA_DEADLINE = 11,
+    /// The epoch is aborted or closed.
+    TALEA_ABORTED = 12,
+    /// Not supported yet.
+    TALEA_UNSUPPORTED = 13,
+    /// Bytes or log did not verify.
+    TALEA_DATA_LOST = 14,
+    /// A foreign protocol or library version.
+    TALEA_VERSION = 15,
+    /// A key, name or request beyond its limit.
+    TALEA_TOO_LONG = 16,
+    /// The snapshot or step is below retention.
+    TALEA_RETENTION = 17,
+    /// Outcome of a wait: the deadline passed and the producer may still make steps.
+    TALEA_NOT_READY = 18,
+    /// Outcome of a wait: no step will follow.
+    TALEA_END = 19,
+    /// Outcome of a wait: the producer has ended without a word.
+    TALEA_PRODUCER_LOST = 20,
+    /// A condition of an update did not hold, or a transaction conflicted.
+    TALEA_CONFLICT = 21,
+    /// Is a directory, or is none.
+    TALEA_KIND = 22,
+    /// A directory is not empty.
+    TALEA_NOT_EMPTY = 23,
+    /// Anything else; the text tells.
+    TALEA_OTHER = 99,
+}
+
+/// A connection to a system.
+pub struct talea_system_t {
+    _private: [u8; 0],
+}
+
+/// An open container.
+pub struct talea_container_t {
+    _private: [u8; 0],
+}
+
+/// This process's part of an open collective epoch.
+pub struct talea_epoch_t {
+    _private: [u8; 0],
+}
+
+/// A leased snapshot.
+pub struct talea_snapshot_t {
+    _private: [u8; 0],
+}
+
+/// A follower of a container's steps.
+pub struct talea_subscription_t {
+    _private: [u8; 0],
+}
+
+/// State of a container and of the servers that hold it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct talea_container_info_t {
+    /// Servers that serve.
+    pub servers: u64,
+    /// Targets that serve.
+    pub targets: u64,
+    /// Last committed step, 0 if there is none.
+    pub steps: u64,
+    /// Open transactions.
+    pub open_epochs: u64,
+    /// Updates of open transactions, over all targets.
+    pub pending_updates: u64,
+    /// Bytes written since the servers started, over all targets.
+    pub bytes_written: u64,
+}
+
+/// A committed step, as a follower is told of it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct talea_step_t {
+    /// Its number; the first is 1.
+    pub step: u64,
+    /// Its stamp: a hybrid logical clock, microseconds since 1970 in the upper 52 bits.
+    pub stamp: u64,
+    /// The container's last step by now.
+    pub latest_step: u64,
+}
+
+/// An object id: 32 bits of Talea's (its class) and 96 of the program's.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct talea_oid_t {
+    /// Upper half; its upper 32 bits are the class.
+    pub hi: u64,
+    /// Lower half.
+    pub lo: u64,
+}
+
+/// A run of records of an array.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct talea_extent_t {
+    /// First record.
+    pub index: u64,
+    /// Number of records, at least 1.
+    pub count: u64,
+}
+
+/// A pair of keys; both have 1 to 4096 bytes. In a punch or a list, no bytes stand for "all".
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct talea_key_t {
+    /// Distribution key.
+    pub dkey: *const c_void,
+    /// Its length in bytes.
+    pub dkey_bytes: usize,
+    /// Attribute key.
+    pub akey: *const c_void,
+    /// Its length in bytes.
+    pub akey_bytes: usize,
+}
+
+/// One value or array of an update.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct talea_update_t {
+    /// Where.
+    pub key: talea_key_t,
+    /// Bytes of a record of an array; 0: a single value.
+    pub record_bytes: u32,
+    /// Zero, or one of TALEA_IF_*.
+    pub condition: u32,
+    /// Extents of an array; unused for a single value.
+    pub extents: *const talea_extent_t,
+    /// Number of extents.
+    pub extent_count: usize,
+    /// The value, or the extents' records in order.
+    pub data: *const c_void,
+    /// Length in bytes.
+    pub data_bytes: usize,
+}
+
+/// Condition: the akey must not exist.
+pub const TALEA_IF_ABSENT: u32 = 1;
+/// Condition: the akey must exist.
+pub const TALEA_IF_PRESENT: u32 = 2;
+
+/// One value or array of a fetch.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct talea_fetch_t {
+    /// Where.
+    pub key: talea_key_t,
+    /// Bytes of a record of an array; 0: a single value.
+    pub record_bytes: u32,
+    /// Set: 1 if there is a value.
+    pub found: u32,
+    /// Extents of an array; unused for a single value.
+    pub extents: *const talea_extent_t,
+    /// Number of extents.
+    pub extent_count: usize,
+    /// Takes the value, or the extents' records in order, holes as zeros.
+    pub data: *mut c_void,
+    /// Its length in bytes.
+    pub data_bytes: usize,
+    /// Set: bytes of a single value.
+    pub value_bytes: usize,
+}
+
+/// Gets one name of a list; returns 0 to go on, anything else to stop.
+pub type talea_name_fn = unsafe extern "C" fn(context: *mut c_void, name: *const c_void, name_bytes: usize) -> c_int;
