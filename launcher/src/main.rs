@@ -1,3 +1,31 @@
-//! The `talea` command.
+//! The `talea` command: starts systems beside a job, and shows what they hold.
+//!
+//! Owns the command line and its exit codes. Must never hold data: it is a client like any other.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod cli;
+mod command;
+mod config;
+mod failure;
+mod group;
+mod job;
+mod locate;
+mod notice;
+mod output;
+mod stop;
+mod system;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let arguments = cli::Cli::parse();
+    match command::dispatch(arguments) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("talea: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}

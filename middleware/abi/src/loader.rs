@@ -21,7 +21,10 @@ pub enum LoadError {
 
 /// Loads `libtalea.so.0` from beside the calling shim (`neighbour`: any function of it), else by the loader's own search, and returns its table.
 pub fn load(neighbour: fn()) -> Result<&'static Table, LoadError> {
-    let beside = directory_of(neighbour).map(|directory| directory.join(LIBRARY)).filter(|path| path.exists());
+    // A build tree has the library under its linker name.
+    let beside = directory_of(neighbour).and_then(|directory| {
+        [LIBRARY, "libtalea.so"].map(|name| directory.join(name)).into_iter().find(|path| path.exists())
+    });
     let name = beside.as_deref().unwrap_or(Path::new(LIBRARY));
     let c_name = CString::new(name.as_os_str().as_bytes()).map_err(|e| LoadError::Library(e.to_string()))?;
     // SAFETY: dlopen takes a NUL-terminated name; libtalea has no constructors that depend on the caller.

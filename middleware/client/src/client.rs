@@ -6,8 +6,9 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use talea_fabric::{Address, Clock, Credentials, Endpoint, RealClock, client_endpoint, member::Spin, node_id};
-use talea_model::{ContainerId, ObjectClass, Oid, PoolMap, SessionId};
+use talea_model::{ContainerId, ObjectClass, Oid, PoolMap, SessionId, TargetId};
 use talea_wire::control::{ContainerInfo, Reply, Request, Status};
+use talea_wire::data::StoreStat;
 use talea_wire::log::{ContainerProperties, ProducerState};
 
 use crate::container::Container;
@@ -220,6 +221,11 @@ impl Client {
     /// Asynchronous [`container_destroy`](Self::container_destroy).
     pub async fn container_destroy_async(&self, container: ContainerId) -> Result<()> {
         self.control("destroying a container", Request::ContainerDestroy { container }).await.map(drop)
+    }
+
+    /// Counters of one target, of all containers.
+    pub fn target_stat(&self, target: TargetId) -> Result<StoreStat> {
+        self.block_on(Container::none(self).stat(target))?
     }
 
     /// Says what the producer is doing, for all containers (the launcher's word; see [`Container::producer`]).

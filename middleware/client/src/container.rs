@@ -57,6 +57,13 @@ impl Container {
         Self { client: client.clone(), known: Arc::new(Known { version: BLOB_VERSION, id, name, properties }) }
     }
 
+    /// No container: for requests that concern a target as a whole.
+    pub(crate) fn none(client: &Client) -> Self {
+        let properties = ContainerProperties::default();
+        let known = Known { version: BLOB_VERSION, id: ContainerId(0), name: String::new(), properties };
+        Self { client: client.clone(), known: Arc::new(known) }
+    }
+
     pub(crate) fn from_blob(client: &Client, blob: &[u8]) -> Result<Self> {
         client.shared.check_process()?;
         let known: Known = codec::decode(blob)
@@ -197,7 +204,7 @@ impl Container {
     }
 
     /// Counters of one target.
-    async fn stat(&self, target: TargetId) -> Result<StoreStat> {
+    pub(crate) async fn stat(&self, target: TargetId) -> Result<StoreStat> {
         let question = self.question("asking for counters", target, Oid(0), None, View::Latest);
         let read = |body: ReplyBody<'_>| match body {
             ReplyBody::Stat(stat) => Ok(stat),

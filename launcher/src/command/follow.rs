@@ -1,0 +1,67 @@
+//! `talea follow`: a line for each committed step.
+
+use std::io::Write;
+
+use serde::Serialize;
+use talea_client::WaitOutcome;
+use talea_model::Step;
+
+use super::connect;
+use crate::cli::FollowArgs;
+use crate::failure::Failure;
+
+/// One wait's deadline; waiting goes on after it.
+const ROUND_MS: u64 = 10_000;
+
+#[derive(Serialize)]
+struct Line {
+    step: u64,
+    stamp: u64,
+    unix_us: u64,
+    latest_step: u64,
+}
+
+/// Follows until the producer has ended. Exit code 0: it ended well; 3: it was lost.
+pub(crate) fn follow(arguments: &FollowArgs) -> Result<u8, Failure> {
+    let client = connect(arguments.system.as_deref())?;
+    let container = client.container_open(&arguments.container)?;
+    let mut subscription = container.subscribe(Step(arguments.after))?;
+    loop {
+        match subscription.wait(ROUND_MS)? {
+            WaitOutcome::Steps { steps, latest } => {
+                for step in steps {
+                    let line = Line {
+                        step: step.step.0,
+                        stamp: step.stamp.0,
+                        unix_us: step.stamp.unix_us(),
+                        latest_step: latest.0,
+                    };
+                    print(&line, arguments.json)?;
+                }
+            }
+            WaitOutcome::NotReady => {}
+            WaitOutcome::End => return Ok(0),
+            WaitOutcome::ProducerLost => {
+                eprintln!("talea: the producer of '{}' was lost before it said that it had ended", arguments.container);
+                return Ok(3);
+            }
+            WaitOutcome::Gap { through } => {
+                let text = format!(
+                    "the steps up to {through} of '{}' are below retention: begin with --after {through}",
+                    arguments.container
+                );
+                return Err(Failure::Usage(text));
+            }
+        }
+    }
+}
+
+fn print(line: &Line, json: bool) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let written = if json {
+        writeln!(out, "{}", serde_json::to_string(line).unwrap_or_default())
+    } else {
+        writeln!(out, "step {} committed ({} behind)", line.step, line.latest_step.saturating_sub(line.step))
+    };
+    written.and_then(|()| out.flush()).map_err(Failure::io("writing", "standard output"))
+}

@@ -1,0 +1,46 @@
+//! `talea status`.
+
+use serde::Serialize;
+use talea_client::system::RuntimeDir;
+
+use super::connect;
+use crate::cli::StatusArgs;
+use crate::failure::Failure;
+use crate::output::SystemView;
+
+#[derive(Serialize)]
+struct Unreachable {
+    name: String,
+    error: String,
+}
+
+/// Shows one system, or all of this node.
+pub(crate) fn status(arguments: &StatusArgs) -> Result<u8, Failure> {
+    let runtime = RuntimeDir::from_env()?;
+    for name in runtime.gc()? {
+        eprintln!("talea: removed what the dead system '{name}' had left");
+    }
+    let names = match &arguments.system {
+        Some(name) => vec![runtime.load(name)?.file.name],
+        None => runtime.list()?.into_iter().map(|system| system.file.name).collect(),
+    };
+    let mut shown = Vec::new();
+    let mut lost = Vec::new();
+    for name in names {
+        match connect(Some(&name)).and_then(|client| Ok(SystemView::of(&client, &name)?)) {
+            Ok(view) => shown.push(view),
+            Err(error) => lost.push(Unreachable { name, error: error.to_string() }),
+        }
+    }
+    if arguments.json {
+        let all = serde_json::json!({ "systems": shown, "unreachable": lost });
+        println!("{}", serde_json::to_string_pretty(&all).unwrap_or_default());
+    } else {
+        if shown.is_empty() && lost.is_empty() {
+            println!("no system is running here; start one with `talea run` or `talea up`");
+        }
+        shown.iter().for_each(|view| print!("{view}"));
+        lost.iter().for_each(|lost| eprintln!("talea: system {}: {}", lost.name, lost.error));
+    }
+    Ok(if lost.is_empty() { 0 } else { 125 })
+}

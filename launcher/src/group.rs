@@ -1,0 +1,122 @@
+//! A group of servers behind one process: a local `talead`, or an `srun` step that runs one on each node.
+//!
+//! Owns the process's standard input (closing it tells the servers to end) and reads its standard output line by line.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+use crate::config::{LeaderLine, ServerConfig, ServerLine};
+use crate::failure::Failure;
+
+/// Servers behind one process.
+pub(crate) struct Group {
+    /// For messages: `0`, or `0-3`.
+    pub(crate) label: String,
+    child: Child,
+    input: Option<ChildStdin>,
+    output: Lines<BufReader<ChildStdout>>,
+    log: PathBuf,
+}
+
+impl Group {
+    /// Starts `program` with `arguments` and sends it the configuration. Its standard error goes to `log`.
+    pub(crate) async fn start(
+        label: String,
+        program: &Path,
+        arguments: &[String],
+        config: &ServerConfig,
+        log: PathBuf,
+    ) -> Result<Self, Failure> {
+        let file = std::fs::File::create(&log).map_err(Failure::io("creating", &log))?;
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file);
+        // A group of its own: Ctrl-C on the terminal is for the command, and for us to pass on.
+        command.process_group(0);
+        let mut child = command.spawn().map_err(Failure::io("starting", program))?;
+        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(Failure::Usage("a server was started without pipes".to_owned()));
+        };
+        let output = BufReader::new(output).lines();
+        let mut group = Self { label, child, input: Some(input), output, log };
+        group.tell(config).await?;
+        Ok(group)
+    }
+
+    /// Process id.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    async fn tell<T: serde::Serialize>(&mut self, message: &T) -> Result<(), Failure> {
+        let mut line = serde_json::to_vec(message).unwrap_or_default();
+        line.push(b'\n');
+        let Some(input) = &mut self.input else { return Ok(()) };
+        let sent = match input.write_all(&line).await {
+            Ok(()) => input.flush().await,
+            error => error,
+        };
+        match sent {
+            Ok(()) => Ok(()),
+            // It ended already: its own words say more than "broken pipe".
+            Err(_) => Err(self.ended().await),
+        }
+    }
+
+    /// Tells the servers where the leader is.
+    pub(crate) async fn tell_leader(&mut self, leader: &[String]) -> Result<(), Failure> {
+        self.tell(&LeaderLine { leader: leader.to_vec() }).await
+    }
+
+    /// The next line of a server; other output is passed over. Fails if the process ends.
+    pub(crate) async fn next_line(&mut self) -> Result<ServerLine, Failure> {
+        loop {
+            match self.output.next_line().await {
+                Ok(Some(text)) => {
+                    if let Ok(line) = serde_json::from_str(&text) {
+                        return Ok(line);
+                    }
+                }
+                _ => return Err(self.ended().await),
+            }
+        }
+    }
+
+    /// Closes the servers' standard input for good without ending them (they were told that they are detached).
+    pub(crate) fn detach(mut self) {
+        self.input = None;
+    }
+
+    /// Resolves when the process has ended, with why.
+    pub(crate) async fn ended(&mut self) -> Failure {
+        let status = match self.child.wait().await {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        };
+        Failure::ServerEnded { server: self.label.clone(), status, log: tail(&self.log) }
+    }
+
+    /// Ends the servers: first by closing their input, then by SIGTERM, then by SIGKILL.
+    pub(crate) async fn stop(mut self) {
+        use std::time::Duration;
+        self.input = None;
+        if tokio::time::timeout(Duration::from_millis(3000), self.child.wait()).await.is_ok() {
+            return;
+        }
+        if let Some(pid) = self.child.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        if tokio::time::timeout(Duration::from_millis(2000), self.child.wait()).await.is_err() {
+            let _ = self.child.kill().await;
+        }
+    }
+}
+
+/// The last lines of a log.
+fn tail(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(12).collect();
+    lines.into_iter().rev().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,209 @@
+//! What people and programs get to see of a system and of a job.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+use talea_client::{Client, ClientError};
+use talea_model::size::Iec;
+
+/// A system as `talea status` shows it.
+#[derive(Serialize)]
+pub(crate) struct SystemView {
+    name: String,
+    servers: Vec<ServerView>,
+    containers: Vec<ContainerView>,
+    sessions: Vec<SessionView>,
+    open_transactions: usize,
+    log_position: u64,
+    log_bytes: u64,
+}
+
+#[derive(Serialize)]
+struct ServerView {
+    server: u32,
+    host: String,
+    targets: Vec<TargetView>,
+}
+
+#[derive(Serialize)]
+struct TargetView {
+    target: u32,
+    state: String,
+    used_bytes: u64,
+    capacity_bytes: u64,
+    updates: u64,
+    fetches: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+#[derive(Serialize)]
+struct ContainerView {
+    name: String,
+    step: u64,
+    open_transactions: u64,
+    subscriptions: u64,
+    producer: String,
+    snapshots: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct SessionView {
+    session: u64,
+    name: String,
+    home: u32,
+}
+
+impl SystemView {
+    /// Asks a system for all of it.
+    pub(crate) fn of(client: &Client, name: &str) -> Result<Self, ClientError> {
+        let status = client.status()?;
+        let mut servers = Vec::new();
+        for server in &status.map.servers {
+            let mut targets = Vec::new();
+            for target in status.map.targets.iter().filter(|target| target.server == server.id) {
+                // A target that does not answer is shown with its state alone.
+                let stat = client.target_stat(target.id).unwrap_or_default();
+                targets.push(TargetView {
+                    target: target.id.0,
+                    state: format!("{:?}", target.state).to_lowercase(),
+                    used_bytes: stat.used_bytes,
+                    capacity_bytes: target.capacity_bytes,
+                    updates: stat.updates,
+                    fetches: stat.fetches,
+                    bytes_in: stat.bytes_in,
+                    bytes_out: stat.bytes_out,
+                });
+            }
+            servers.push(ServerView { server: server.id.0, host: server.host.clone(), targets });
+        }
+        let container = |info: &talea_wire::control::ContainerInfo| ContainerView {
+            name: info.name.clone(),
+            step: info.step.0,
+            open_transactions: info.open_transactions,
+            subscriptions: info.subscriptions,
+            producer: format!("{:?}", info.producer).to_lowercase(),
+            snapshots: info.snapshots.iter().map(|(name, _)| name.clone()).collect(),
+        };
+        let session = |(session, name, home): &(talea_model::SessionId, String, talea_model::ServerId)| SessionView {
+            session: session.0,
+            name: name.clone(),
+            home: home.0,
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            servers,
+            containers: status.containers.iter().map(container).collect(),
+            sessions: status.sessions.iter().map(session).collect(),
+            open_transactions: status.transactions.len(),
+            log_position: status.position.0,
+            log_bytes: status.counters.log_bytes,
+        })
+    }
+}
+
+impl fmt::Display for SystemView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "system {}: {} servers, log at {}", self.name, self.servers.len(), self.log_position)?;
+        for server in &self.servers {
+            writeln!(f, "  server {} on {}", server.server, server.host)?;
+            for target in &server.targets {
+                let full = 100.0 * target.used_bytes as f64 / target.capacity_bytes.max(1) as f64;
+                writeln!(
+                    f,
+                    "    target {} {}: {} of {} ({full:.0} %), {} updates ({}), {} fetches ({})",
+                    target.target,
+                    target.state,
+                    Iec(target.used_bytes),
+                    Iec(target.capacity_bytes),
+                    target.updates,
+                    Iec(target.bytes_in),
+                    target.fetches,
+                    Iec(target.bytes_out)
+                )?;
+            }
+        }
+        for container in &self.containers {
+            writeln!(
+                f,
+                "  container {}: step {}, {} open epochs, {} followers, producer {}",
+                container.name,
+                container.step,
+                container.open_transactions,
+                container.subscriptions,
+                container.producer
+            )?;
+        }
+        writeln!(f, "  {} sessions, {} open transactions", self.sessions.len(), self.open_transactions)
+    }
+}
+
+/// What a job did, for its end card and its record.
+#[derive(Debug, Serialize)]
+pub(crate) struct JobRecord {
+    pub(crate) system: String,
+    pub(crate) exit_code: u8,
+    pub(crate) seconds: f64,
+    pub(crate) servers: usize,
+    pub(crate) targets: usize,
+    pub(crate) steps: u64,
+    pub(crate) bytes_written: u64,
+    pub(crate) bytes_read: u64,
+    pub(crate) updates: u64,
+    pub(crate) fetches: u64,
+    pub(crate) log_entries: u64,
+    pub(crate) lost_targets: usize,
+}
+
+/// Asks the system what the job did.
+pub(crate) fn record(client: &Client, system: &str, took: Duration, exit_code: u8) -> Result<JobRecord, ClientError> {
+    let status = client.status()?;
+    let mut record = JobRecord {
+        system: system.to_owned(),
+        exit_code,
+        seconds: took.as_secs_f64(),
+        servers: status.map.servers.len(),
+        targets: status.map.targets.len(),
+        steps: status.containers.iter().map(|container| container.step.0).sum(),
+        bytes_written: 0,
+        bytes_read: 0,
+        updates: 0,
+        fetches: 0,
+        log_entries: status.counters.entries,
+        lost_targets: 0,
+    };
+    for target in &status.map.targets {
+        match client.target_stat(target.id) {
+            Ok(stat) => {
+                record.bytes_written += stat.bytes_in;
+                record.bytes_read += stat.bytes_out;
+                record.updates += stat.updates;
+                record.fetches += stat.fetches;
+            }
+            Err(_) => record.lost_targets += 1,
+        }
+    }
+    Ok(record)
+}
+
+impl fmt::Display for JobRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rate = |bytes: u64| Iec((bytes as f64 / self.seconds.max(1e-9)) as u64);
+        write!(
+            f,
+            "{:.1} s, {} steps, {} written ({}/s), {} read ({}/s), exit code {}",
+            self.seconds,
+            self.steps,
+            Iec(self.bytes_written),
+            rate(self.bytes_written),
+            Iec(self.bytes_read),
+            rate(self.bytes_read),
+            self.exit_code
+        )?;
+        if self.lost_targets > 0 {
+            write!(f, "; {} targets were lost", self.lost_targets)?;
+        }
+        Ok(())
+    }
+}
