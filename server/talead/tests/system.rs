@@ -159,3 +159,44 @@ fn fill_each(object: &Object, value: u8) -> talea_client::Result<()> {
         object.update(&Write::Auto, &[entry])
     })
 }
+
+#[test]
+fn a_durable_system_comes_back_after_a_kill_with_what_was_acknowledged() {
+    let outer = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (path, data) = (outer.path().join("s"), outer.path().join("data"));
+    std::fs::create_dir(&data).unwrap();
+    let tier = format!("pmem:{}:64M", data.display());
+    let options = Options { tier: &tier, ..ALONE };
+    let mut server = Server::start(&path, &options);
+    server.wait_ready();
+    let writer = client(&server, 20_000);
+    let run = container(&writer);
+    let object = run.object(writer.new_oid(ObjectClass::SX));
+    let oid = object.oid();
+    let mut epoch = run.begin(true).unwrap();
+    for value in 1..=3u8 {
+        fill(&object, &Write::Inside(&epoch), 8, value).unwrap();
+        let outcome = epoch.commit(&epoch.summary(), b"", true);
+        outcome.committed.unwrap();
+        epoch = outcome.next.unwrap();
+    }
+    fill(&object, &Write::Inside(&epoch), 8, 99).unwrap();
+    server.child.kill().unwrap();
+    server.child.wait().unwrap();
+    std::mem::forget(epoch);
+    let mut server = Server::start(&path, &options);
+    server.wait_ready();
+    let reader = client(&server, 20_000);
+    let run = reader.container_open("run").unwrap();
+    let object = run.object(oid);
+    assert_eq!(look(&object, &View::Latest, 8), Ok(3));
+    for step in 1..=3u8 {
+        let snapshot = run.snapshot(SnapshotAt::Step(Step(step as u64))).unwrap();
+        assert_eq!(look(&object, &snapshot.view(), 8), Ok(step));
+    }
+    // It goes on from the last committed step.
+    let epoch = run.begin(true).unwrap();
+    fill(&object, &Write::Inside(&epoch), 8, 4).unwrap();
+    assert_eq!(epoch.commit(&epoch.summary(), b"", false).committed.unwrap().step, Step(4));
+    assert_eq!(look(&object, &View::Latest, 8), Ok(4));
+}
