@@ -87,7 +87,7 @@ fn failures_say_what_to_do() {
     let open = tempfile::tempdir().unwrap();
     fs::set_permissions(open.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let cases = [
-        (config(&path, &Options { tier: "pmem:/nowhere/at/all:64M", ..ALONE }), "/nowhere/at/all"),
+        (config(&path, &Options { tier: "pmem:/dev/null/tier:64M", ..ALONE }), "/dev/null/tier"),
         (config(&path, &Options { tier: "floppy:1M", ..ALONE }), "ram:SIZE"),
         (config(&path, &Options { more: r#","colour":1"#, ..ALONE }), "colour"),
         (config(&long, &ALONE), "socket paths are short"),
