@@ -6,8 +6,8 @@ use support::kit::*;
 use talea_model::{ContainerId, Extent, Order, Position, SessionId, Stamp, TxId, View};
 use talea_tier::RamMedium;
 use talea_vos::{
-    Answer, Caller, Change, Condition, EntryUpdate, Enumerate, FetchWhat, Plant, Punch, Query, Store,
-    StoreError, StoreOptions, ValueKind,
+    Answer, Caller, Change, Condition, EntryUpdate, Enumerate, FetchWhat, Plant, Punch, Query, Store, StoreError,
+    StoreOptions, ValueKind,
 };
 
 fn store() -> Store {
