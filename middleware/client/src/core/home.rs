@@ -297,8 +297,9 @@ impl Shared {
             };
             let ticket = self.ticket();
             let now_ns = self.now_ns();
-            let every_ms = self.tuning.resend_ms.map_or(self.tuning.probe_ms, |ms| ms << sends.min(6));
-            let until_ns = deadline_ns.min(now_ns + every_ms * MS);
+            // A connection can open one session only: when its answer may be lost, another connection is needed.
+            let every_ns = self.tuning.resend_ms.map_or(u64::MAX, |ms| (ms << sends.min(6)) * MS);
+            let until_ns = deadline_ns.min(now_ns.saturating_add(every_ns));
             let bytes = {
                 let request = Request::SessionOpen { name: self.tuning.name.clone(), resume };
                 let left_ms = deadline_ns.saturating_sub(now_ns) / MS;
@@ -328,7 +329,10 @@ impl Shared {
                 Outcome::Timer if self.now_ns() >= deadline_ns => {
                     return Err(self.late(PeerKey::Home, what, began_ns));
                 }
-                Outcome::Timer => {}
+                Outcome::Timer => {
+                    self.gone(at);
+                    peer = None;
+                }
                 _ => peer = None,
             }
         }

@@ -1,0 +1,263 @@
+//! The client against two real servers: containers, epochs, snapshots that never change, steps, and lost servers.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use talea_client::system::ServerEntry;
+use talea_client::{
+    Client, Condition, ConnectOptions, ContainerProperties, EntryFetch, EntryUpdate, ErrorKind, ProducerState, Punch,
+    RuntimeDir, SnapshotAt, System, ValueKind, WaitOutcome, Write as Order,
+};
+use talea_model::{Extent, Key, ObjectClass, Step, View};
+
+/// Two servers with two targets each; killed when dropped.
+struct Servers {
+    system: System,
+    children: Vec<(Child, Option<ChildStdin>)>,
+    _directory: tempfile::TempDir,
+}
+
+fn talead() -> PathBuf {
+    let here = std::env::current_exe().unwrap();
+    let path = here.parent().unwrap().parent().unwrap().join("talead");
+    static BUILD: std::sync::Once = std::sync::Once::new();
+    BUILD.call_once(|| {
+        let built = Command::new(env!("CARGO")).args(["build", "-q", "-p", "talead"]).status().unwrap();
+        assert!(built.success(), "talead does not build");
+    });
+    path
+}
+
+impl Servers {
+    fn start() -> Self {
+        let directory = tempfile::Builder::new().prefix("tl").tempdir_in("/tmp").unwrap();
+        let mut system = RuntimeDir::at(directory.path().join("r")).unwrap().create("t").unwrap();
+        let secret: String = system.secret().iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut children = vec![];
+        let mut readers = vec![];
+        for server in 0..2u32 {
+            let leader: Vec<String> =
+                system.file.servers.first().map(|first| first.control.clone()).unwrap_or_default();
+            let config = serde_json::json!({
+                "name": "t", "system": system.file.system, "secret": secret, "server": server, "servers": 2,
+                "targets": 2, "tier": "ram:256M", "directory": system.directory.join(format!("s{server}")),
+                "leader": leader, "membership_lease_ms": 500, "interface": "127.0.0.1",
+            });
+            let mut child = Command::new(talead())
+                .args(["serve", "--config", "-"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut stdin = child.stdin.take().unwrap();
+            writeln!(stdin, "{config}").unwrap();
+            let mut stdout = BufReader::new(child.stdout.take().unwrap());
+            let ready = line(&mut stdout);
+            let control = ready["control"].as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned());
+            system.file.servers.push(ServerEntry { id: server, control: control.collect(), process: None });
+            children.push((child, Some(stdin)));
+            readers.push(stdout);
+        }
+        assert_eq!(line(&mut readers[0])["pool"], "ready");
+        system.write().unwrap();
+        Self { system, children, _directory: directory }
+    }
+
+    fn client(&self) -> Client {
+        let options = ConnectOptions { deadline_ms: Some(10_000), ..ConnectOptions::default() };
+        Client::connect_to(&self.system, &options).unwrap()
+    }
+
+    /// A client whose home is the second server.
+    fn client_of_second(&self) -> Client {
+        let mut system = self.system.clone();
+        system.file.servers.reverse();
+        Client::connect_to(&system, &ConnectOptions { deadline_ms: Some(10_000), ..ConnectOptions::default() }).unwrap()
+    }
+
+    fn kill(&mut self, server: usize) {
+        self.children[server].0.kill().unwrap();
+        self.children[server].0.wait().unwrap();
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        for (child, stdin) in &mut self.children {
+            drop(stdin.take());
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn line(reader: &mut impl BufRead) -> serde_json::Value {
+    let mut text = String::new();
+    reader.read_line(&mut text).unwrap();
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{text:?}: {error}"))
+}
+
+const BYTES: ValueKind = ValueKind::Array { record_bytes: 1 };
+const CHUNK: usize = 1 << 20;
+
+/// Writes `data` from the object's start, a dkey a chunk, as files do.
+fn write(object: &talea_client::Object, order: &Order<'_>, data: &[u8]) -> talea_client::Result<()> {
+    let keys: Vec<Key> = (0..data.len().div_ceil(CHUNK) as u64).map(Key::from_u64).collect();
+    let extents: Vec<[Extent; 1]> =
+        data.chunks(CHUNK).map(|chunk| [Extent::new(0, chunk.len() as u64).unwrap()]).collect();
+    let entries: Vec<EntryUpdate<'_>> = data
+        .chunks(CHUNK)
+        .enumerate()
+        .map(|(at, chunk)| EntryUpdate {
+            dkey: &keys[at],
+            akey: b"d",
+            kind: BYTES,
+            condition: Condition::None,
+            extents: &extents[at],
+            data: chunk,
+        })
+        .collect();
+    object.update(order, &entries)
+}
+
+fn read(object: &talea_client::Object, view: &View, bytes: usize) -> talea_client::Result<Vec<u8>> {
+    let mut data = vec![0xee; bytes];
+    let keys: Vec<Key> = (0..bytes.div_ceil(CHUNK) as u64).map(Key::from_u64).collect();
+    let extents: Vec<[Extent; 1]> =
+        data.chunks(CHUNK).map(|chunk| [Extent::new(0, chunk.len() as u64).unwrap()]).collect();
+    let mut entries: Vec<EntryFetch<'_>> = data
+        .chunks_mut(CHUNK)
+        .enumerate()
+        .map(|(at, chunk)| EntryFetch::array(&keys[at], b"d", 1, &extents[at], chunk))
+        .collect();
+    object.fetch(view, &mut entries)?;
+    Ok(data)
+}
+
+#[test]
+fn epochs_of_two_processes_become_visible_at_once_and_snapshots_never_change() {
+    let servers = Servers::start();
+    let (one, two) = (servers.client(), servers.client_of_second());
+    let container = one.container_create("run", ContainerProperties::default(), false).unwrap();
+    let same = two.container_join(&container.blob()).unwrap();
+    let (a, b) = (one.new_oid(ObjectClass::SX), two.new_oid(ObjectClass::S1));
+    let mut follower = same.subscribe(Step(0)).unwrap();
+    assert_eq!(follower.wait(0).unwrap(), WaitOutcome::NotReady);
+    let mut epoch = container.begin(true).unwrap();
+    let mut before = None;
+    for step in 1..=3u8 {
+        let theirs = same.join(&epoch.blob()).unwrap();
+        write(&container.object(a), &Order::Inside(&epoch), &vec![step; 5 * CHUNK + 7]).unwrap();
+        write(&same.object(b), &Order::Inside(&theirs), &[step; 100]).unwrap();
+        assert_eq!(read(&container.object(b), &epoch.view(), 100).unwrap(), [step; 100], "inside the epoch");
+        assert_eq!(read(&same.object(b), &View::Latest, 100).unwrap(), [step - 1; 100], "not outside of it");
+        assert!(same.query().unwrap().pending_updates > 0);
+        let mut summary = epoch.summary();
+        summary.merge(&theirs.summary());
+        theirs.closed_elsewhere();
+        let outcome = epoch.commit(&summary, b"attributes", true);
+        assert_eq!(outcome.committed.unwrap().step, Step(step as u64));
+        epoch = outcome.next.unwrap();
+        match follower.wait(5_000).unwrap() {
+            WaitOutcome::Steps { steps, latest } => {
+                assert_eq!(latest, Step(step as u64));
+                assert_eq!((steps.len(), steps[0].step, &steps[0].attributes[..]), (1, latest, &b"attributes"[..]));
+            }
+            other => panic!("{other:?}"),
+        }
+        let snapshot = same.snapshot(SnapshotAt::Step(Step(step as u64))).unwrap();
+        assert_eq!(read(&same.object(a), &snapshot.view(), 5 * CHUNK + 7).unwrap(), vec![step; 5 * CHUNK + 7]);
+        if let Some((last, old)) = before.replace((snapshot, step)) {
+            assert_eq!(read(&same.object(b), &last.view(), 100).unwrap(), [old; 100], "it never changes");
+        }
+    }
+    epoch.abort("the end").unwrap();
+    container.producer(ProducerState::Ended).unwrap();
+    assert_eq!(follower.wait(5_000).unwrap(), WaitOutcome::End);
+}
+
+#[test]
+fn values_conditions_lists_and_punches() {
+    let servers = Servers::start();
+    let client = servers.client();
+    let container = client.container_create("c", ContainerProperties::default(), true).unwrap();
+    assert_eq!(client.container_open("none").err().unwrap().kind(), ErrorKind::NoContainer);
+    let object = container.object(client.new_oid(ObjectClass::SX));
+    let entry = |dkey| EntryUpdate {
+        dkey,
+        akey: b"v",
+        kind: ValueKind::Single,
+        condition: Condition::Insert,
+        extents: &[],
+        data: b"value",
+    };
+    let names: Vec<Vec<u8>> = (0..20).map(|n| format!("name{n:02}").into_bytes()).collect();
+    for name in &names {
+        object.update(&Order::Auto, &[entry(name)]).unwrap();
+    }
+    assert_eq!(object.update(&Order::Auto, &[entry(&names[3])]).unwrap_err().kind(), ErrorKind::Exists);
+    let two = [entry(&names[0]), entry(&names[1])];
+    assert_eq!(object.update(&Order::Auto, &two).unwrap_err().kind(), ErrorKind::Argument);
+    let page = object.dkeys(&View::Latest, b"", 7).unwrap();
+    assert!(page.more);
+    assert_eq!(page.names[..], names[..page.names.len()]);
+    let rest = object.dkeys(&View::Latest, page.names.last().unwrap(), 100).unwrap();
+    assert_eq!((&rest.names[..], rest.more), (&names[page.names.len()..], false));
+    let mut out = [0; 3];
+    let mut fetch = [EntryFetch::single(&names[5], b"v", &mut out)];
+    object.fetch(&View::Latest, &mut fetch).unwrap();
+    assert_eq!((fetch[0].found, fetch[0].bytes), (true, 5));
+    assert_eq!(&out, b"val");
+    assert_eq!(container.objects(&View::Latest, None, 10).unwrap().0, [object.oid()]);
+    object.punch(&Order::Auto, &Punch { dkey: &names[5], ..Punch::default() }).unwrap();
+    assert_eq!(object.dkeys(&View::Latest, b"", 100).unwrap().names.len(), 19);
+    object.punch(&Order::Auto, &Punch::default()).unwrap();
+    assert_eq!(object.dkeys(&View::Latest, b"", 100).unwrap().names.len(), 0);
+}
+
+#[test]
+fn threads_share_a_client() {
+    let servers = Servers::start();
+    let client = servers.client();
+    let container = client.container_create("c", ContainerProperties::default(), true).unwrap();
+    std::thread::scope(|scope| {
+        for number in 0..6u8 {
+            let container = container.clone();
+            scope.spawn(move || {
+                let object = container.object(container.client().new_oid(ObjectClass::SX));
+                for round in 0..30u8 {
+                    let data = [number ^ round; 5000];
+                    write(&object, &Order::Auto, &data).unwrap();
+                    assert_eq!(read(&object, &View::Latest, 5000).unwrap(), data);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_killed_server_is_named_and_a_session_that_ends_aborts() {
+    let mut servers = Servers::start();
+    let client = servers.client();
+    let container = client.container_create("c", ContainerProperties::default(), true).unwrap();
+    let object = container.object(client.new_oid(ObjectClass::SX));
+    let lost = servers.client();
+    let epoch = lost.container_open("c").unwrap().begin(true).unwrap();
+    write(&epoch.container().object(object.oid()), &Order::Inside(&epoch), &[1; 100]).unwrap();
+    let (blob, tx) = (epoch.blob(), epoch.tx());
+    drop(epoch);
+    drop(lost);
+    let theirs = container.join(&blob).unwrap();
+    let error = write(&object, &Order::Inside(&theirs), &[2; 100]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Aborted, "tx {tx}: {error}");
+    assert!(theirs.has_failed());
+    servers.kill(1);
+    let error = write(&object, &Order::Inside(&container.begin(true).unwrap()), &vec![3; 8 * CHUNK]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ServerLost, "{error}");
+    assert!(error.to_string().contains("server 1"), "{error}");
+    servers.kill(0);
+    let error = container.with_deadline_ms(1_500).query().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ServerLost, "{error}");
+    assert!(error.to_string().contains("server 0"), "{error}");
+}
