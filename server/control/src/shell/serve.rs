@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use talea_fabric::{Credentials, PeerId};
@@ -38,10 +39,12 @@ struct Connected {
     is_server: bool,
 }
 
+type Records = std::sync::mpsc::Sender<Vec<(Position, Vec<u8>)>>;
+
 /// The log in memory, or a thread that flushes it.
 enum LogThread {
     Memory,
-    File(std::sync::mpsc::Sender<Vec<(Position, Vec<u8>)>>),
+    File(Records, JoinHandle<()>),
 }
 
 impl Serve {
@@ -62,7 +65,10 @@ impl Serve {
         };
         let log = match log {
             Log::Memory => LogThread::Memory,
-            Log::File(log) => LogThread::File(log_thread(log, sender)),
+            Log::File(log) => {
+                let (records, thread) = log_thread(log, sender);
+                LogThread::File(records, thread)
+            }
         };
         let (peers, watches) = (BTreeMap::new(), BTreeMap::new());
         Serve { node, log, link, peers, watches, dialer, events, is_ready: false }
@@ -71,6 +77,22 @@ impl Serve {
     /// Runs until it is told to stop, or the log fails.
     pub(super) async fn run(
         mut self,
+        listeners: Listeners,
+        inbox: mpsc::UnboundedReceiver<FromServer>,
+    ) -> Result<(), ControlError> {
+        let result = self.handle_events(listeners, inbox).await;
+        // The log's file must be closed when this returns: the next server may open it at once.
+        let Serve { log, events, .. } = self;
+        drop(events);
+        if let LogThread::File(records, thread) = log {
+            drop(records);
+            let _ = thread.join();
+        }
+        result
+    }
+
+    async fn handle_events(
+        &mut self,
         listeners: Listeners,
         mut inbox: mpsc::UnboundedReceiver<FromServer>,
     ) -> Result<(), ControlError> {
@@ -181,7 +203,7 @@ impl Serve {
                     }
                 }
                 // If the thread is gone, its last event said why, and ends this loop.
-                LogThread::File(log) => drop(log.send(records)),
+                LogThread::File(log, _) => drop(log.send(records)),
             },
             Action::Deliver { changes, horizon } => self.link.deliver(changes, horizon),
             Action::CatchUpDone { token } => self.link.caught_up(token, Ok(())),
@@ -206,9 +228,9 @@ async fn sleep(left: Option<Duration>) {
 }
 
 /// Flushes off the loop, so that a slow device delays only who waits for it.
-fn log_thread(mut log: FileLog, events: mpsc::Sender<Event>) -> std::sync::mpsc::Sender<Vec<(Position, Vec<u8>)>> {
+fn log_thread(mut log: FileLog, events: mpsc::Sender<Event>) -> (Records, JoinHandle<()>) {
     let (sender, receiver) = std::sync::mpsc::channel::<Vec<(Position, Vec<u8>)>>();
-    std::thread::spawn(move || {
+    let thread = std::thread::spawn(move || {
         while let Ok(records) = receiver.recv() {
             let result = log.append(&records).map(|()| log.last());
             let has_failed = result.is_err();
@@ -217,5 +239,5 @@ fn log_thread(mut log: FileLog, events: mpsc::Sender<Event>) -> std::sync::mpsc:
             }
         }
     });
-    sender
+    (sender, thread)
 }
