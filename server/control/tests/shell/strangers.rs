@@ -69,7 +69,7 @@ fn a_live_socket_is_not_taken_over_and_a_dead_one_is() {
     let (zero, _one) = system.two_servers();
     let address = zero.addresses[0].clone();
     let Address::Unix { path, .. } = &address else { panic!() };
-    assert!(matches!(Listeners::bind(&[address.clone()]), Err(ControlError::Listen { .. })));
+    assert!(matches!(Listeners::bind(std::slice::from_ref(&address)), Err(ControlError::Listen { .. })));
     zero.end().unwrap();
     assert!(!std::path::Path::new(path).exists(), "a server that ends leaves no socket");
     drop(std::os::unix::net::UnixListener::bind(path).unwrap());
