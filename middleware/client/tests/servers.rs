@@ -261,3 +261,55 @@ fn a_killed_server_is_named_and_a_session_that_ends_aborts() {
     assert_eq!(error.kind(), ErrorKind::ServerLost, "{error}");
     assert!(error.to_string().contains("server 0"), "{error}");
 }
+
+/// Not a test of its own: the process that the next test kills. It opens an epoch, writes in it, says so, and waits.
+#[test]
+#[ignore = "run by a_killed_process_aborts_its_epoch"]
+fn victim() {
+    let Ok(runtime) = std::env::var("TALEA_TEST_VICTIM") else { return };
+    let system = RuntimeDir::at(runtime).unwrap().load("t").unwrap();
+    let client = Client::connect_to(&system, &ConnectOptions::default()).unwrap();
+    let container = client.container_open("c").unwrap();
+    let epoch = container.begin(true).unwrap();
+    write(&container.object(client.new_oid(ObjectClass::SX)), &Order::Inside(&epoch), &vec![9; 3 * CHUNK]).unwrap();
+    eprintln!("written");
+    std::thread::sleep(std::time::Duration::from_secs(600));
+}
+
+#[test]
+fn a_killed_process_aborts_its_epoch() {
+    let servers = Servers::start();
+    let client = servers.client();
+    let container = client.container_create("c", ContainerProperties::default(), true).unwrap();
+    let runtime = servers.system.directory.parent().unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "victim", "--nocapture"])
+        .env("TALEA_TEST_VICTIM", runtime)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = String::new();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    while !said.contains("written") {
+        said.clear();
+        assert!(stderr.read_line(&mut said).unwrap() > 0, "the victim ended by itself");
+    }
+    let usage = container.query().unwrap();
+    assert_eq!(usage.info.open_transactions, 1);
+    assert!(usage.pending_updates > 0);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut tries = 0;
+    loop {
+        let usage = container.query().unwrap();
+        if usage.info.open_transactions == 0 && usage.pending_updates == 0 {
+            assert_eq!(usage.info.step, Step(0));
+            break;
+        }
+        tries += 1;
+        assert!(tries < 1000, "{usage:?}");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!(container.objects(&View::Latest, None, 10).unwrap().0, []);
+}
