@@ -87,7 +87,7 @@ pub unsafe extern "C" fn talea_container_destroy(system: *mut talea_system_t, na
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn talea_container_list(
     system: *mut talea_system_t,
-    each: Option<talea_name_fn>,
+    each: talea_name_fn,
     context: *mut c_void,
 ) -> c_int {
     public(|| {

@@ -238,7 +238,7 @@ pub unsafe extern "C" fn talea_object_list(
     oid: talea_oid_t,
     dkey: *const c_void,
     dkey_bytes: usize,
-    each: Option<talea_name_fn>,
+    each: talea_name_fn,
     context: *mut c_void,
 ) -> c_int {
     public(|| {

@@ -195,4 +195,5 @@ pub struct talea_fetch_t {
 }
 
 /// Gets one name of a list; returns 0 to go on, anything else to stop.
-pub type talea_name_fn = unsafe extern "C" fn(context: *mut c_void, name: *const c_void, name_bytes: usize) -> c_int;
+pub type talea_name_fn =
+    Option<unsafe extern "C" fn(context: *mut c_void, name: *const c_void, name_bytes: usize) -> c_int>;

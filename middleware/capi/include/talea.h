@@ -1,0 +1,451 @@
+/*
+ * Talea's C API: systems, containers, objects, collective epochs, snapshots, and following a container's steps.
+ *
+ * Functions return TALEA_OK or another talea_code_t; talea_error() has the text for people, with the remedy. All are thread-safe.
+ * In a forked child each returns TALEA_UNSUPPORTED. Link with -ltalea. Made by cbindgen: do not edit.
+ */
+
+#ifndef TALEA_H
+#define TALEA_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+// Condition: the akey must not exist.
+#define TALEA_IF_ABSENT 1
+
+// Condition: the akey must exist.
+#define TALEA_IF_PRESENT 2
+
+// What a call returns.
+typedef enum talea_code_t {
+  // Done.
+  TALEA_OK = 0,
+  // Bad argument: null pointer, unknown flag, wrong size or handle.
+  TALEA_ARGUMENT = 1,
+  // The path does not name anything that Talea can open.
+  TALEA_PATH = 2,
+  // No such file, directory, object, key, snapshot or step.
+  TALEA_NOT_FOUND = 3,
+  // Exists already.
+  TALEA_EXISTS = 4,
+  // No such container.
+  TALEA_NO_CONTAINER = 5,
+  // No system of this user is running here.
+  TALEA_NO_SYSTEM = 6,
+  // Wrong secret, wrong user, or no right to do this.
+  TALEA_ACCESS = 7,
+  // Write to a read-only handle, snapshot or step view.
+  TALEA_READ_ONLY = 8,
+  // The pool is full.
+  TALEA_NO_SPACE = 9,
+  // A server is lost; the text names it.
+  TALEA_SERVER_LOST = 10,
+  // The deadline passed.
+  TALEA_DEADLINE = 11,
+  // The epoch is aborted or closed.
+  TALEA_ABORTED = 12,
+  // Not supported yet.
+  TALEA_UNSUPPORTED = 13,
+  // Bytes or log did not verify.
+  TALEA_DATA_LOST = 14,
+  // A foreign protocol or library version.
+  TALEA_VERSION = 15,
+  // A key, name or request beyond its limit.
+  TALEA_TOO_LONG = 16,
+  // The snapshot or step is below retention.
+  TALEA_RETENTION = 17,
+  // Outcome of a wait: the deadline passed and the producer may still make steps.
+  TALEA_NOT_READY = 18,
+  // Outcome of a wait: no step will follow.
+  TALEA_END = 19,
+  // Outcome of a wait: the producer has ended without a word.
+  TALEA_PRODUCER_LOST = 20,
+  // A condition of an update did not hold, or a transaction conflicted.
+  TALEA_CONFLICT = 21,
+  // Is a directory, or is none.
+  TALEA_KIND = 22,
+  // A directory is not empty.
+  TALEA_NOT_EMPTY = 23,
+  // Anything else; the text tells.
+  TALEA_OTHER = 99,
+} talea_code_t;
+
+// An open container.
+typedef struct talea_container_t talea_container_t;
+
+// This process's part of an open collective epoch.
+typedef struct talea_epoch_t talea_epoch_t;
+
+// A leased snapshot.
+typedef struct talea_snapshot_t talea_snapshot_t;
+
+// A follower of a container's steps.
+typedef struct talea_subscription_t talea_subscription_t;
+
+// A connection to a system.
+typedef struct talea_system_t talea_system_t;
+
+// Gets one name of a list; returns 0 to go on, anything else to stop.
+typedef int (*talea_name_fn)(void *context, const void *name, size_t name_bytes);
+
+// State of a container and of the servers that hold it.
+typedef struct talea_container_info_t {
+  // Servers that serve.
+  uint64_t servers;
+  // Targets that serve.
+  uint64_t targets;
+  // Last committed step, 0 if there is none.
+  uint64_t steps;
+  // Open transactions.
+  uint64_t open_epochs;
+  // Updates of open transactions, over all targets.
+  uint64_t pending_updates;
+  // Bytes written since the servers started, over all targets.
+  uint64_t bytes_written;
+} talea_container_info_t;
+
+// A committed step, as a follower is told of it.
+typedef struct talea_step_t {
+  // Its number; the first is 1.
+  uint64_t step;
+  // Its stamp: a hybrid logical clock, microseconds since 1970 in the upper 52 bits.
+  uint64_t stamp;
+  // The container's last step by now.
+  uint64_t latest_step;
+} talea_step_t;
+
+// An object id: 32 bits of Talea's (its class) and 96 of the program's.
+typedef struct talea_oid_t {
+  // Upper half; its upper 32 bits are the class.
+  uint64_t hi;
+  // Lower half.
+  uint64_t lo;
+} talea_oid_t;
+
+// A pair of keys; both have 1 to 4096 bytes. In a punch or a list, no bytes stand for "all".
+typedef struct talea_key_t {
+  // Distribution key.
+  const void *dkey;
+  // Its length in bytes.
+  size_t dkey_bytes;
+  // Attribute key.
+  const void *akey;
+  // Its length in bytes.
+  size_t akey_bytes;
+} talea_key_t;
+
+// A run of records of an array.
+typedef struct talea_extent_t {
+  // First record.
+  uint64_t index;
+  // Number of records, at least 1.
+  uint64_t count;
+} talea_extent_t;
+
+// One value or array of an update.
+typedef struct talea_update_t {
+  // Where.
+  struct talea_key_t key;
+  // Bytes of a record of an array; 0: a single value.
+  uint32_t record_bytes;
+  // Zero, or one of TALEA_IF_*.
+  uint32_t condition;
+  // Extents of an array; unused for a single value.
+  const struct talea_extent_t *extents;
+  // Number of extents.
+  size_t extent_count;
+  // The value, or the extents' records in order.
+  const void *data;
+  // Length in bytes.
+  size_t data_bytes;
+} talea_update_t;
+
+// One value or array of a fetch.
+typedef struct talea_fetch_t {
+  // Where.
+  struct talea_key_t key;
+  // Bytes of a record of an array; 0: a single value.
+  uint32_t record_bytes;
+  // Set: 1 if there is a value.
+  uint32_t found;
+  // Extents of an array; unused for a single value.
+  const struct talea_extent_t *extents;
+  // Number of extents.
+  size_t extent_count;
+  // Takes the value, or the extents' records in order, holes as zeros.
+  void *data;
+  // Its length in bytes.
+  size_t data_bytes;
+  // Set: bytes of a single value.
+  size_t value_bytes;
+} talea_fetch_t;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+// Makes a container and opens it; one that exists is opened if `exist_ok` is not 0, else it is TALEA_EXISTS.
+//
+// # Safety
+// `name` is NUL-terminated, `out` valid for writing; null pointers are told.
+int talea_container_create(struct talea_system_t *system,
+                           const char *name,
+                           int exist_ok,
+                           struct talea_container_t **out);
+
+// Opens a container by name.
+//
+// # Safety
+// `name` is NUL-terminated, `out` valid for writing; null pointers are told.
+int talea_container_open(struct talea_system_t *system,
+                         const char *name,
+                         struct talea_container_t **out);
+
+// Closes a container. Epochs, snapshots and subscriptions opened through it stay open. A null pointer is fine.
+//
+// # Safety
+// None: the handle is checked.
+void talea_container_close(struct talea_container_t *container);
+
+// Destroys a container and all it holds.
+//
+// # Safety
+// `name` is NUL-terminated; a null pointer is told.
+int talea_container_destroy(struct talea_system_t *system, const char *name);
+
+// Gives the names of all containers to `each`.
+//
+// # Safety
+// `each` is a function that can be called with `context`.
+int talea_container_list(struct talea_system_t *system, talea_name_fn each, void *context);
+
+// Tells the state of a container.
+//
+// # Safety
+// `info` is valid for writing; a null pointer is told.
+int talea_container_query(struct talea_container_t *container, struct talea_container_info_t *info);
+
+// Says that no step will follow in this container: its followers get TALEA_END when they have received all.
+//
+// # Safety
+// None: the handle is checked.
+int talea_produce_end(struct talea_container_t *container);
+
+// Begins a collective epoch.
+//
+// # Safety
+// `out` is valid for writing; a null pointer is told.
+int talea_epoch_begin(struct talea_container_t *container, struct talea_epoch_t **out);
+
+// Bytes from which any process of the system's user can join the epoch. `*blob_bytes` is the room at `blob`, and then the size;
+// with a null `blob` only the size is told.
+//
+// # Safety
+// `blob_bytes` is valid, `blob` null or valid for writing `*blob_bytes` bytes.
+int talea_epoch_blob(struct talea_epoch_t *epoch,
+                     void *blob,
+                     size_t *blob_bytes);
+
+// This process's part of an epoch that another one began.
+//
+// # Safety
+// `blob` is valid for reading `blob_bytes` bytes, `out` for writing; null pointers are told.
+int talea_epoch_join(struct talea_container_t *container,
+                     const void *blob,
+                     size_t blob_bytes,
+                     struct talea_epoch_t **out);
+
+// What this process did in the epoch so far; call it when none of its updates is in flight. Used like talea_epoch_blob. All
+// processes' summaries have the same size and are merged (talea_summary_merge) for the one that commits.
+//
+// # Safety
+// `summary_bytes` is valid, `summary` null or valid for writing `*summary_bytes` bytes.
+int talea_epoch_summary(struct talea_epoch_t *epoch,
+                        void *summary,
+                        size_t *summary_bytes);
+
+// Merges two summaries, in any order: into = into + from.
+//
+// # Safety
+// Both are valid for `summary_bytes` bytes and do not overlap.
+int talea_summary_merge(void *into, const void *from, size_t summary_bytes);
+
+// Commits on ONE process, with the merged summaries of all that wrote (NULL: this process alone did). `attributes` travel with
+// the step to its followers. `step` (or NULL) gets the step; without updates there is none, and it gets the last one.
+//
+// # Safety
+// Arrays are valid for their sizes, `step` is null or valid for writing.
+int talea_epoch_commit(struct talea_epoch_t *epoch,
+                       const void *summary,
+                       size_t summary_bytes,
+                       const void *attributes,
+                       size_t attributes_bytes,
+                       struct talea_step_t *step);
+
+// Aborts on ONE process: nothing of the epoch remains. `reason`, for people, may be NULL.
+//
+// # Safety
+// `reason` is null or NUL-terminated.
+int talea_epoch_abort(struct talea_epoch_t *epoch, const char *reason);
+
+// Gives this process's part back; one that was neither committed nor aborted is left to the others. A null pointer is fine.
+//
+// # Safety
+// None: the handle is checked.
+void talea_epoch_close(struct talea_epoch_t *epoch);
+
+// Follows the container's steps after `after_step` (0: all that are retained). Nothing that a follower has not received is
+// given up by retention.
+//
+// # Safety
+// `out` is valid for writing; a null pointer is told.
+int talea_subscribe(struct talea_container_t *container,
+                    uint64_t after_step,
+                    struct talea_subscription_t **out);
+
+// Ends a subscription. A null pointer is fine.
+//
+// # Safety
+// None: the handle is checked.
+void talea_unsubscribe(struct talea_subscription_t *subscription);
+
+// Waits for the next step, at most `deadline_ms` (0 only looks). TALEA_OK: `out` has it. TALEA_NOT_READY: the deadline passed and
+// the producer may still make steps. TALEA_END: none will follow. TALEA_PRODUCER_LOST: the producer has ended otherwise.
+// TALEA_RETENTION: steps were given up before they were received; the next wait goes on after the gap.
+//
+// # Safety
+// `out` is valid for writing; a null pointer is told.
+int talea_wait(struct talea_subscription_t *subscription,
+               int64_t deadline_ms,
+               struct talea_step_t *out);
+
+// A fresh object id of a class such as "S1" or "SX", unlike any other in the container.
+//
+// # Safety
+// `class` is NUL-terminated, `out` valid for writing; null pointers are told.
+int talea_object_new(struct talea_container_t *container,
+                     const char *class_,
+                     struct talea_oid_t *out);
+
+// The id of a class with 96 bits of the program's own choice: the lower 32 of `upper`, and `lower`.
+//
+// # Safety
+// `class` is NUL-terminated, `out` valid for writing; null pointers are told.
+int talea_object_id(const char *class_, uint32_t upper, uint64_t lower, struct talea_oid_t *out);
+
+// Writes values and arrays with one fate: inside `epoch`, or (NULL) at once, and then of one dkey only. Returns when the servers
+// hold them durably. A failed update fails the epoch's commit.
+//
+// # Safety
+// `entries` is an array of `count`; everything in it is valid for its size.
+int talea_object_update(struct talea_container_t *container,
+                        struct talea_epoch_t *epoch,
+                        struct talea_oid_t oid,
+                        const struct talea_update_t *entries,
+                        size_t count);
+
+// Reads values and arrays: inside `epoch`, in `snapshot`, or (both NULL) the latest committed state.
+//
+// # Safety
+// `entries` is an array of `count`; everything in it is valid for its size, `data` for writing.
+int talea_object_fetch(struct talea_container_t *container,
+                       struct talea_epoch_t *epoch,
+                       struct talea_snapshot_t *snapshot,
+                       struct talea_oid_t oid,
+                       struct talea_fetch_t *entries,
+                       size_t count);
+
+// Removes an object (no dkey), a dkey (no akey), an akey (`extent` NULL) or a range of an array: inside `epoch`, or (NULL) at once.
+//
+// # Safety
+// `key` and its parts, and `extent`, are null or valid for reading.
+int talea_object_punch(struct talea_container_t *container,
+                       struct talea_epoch_t *epoch,
+                       struct talea_oid_t oid,
+                       const struct talea_key_t *key,
+                       const struct talea_extent_t *extent);
+
+// Gives the dkeys of an object (`dkey_bytes` 0), or the akeys of a dkey, to `each`, in order: inside `epoch`, in `snapshot`, or
+// (both NULL) of the latest committed state.
+//
+// # Safety
+// `dkey` is valid for its size; `each` is a function that can be called with `context`.
+int talea_object_list(struct talea_container_t *container,
+                      struct talea_epoch_t *epoch,
+                      struct talea_snapshot_t *snapshot,
+                      struct talea_oid_t oid,
+                      const void *dkey,
+                      size_t dkey_bytes,
+                      talea_name_fn each,
+                      void *context);
+
+// Leases a snapshot of a step, or (`step` 0) of all that is committed now. It stays readable until it is closed or the process
+// ends.
+//
+// # Safety
+// `out` is valid for writing; a null pointer is told.
+int talea_snapshot_open(struct talea_container_t *container,
+                        uint64_t step,
+                        struct talea_snapshot_t **out);
+
+// Leases a named snapshot.
+//
+// # Safety
+// `name` is NUL-terminated, `out` valid for writing; null pointers are told.
+int talea_snapshot_open_named(struct talea_container_t *container,
+                              const char *name,
+                              struct talea_snapshot_t **out);
+
+// Names the state of a step, or (`step` 0) of all that is committed now; it survives until it is destroyed.
+//
+// # Safety
+// `name` is NUL-terminated; a null pointer is told.
+int talea_snapshot_name(struct talea_container_t *container,
+                        const char *name,
+                        uint64_t step);
+
+// Destroys a named snapshot.
+//
+// # Safety
+// `name` is NUL-terminated; a null pointer is told.
+int talea_snapshot_destroy(struct talea_container_t *container, const char *name);
+
+// Last step that the snapshot contains; 0 if there is none.
+//
+// # Safety
+// `step` is valid for writing; a null pointer is told.
+int talea_snapshot_step(struct talea_snapshot_t *snapshot, uint64_t *step);
+
+// Ends a snapshot's lease. A null pointer is fine.
+//
+// # Safety
+// None: the handle is checked.
+void talea_snapshot_close(struct talea_snapshot_t *snapshot);
+
+// Connects to the system called `system`, or (NULL) to the one of this job. `deadline_ms`, at least 1, is also the deadline of
+// each call that is made through the handle and does not take one of its own.
+//
+// # Safety
+// `system` is null or NUL-terminated; `out` is null or valid for writing.
+int talea_connect(const char *system,
+                  int64_t deadline_ms,
+                  struct talea_system_t **out);
+
+// Gives a connection back. Containers opened through it stay open. A null pointer is fine.
+//
+// # Safety
+// None: the handle is checked.
+void talea_disconnect(struct talea_system_t *system);
+
+// Text of this thread's last error, with its remedy; never null, valid until the thread's next failing call.
+const char *talea_error(void);
+
+// The library's version, such as "0.1.0".
+const char *talea_version(void);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* TALEA_H */
