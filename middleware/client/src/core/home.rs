@@ -124,9 +124,7 @@ impl Shared {
                     sequence = state.home.sequence;
                 }
                 let left_ms = server_ns.saturating_sub(now_ns) / MS;
-                let envelope = state.envelope(self, ticket.id, sequence, left_ms, request.clone());
-                codec::encode(&envelope)
-                    .map_err(|source| ClientError::Wire { who: format!("the request to {what}"), source })?
+                encoded(what, &state.envelope(self, ticket.id, sequence, left_ms, request.clone()))?
             };
             match self.transmit(&ticket, peer, &[IoSlice::new(&bytes)], (until_ns, deadline_ns)).await {
                 Ok(()) => sends += 1,
@@ -305,8 +303,7 @@ impl Shared {
                 let left_ms = deadline_ns.saturating_sub(now_ns) / MS;
                 let mut envelope = self.lock().envelope(self, ticket.id, 0, left_ms, request);
                 envelope.session = resume.unwrap_or_default();
-                codec::encode(&envelope)
-                    .map_err(|source| ClientError::Wire { who: "the session's request".to_owned(), source })?
+                encoded("opening a session", &envelope)?
             };
             if self.transmit(&ticket, at, &[IoSlice::new(&bytes)], (until_ns, deadline_ns)).await.is_err() {
                 self.gone(at);
@@ -373,6 +370,10 @@ impl Drop for Opening<'_> {
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
     }
+}
+
+fn encoded(what: &'static str, envelope: &Envelope) -> Result<Vec<u8>> {
+    codec::encode(envelope).map_err(|source| ClientError::Wire { who: format!("the request ({what})"), source })
 }
 
 /// Whether a request must not be executed twice.
