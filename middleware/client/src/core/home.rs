@@ -109,9 +109,7 @@ impl Shared {
         loop {
             let peer = self.home_peer(what, began_ns, deadline_ns).await?;
             let now_ns = self.now_ns();
-            let every_ms = self.tuning.resend_ms.map(|ms| ms << sends.min(6));
-            let every_ms = every_ms.unwrap_or(if holds { u64::MAX / MS } else { self.tuning.probe_ms });
-            let until_ns = deadline_ns.min(now_ns.saturating_add(every_ms.saturating_mul(MS)));
+            let until_ns = self.ask_again_ns(sends, holds).min(deadline_ns);
             let bytes = {
                 let mut state = self.lock();
                 if sends > 0 && changes && session != state.home.session {
@@ -164,6 +162,16 @@ impl Shared {
             busy += 1;
             self.pause((now_ns + pause_ns).min(deadline_ns)).await;
         }
+    }
+
+    /// When an unanswered control call is sent again; one whose answer the server `holds` back only where messages get lost.
+    fn ask_again_ns(&self, sends: u32, holds: bool) -> u64 {
+        let after_ms = match self.tuning.resend_ms {
+            Some(ms) => ms << sends.min(6),
+            None if holds => return u64::MAX,
+            None => self.tuning.probe_ms,
+        };
+        self.now_ns().saturating_add(after_ms.saturating_mul(MS))
     }
 
     /// Tells the home server something that needs no answer. Never blocks for longer than a send.
