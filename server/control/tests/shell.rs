@@ -1,5 +1,6 @@
 //! The control plane over real sockets, processes and files.
 
+#[path = "shell/support.rs"]
 mod support;
 
 #[path = "shell/durable.rs"]

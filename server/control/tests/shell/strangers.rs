@@ -51,11 +51,12 @@ fn a_client_that_does_not_read_is_dropped_and_holds_up_nobody() {
     let system = System::new();
     let (zero, _one) = system.two_servers();
     let mut other = Client::connect(&system, &zero, 0);
-    for n in 0..200 {
-        create(&mut other, &format!("container-{n}"));
+    // Few requests for much: what a client sends without reading stays within its socket's buffer.
+    for n in 0..600 {
+        create(&mut other, &format!("{n:0>120}"));
     }
     let mut stalled = Client::connect(&system, &zero, 0);
-    stalled.flood(Request::ContainerList, 3000);
+    stalled.flood(Request::ContainerList, 250);
     wait_for(|| match other.ok(Request::Status) {
         Reply::Status(status) => status.sessions.len() == 1,
         reply => panic!("{reply:?}"),

@@ -1,6 +1,6 @@
 //! Servers and clients of a control plane, as `talead` and libtalea would be.
 
-#![allow(dead_code, unreachable_pub, clippy::new_without_default)] // a test's helper, of which not every test uses all
+#![allow(missing_docs, dead_code, unreachable_pub, clippy::new_without_default)] // a test's helper, of which not every test uses all
 
 use std::io::IoSlice;
 use std::sync::{Arc, Mutex, MutexGuard};
