@@ -1,0 +1,78 @@
+//! What the clients of a simulation did and saw, as they saw it: the checker's only input.
+//!
+//! Must never hold anything that a real program could not have observed, but for the pool's final word on the outcome of a
+//! commit whose answer was lost.
+
+use std::collections::BTreeMap;
+
+use talea_model::{Stamp, Step, TxId};
+
+/// A cell: one record that programs write and read. Small numbers; the workload maps them to objects and keys.
+pub type Cell = u32;
+/// What a cell holds: unique a write, so that a value tells where it came from. 0: never written.
+pub type Value = u64;
+
+/// Outcome of a commit as its caller knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Committed at C, as a step if it had updates.
+    Committed {
+        /// C.
+        stamp: Stamp,
+        /// Its step.
+        step: Step,
+    },
+    /// Refused or aborted.
+    Aborted,
+    /// No answer, or nobody was left to ask.
+    Unknown,
+}
+
+/// A transaction as its writers saw it.
+#[derive(Clone, Debug)]
+pub struct Transaction {
+    /// Acknowledged writes in the order of their acknowledgement, per cell the last one counts.
+    pub writes: BTreeMap<Cell, Value>,
+    /// Cells with a write whose answer never came: their value is not known.
+    pub uncertain: Vec<Cell>,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+impl Default for Transaction {
+    fn default() -> Self {
+        Self { writes: BTreeMap::new(), uncertain: vec![], outcome: Outcome::Unknown }
+    }
+}
+
+/// One read in a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// Who read.
+    pub reader: u32,
+    /// S.
+    pub stamp: Stamp,
+    /// Which cell.
+    pub cell: Cell,
+    /// What it held.
+    pub value: Value,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// Transactions by number.
+    pub transactions: BTreeMap<TxId, Transaction>,
+    /// Reads in the order of their answers.
+    pub reads: Vec<Read>,
+    /// Steps that each follower received, in order.
+    pub followed: BTreeMap<u32, Vec<(Step, Stamp)>>,
+    /// Steps that the pool says it has, after everything came to rest.
+    pub steps: BTreeMap<Step, (TxId, Stamp)>,
+    /// Transactions still open after everything came to rest.
+    pub open_at_end: Vec<TxId>,
+    /// Calls that neither ended nor were cancelled by their process's death by the end of the run.
+    pub hanging: Vec<String>,
+    /// Longest time that a reader waited for an answer while all servers were up, in nanoseconds.
+    pub longest_read_ns: u64,
+}

@@ -1,0 +1,337 @@
+//! One simulated server: its control plane and its targets, each on an endpoint of the in-process fabric.
+//!
+//! Owns what a shell of sockets and threads would own: it carries actions out, and it decides what survives a crash. Must
+//! never add a rule of its own.
+
+use std::collections::BTreeMap;
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use talea_control::TargetChange;
+use talea_control::node::{Action, Node, NodeConfig, Time};
+use talea_engine::{Driver, Effect, Mail, PoolChange, Target, TargetOptions};
+use talea_fabric::{Clock, Endpoint, Event, Hello, sim::SimClock, sim::SimEndpoint, sim::SimNetwork};
+use talea_model::{PoolId, Position, ServerId, ServerInfo, Stamp, TargetId, TargetInfo, TargetState};
+use talea_tier::{SimMedium, Torn};
+use talea_vos::{Change, StoreOptions};
+use talea_wire::codec;
+use talea_wire::log::Record;
+
+use crate::plant::Plant;
+use crate::random::Random;
+
+/// Capacity of one simulated target in bytes.
+const CAPACITY_BYTES: u64 = 8 << 20;
+/// How long the log's medium takes for one append, in nanoseconds, at most.
+const APPEND_NS: u64 = 200_000;
+const LEASE_MS: u64 = 1_000;
+const HEARTBEAT_MS: u64 = 200;
+
+/// Fabric node of a server's control plane.
+pub(crate) fn control_node(server: u32) -> u32 {
+    10 + server
+}
+
+/// Fabric node of a target.
+pub(crate) fn target_node(target: u32) -> u32 {
+    1_000 + target
+}
+
+/// An encoded record of the pool's log and its place.
+type LogBytes = (Position, Vec<u8>);
+
+/// What outlives a server's process.
+struct Media {
+    targets: Vec<SimMedium>,
+    log: Vec<LogBytes>,
+}
+
+/// A running server's process.
+struct Process {
+    node: Node,
+    endpoint: SimEndpoint,
+    drivers: Vec<Driver>,
+    durable: Vec<Position>,
+    /// Appends under way: when done, up to where.
+    appending: Option<(u64, Vec<LogBytes>)>,
+    /// Outer token → (driver, its token).
+    asked: BTreeMap<u64, (usize, u64)>,
+    next_token: u64,
+    delivered: Position,
+}
+
+/// A server: its media, and its process while it runs.
+pub(crate) struct SimServer {
+    id: u32,
+    servers: u32,
+    targets: u32,
+    network: SimNetwork,
+    clock: SimClock,
+    media: Media,
+    process: Option<Process>,
+    plant: Plant,
+    random: Random,
+}
+
+impl SimServer {
+    pub(crate) fn new(id: u32, servers: u32, targets: u32, network: &SimNetwork, plant: Plant, random: Random) -> Self {
+        network.set_host(control_node(id), id);
+        for target in 0..targets {
+            network.set_host(target_node(id * targets + target), id);
+        }
+        let media = (0..targets).map(|_| SimMedium::new(CAPACITY_BYTES, Torn::Lines)).collect();
+        Self {
+            id,
+            servers,
+            targets,
+            network: network.clone(),
+            clock: network.clock(control_node(id)),
+            media: Media { targets: media, log: vec![] },
+            process: None,
+            plant,
+            random,
+        }
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.process.is_some()
+    }
+
+    fn time(&self) -> Time {
+        Time { monotonic_ns: self.clock.monotonic_ns(), unix_us: self.clock.unix_us() }
+    }
+
+    /// Starts the process on its media.
+    pub(crate) fn start(&mut self) {
+        let mut drivers = Vec::new();
+        let mut durable = Vec::new();
+        for index in 0..self.targets {
+            let id = TargetId(self.id * self.targets + index);
+            let store = StoreOptions {
+                pool: PoolId(7),
+                target: id,
+                nonce: self.random.draw(),
+                plant: self.plant.store(),
+                ..StoreOptions::default()
+            };
+            let medium = Box::new(self.media.targets[index as usize].clone());
+            let (target, recovered) = match Target::open(medium, TargetOptions { id, store }) {
+                Ok(opened) => opened,
+                Err(error) => panic!("server {} cannot restart: {error}", self.id),
+            };
+            assert!(!recovered.lost, "server {}: a crash lost part of a log that was flushed", self.id);
+            durable.push(recovered.horizon);
+            let endpoint = Box::new(self.network.endpoint(target_node(id.0)));
+            let mut driver = Driver::new(target, endpoint, Arc::new(self.network.clock(target_node(id.0))));
+            if recovered.horizon.0 == 0 {
+                mail(&mut driver, Mail::Containers(vec![]));
+            }
+            drivers.push(driver);
+        }
+        let log: Vec<Record> = self.media.log.iter().filter_map(|(_, bytes)| codec::decode(bytes).ok()).collect();
+        let config = self.config(durable.iter().copied().min().unwrap_or_default());
+        let node = match Node::new(config, self.time(), log) {
+            Ok(node) => node,
+            Err(gap) => panic!("server {} cannot restart: {gap}", self.id),
+        };
+        self.process = Some(Process {
+            node,
+            endpoint: self.network.endpoint(control_node(self.id)),
+            drivers,
+            durable,
+            appending: None,
+            asked: BTreeMap::new(),
+            next_token: 1,
+            delivered: Position(0),
+        });
+    }
+
+    fn config(&mut self, horizon: Position) -> NodeConfig {
+        let server = ServerInfo {
+            id: ServerId(self.id),
+            host: format!("sim{}", self.id),
+            node: format!("sim{}", self.id),
+            control: vec![format!("sim:{}", control_node(self.id))],
+        };
+        let target = |id: u32| TargetInfo {
+            id: TargetId(id),
+            server: ServerId(self.id),
+            state: TargetState::Up,
+            addresses: vec![format!("sim:{}", target_node(id))],
+            capacity_bytes: CAPACITY_BYTES,
+            incarnation: 1,
+        };
+        NodeConfig {
+            server,
+            targets: (self.id * self.targets..(self.id + 1) * self.targets).map(target).collect(),
+            leader: ServerId(0),
+            servers_expected: self.servers as usize,
+            boot: self.random.draw(),
+            pool: 7,
+            lease_ms: LEASE_MS,
+            heartbeat_ms: HEARTBEAT_MS,
+            horizon,
+        }
+    }
+
+    /// Ends the process at once. Unflushed bytes survive as chance decides; an append under way is there or not.
+    pub(crate) fn crash(&mut self) {
+        let Some(process) = self.process.take() else { return };
+        if let Some((_, records)) = process.appending
+            && self.random.chance(50)
+        {
+            self.media.log.extend(records);
+        }
+        for medium in &mut self.media.targets {
+            *medium = medium.crash(&mut || self.random.draw());
+        }
+        self.network.crash(control_node(self.id));
+        for target in 0..self.targets {
+            self.network.crash(target_node(self.id * self.targets + target));
+        }
+    }
+
+    /// Does what is to be done now; says whether there was anything.
+    pub(crate) fn turn(&mut self) -> bool {
+        let now = self.time();
+        let Some(process) = &mut self.process else { return false };
+        let mut busy = false;
+        while let Some(event) = process.endpoint.recv() {
+            busy = true;
+            match event {
+                Event::Up { peer, hello, local } => process.node.peer_up(now, peer, hello, local),
+                Event::Message { peer, message } => process.node.message(now, peer, &message),
+                Event::Down { peer } => process.node.peer_down(now, peer),
+            }
+        }
+        if process.appending.as_ref().is_some_and(|(done_ns, _)| *done_ns <= now.monotonic_ns)
+            && let Some((_, records)) = process.appending.take()
+        {
+            busy = true;
+            let last = records.last().map(|(position, _)| *position).unwrap_or_default();
+            self.media.log.extend(records);
+            process.node.appended(now, last);
+        }
+        if process.node.next_deadline().is_some_and(|deadline_ns| deadline_ns <= now.monotonic_ns) {
+            process.node.tick(now);
+        }
+        for index in 0..process.drivers.len() {
+            busy |= process.turn_target(index, now);
+        }
+        loop {
+            let actions = process.node.take_actions();
+            if actions.is_empty() {
+                return busy;
+            }
+            busy = true;
+            for action in actions {
+                process.act(action, now, self.id, self.plant, &mut self.random);
+            }
+        }
+    }
+
+    /// When there is something to do without any message.
+    pub(crate) fn next_deadline_ns(&self) -> u64 {
+        let Some(process) = &self.process else { return u64::MAX };
+        let drivers = process.drivers.iter().map(Driver::next_deadline).min().unwrap_or(u64::MAX);
+        let node = process.node.next_deadline().unwrap_or(u64::MAX);
+        let appended = process.appending.as_ref().map_or(u64::MAX, |(done_ns, _)| *done_ns);
+        drivers.min(node).min(appended)
+    }
+}
+
+impl Process {
+    fn turn_target(&mut self, index: usize, now: Time) -> bool {
+        let mut wants = Vec::new();
+        let events = match self.drivers[index].turn(&mut wants) {
+            Ok(events) => events,
+            Err(fatal) => panic!("a target ended: {fatal}"),
+        };
+        let busy = events > 0 || !wants.is_empty();
+        for want in wants {
+            match want {
+                Effect::Durable { horizon } => {
+                    self.durable[index] = horizon;
+                    let all = self.durable.iter().copied().min().unwrap_or_default();
+                    self.node.targets_durable(now, all);
+                }
+                Effect::LogEnd { token } => {
+                    let outer = self.next_token;
+                    self.next_token += 1;
+                    self.asked.insert(outer, (index, token));
+                    self.node.log_end(now, outer);
+                }
+                Effect::CatchUp { .. } | Effect::Drop { .. } => {}
+            }
+        }
+        busy
+    }
+
+    fn act(&mut self, action: Action, now: Time, server: u32, plant: Plant, random: &mut Random) {
+        match action {
+            // A full connection loses it: the protocol above must live with that.
+            Action::Send { peer, bytes } => drop(self.endpoint.send(peer, &[IoSlice::new(&bytes)])),
+            Action::Close { peer } => self.endpoint.disconnect(peer),
+            Action::Append { records } => {
+                self.appending = Some((now.monotonic_ns + random.below(APPEND_NS), records));
+            }
+            Action::Deliver { changes, horizon } => {
+                self.delivered = self.delivered.max(horizon);
+                for (index, driver) in self.drivers.iter_mut().enumerate() {
+                    let changes =
+                        changes.iter().filter_map(|change| translated(change, plant, server, index)).collect();
+                    mail(driver, Mail::Follow { changes, horizon });
+                }
+            }
+            Action::CatchUpDone { token } => {
+                if let Some((index, token)) = self.asked.remove(&token) {
+                    mail(&mut self.drivers[index], Mail::LogEnd { token, position: self.delivered });
+                }
+            }
+            Action::CatchUpFailed { token, .. } => drop(self.asked.remove(&token)),
+            Action::Serving(true) => {
+                self.drivers.iter_mut().for_each(|driver| mail(driver, Mail::Lease { until_ns: u64::MAX }));
+            }
+            Action::Serving(false) => self.drivers.iter_mut().for_each(|driver| mail(driver, Mail::Fence)),
+            // The end of a simulated process is seen by its connection's end alone.
+            Action::Watch { .. } => {}
+            Action::Connect => {
+                let address = talea_fabric::Address::Sim(control_node(0));
+                let hello = Hello { server: Some(server), ..Hello::default() };
+                match self.endpoint.connect(&address, &hello, u64::MAX) {
+                    Ok(peer) => self.node.leader_up(now, peer),
+                    Err(_) => self.node.leader_unreachable(now),
+                }
+            }
+        }
+    }
+}
+
+fn mail(driver: &mut Driver, mail: Mail) {
+    if let Err(fatal) = driver.mail(mail) {
+        panic!("a target ended: {fatal}");
+    }
+}
+
+/// A change in the engine's words, spoilt as the plant says.
+fn translated(change: &TargetChange, plant: Plant, server: u32, index: usize) -> Option<PoolChange> {
+    Some(match change {
+        TargetChange::Begin { tx, .. } => PoolChange::Store(Change::Begin(*tx)),
+        TargetChange::Commit { tx, .. } if plant == Plant::StaleTable && server == 0 && index == 0 && tx.0 % 4 == 0 => {
+            return None;
+        }
+        TargetChange::Commit { tx, stamp } if plant == Plant::LateStamp => {
+            // Below what the log has issued: a snapshot of the last milliseconds gets it after the fact.
+            PoolChange::Store(Change::Commit(*tx, Stamp::from_unix_us(stamp.unix_us().saturating_sub(3_000))))
+        }
+        TargetChange::Commit { tx, stamp } => PoolChange::Store(Change::Commit(*tx, *stamp)),
+        TargetChange::Abort { tx } => PoolChange::Store(Change::Abort(*tx)),
+        TargetChange::Floor { container, floor, kept } => {
+            PoolChange::Floor { container: *container, floor: *floor, kept: kept.clone() }
+        }
+        TargetChange::Container { container } => PoolChange::Container(*container),
+        TargetChange::EndSession { session } => PoolChange::Store(Change::EndSession(*session)),
+        TargetChange::DestroyContainer { container } => PoolChange::Store(Change::DestroyContainer(*container)),
+        TargetChange::Map(map) => PoolChange::Map(Arc::new(map.clone())),
+    })
+}

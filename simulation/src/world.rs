@@ -1,0 +1,318 @@
+//! The world: servers, programs, network and faults on one virtual time line, all of it decided by a seed.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context as TaskContext, Poll, Waker};
+
+use talea_client::{Client, Tuning};
+use talea_fabric::Address;
+use talea_fabric::sim::{Link, SimNetwork};
+use talea_model::ServerId;
+
+use crate::history::History;
+use crate::plant::Plant;
+use crate::program::{self, Context, Job, WRITERS};
+use crate::random::Random;
+use crate::server::{SimServer, control_node};
+use crate::time::{Timeline, lock};
+
+const SERVERS: u32 = 2;
+const TARGETS: u32 = 2;
+const JOBS: u32 = 2;
+const READERS: u32 = 2;
+const MS: u64 = 1_000_000;
+/// Rounds (epochs) of each job.
+const ROUNDS: u64 = 8;
+/// A job that was killed runs again so often.
+const LIVES: u32 = 3;
+/// All faults are over by then.
+const FAULTS_END_NS: u64 = 4_000 * MS;
+/// Everything must have ended by then.
+const END_NS: u64 = 120_000 * MS;
+/// Events at one instant beyond which the world is stuck.
+const INSTANT_TURNS: u32 = 100_000;
+
+/// What a run is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Decides everything.
+    pub seed: u64,
+    /// A planted bug.
+    pub plant: Plant,
+    /// No faults at all: a quiet network and nobody dies.
+    pub calm: bool,
+}
+
+/// What a run yielded.
+pub struct Run {
+    /// For the checker.
+    pub history: History,
+    /// Equal for equal runs: a sum of all that was delivered, when, to whom.
+    pub digest: [u8; 32],
+    /// Virtual time that it took, in nanoseconds.
+    pub took_ns: u64,
+    /// Messages sent.
+    pub messages: u64,
+}
+
+struct Program {
+    what: String,
+    node: u32,
+    client: Client,
+    task: Pin<Box<dyn Future<Output = ()>>>,
+    /// Job and life, of writers.
+    job: Option<(u32, u32)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    KillJob(u32),
+    CrashServer(u32),
+    StartServer(u32),
+    Partition,
+    Heal,
+    Jump(u32, i64),
+}
+
+struct World {
+    settings: Settings,
+    network: SimNetwork,
+    time: Timeline,
+    random: Random,
+    servers: Vec<SimServer>,
+    programs: Vec<Program>,
+    history: Arc<Mutex<History>>,
+    done: Arc<Mutex<bool>>,
+    faults: Vec<(u64, Fault)>,
+    next_node: u32,
+}
+
+/// Runs one seed to its end.
+pub fn run(settings: Settings) -> Run {
+    let mut world = World::new(settings);
+    world.start();
+    world.run_until(|world| world.programs.iter().all(|program| program.job.is_none()) && world.faults.is_empty());
+    *lock(&world.done) = true;
+    world.run_until(|world| world.programs.is_empty());
+    world.note_hanging();
+    // Only a resting system can be asked: leases of the dead have to run out first.
+    let rest_ns = world.network.now_ns() + 5_000 * MS;
+    world.run_until(|world| world.network.now_ns() >= rest_ns);
+    world.spawn("audit".to_owned(), None, |context| Box::pin(program::audit(context)));
+    world.run_until(|world| world.programs.is_empty());
+    world.note_hanging();
+    let history = std::mem::take(&mut *lock(&world.history));
+    Run {
+        history,
+        digest: world.network.digest(),
+        took_ns: world.network.now_ns(),
+        messages: world.network.messages_sent(),
+    }
+}
+
+impl World {
+    fn new(settings: Settings) -> Self {
+        let mut random = Random::new(settings.seed);
+        let mut chance = random.fork();
+        let network = SimNetwork::new(move || chance.draw());
+        let faulty = Link {
+            delay_min_ns: 2_000,
+            delay_max_ns: 2_000 + random.below(400_000),
+            loss_ppm: random.below(20_000) as u32,
+            duplicate_ppm: random.below(20_000) as u32,
+            ..Link::default()
+        };
+        network.set_default_link(if settings.calm { Link::default() } else { faulty });
+        let servers = (0..SERVERS)
+            .map(|id| SimServer::new(id, SERVERS, TARGETS, &network, settings.plant, random.fork()))
+            .collect();
+        Self {
+            settings,
+            time: Timeline::new(&network),
+            network,
+            random,
+            servers,
+            programs: vec![],
+            history: Arc::default(),
+            done: Arc::default(),
+            faults: vec![],
+            next_node: 5_000,
+        }
+    }
+
+    fn start(&mut self) {
+        self.servers.iter_mut().for_each(SimServer::start);
+        for job in 0..JOBS {
+            self.spawn_job(job, 0);
+        }
+        let done = self.done.clone();
+        for reader in 0..READERS {
+            let done = done.clone();
+            self.spawn(format!("reader {reader}"), None, move |context| {
+                Box::pin(program::reader(context, reader, done))
+            });
+        }
+        self.spawn("follower".to_owned(), None, move |context| Box::pin(program::follower(context, 0, done)));
+        if !self.settings.calm {
+            self.plan_faults();
+        }
+    }
+
+    fn plan_faults(&mut self) {
+        let mut faults = Vec::new();
+        let at = |random: &mut Random| random.below(FAULTS_END_NS - 2_500 * MS) + 5 * MS;
+        for _ in 0..self.random.below(3) {
+            faults.push((at(&mut self.random), Fault::KillJob(self.random.below(JOBS.into()) as u32)));
+        }
+        for server in 0..SERVERS {
+            if self.random.chance(40) {
+                let crash_ns = at(&mut self.random);
+                faults.push((crash_ns, Fault::CrashServer(server)));
+                faults.push((crash_ns + (20 + self.random.below(2_000)) * MS, Fault::StartServer(server)));
+            }
+        }
+        if self.random.chance(30) {
+            let begin_ns = at(&mut self.random);
+            faults.push((begin_ns, Fault::Partition));
+            faults.push((begin_ns + (10 + self.random.below(2_000)) * MS, Fault::Heal));
+        }
+        if self.random.chance(30) {
+            let offset_us = self.random.below(4_000_000) as i64 - 2_000_000;
+            faults.push((at(&mut self.random), Fault::Jump(control_node(self.random.below(2) as u32), offset_us)));
+        }
+        faults.sort_by_key(|(at_ns, _)| std::cmp::Reverse(*at_ns));
+        self.faults = faults;
+    }
+
+    fn spawn_job(&mut self, job: u32, life: u32) {
+        let shared = Arc::new(Mutex::new(Job::default()));
+        for writer in 0..WRITERS {
+            let shared = shared.clone();
+            self.spawn(format!("writer {writer} of job {job}"), Some((job, life)), move |context| {
+                Box::pin(program::writer(context, shared, writer, ROUNDS))
+            });
+        }
+    }
+
+    fn spawn(
+        &mut self,
+        what: String,
+        job: Option<(u32, u32)>,
+        program: impl FnOnce(Context) -> Pin<Box<dyn Future<Output = ()>>>,
+    ) {
+        let node = self.next_node;
+        self.next_node += 1;
+        let home = self.random.below(SERVERS.into()) as u32;
+        let tuning = Tuning {
+            name: what.clone(),
+            home: ServerId(home),
+            deadline_ms: 5_000,
+            resend_ms: Some(20),
+            probe_ms: 200,
+            ..Tuning::default()
+        };
+        let client = Client::with_endpoint(
+            Box::new(self.network.endpoint(node)),
+            Arc::new(self.network.clock(node)),
+            Address::Sim(control_node(home)),
+            self.random.draw(),
+            tuning,
+        );
+        let context = Context {
+            client: client.clone(),
+            time: self.time.clone(),
+            history: self.history.clone(),
+            random: Arc::new(Mutex::new(self.random.fork())),
+        };
+        self.programs.push(Program { what, node, client, task: program(context), job });
+    }
+
+    /// Goes on until `over`, or until the end of time.
+    fn run_until(&mut self, over: impl Fn(&World) -> bool) {
+        loop {
+            self.instant();
+            let next_ns = self.next_ns();
+            if over(self) || self.network.now_ns() >= END_NS || next_ns == u64::MAX {
+                return;
+            }
+            self.network.advance(next_ns.max(self.network.now_ns() + 1));
+        }
+    }
+
+    /// Everything that happens at this instant.
+    fn instant(&mut self) {
+        while self.faults.last().is_some_and(|(at_ns, _)| *at_ns <= self.network.now_ns()) {
+            if let Some((_, fault)) = self.faults.pop() {
+                self.strike(fault);
+            }
+        }
+        for _ in 0..INSTANT_TURNS {
+            let moves = self.time.moves();
+            let mut busy = false;
+            for server in &mut self.servers {
+                busy |= server.turn();
+            }
+            busy |= self.poll_programs();
+            if !busy && self.time.moves() == moves {
+                return;
+            }
+        }
+        panic!("seed {}: the world does not come to rest at {} ns", self.settings.seed, self.network.now_ns());
+    }
+
+    fn poll_programs(&mut self) -> bool {
+        let mut busy = false;
+        let mut waker = TaskContext::from_waker(Waker::noop());
+        self.programs.retain_mut(|program| {
+            busy |= program.client.drive();
+            let over = program.task.as_mut().poll(&mut waker) == Poll::Ready(());
+            busy |= over;
+            !over
+        });
+        busy
+    }
+
+    fn next_ns(&self) -> u64 {
+        let servers = self.servers.iter().map(SimServer::next_deadline_ns);
+        let clients = self.programs.iter().map(|program| program.client.next_deadline_ns());
+        let network = self.network.next_event_ns().unwrap_or(u64::MAX);
+        let fault = self.faults.last().map_or(u64::MAX, |(at_ns, _)| *at_ns);
+        servers.chain(clients).chain([network, fault, self.time.next_wake_ns()]).min().unwrap_or(u64::MAX)
+    }
+
+    fn strike(&mut self, fault: Fault) {
+        match fault {
+            Fault::KillJob(job) => self.kill_job(job),
+            Fault::CrashServer(server) => self.servers[server as usize].crash(),
+            Fault::StartServer(server) => {
+                if !self.servers[server as usize].is_up() {
+                    self.servers[server as usize].start();
+                }
+            }
+            Fault::Partition => self.network.partition(&[control_node(0)], &[control_node(1)]),
+            Fault::Heal => self.network.heal(),
+            Fault::Jump(node, offset_us) => self.network.set_clock_offset(node, offset_us),
+        }
+    }
+
+    /// `kill -9` of all processes of a job, as the end of one rank brings about; it runs again.
+    fn kill_job(&mut self, job: u32) {
+        let life =
+            self.programs.iter().filter_map(|program| program.job).find(|(of, _)| *of == job).map(|(_, life)| life);
+        let Some(life) = life else { return };
+        for program in self.programs.iter().filter(|program| program.job == Some((job, life))) {
+            // First the network, so that nothing a destructor says gets out.
+            self.network.crash(program.node);
+        }
+        self.programs.retain(|program| program.job != Some((job, life)));
+        if life + 1 < LIVES {
+            self.spawn_job(job, life + 1);
+        }
+    }
+
+    fn note_hanging(&mut self) {
+        let hanging = std::mem::take(&mut self.programs).into_iter().map(|program| program.what);
+        lock(&self.history).hanging.extend(hanging);
+    }
+}
