@@ -8,7 +8,7 @@
  *   /field      [ny][nx] double   the temperature, 0 to 1
  *   /iteration  [ranks]  int64    the step that each rank's slab is from
  *   /checksum   [ranks]  uint64   a checksum of each rank's slab (see slab_checksum)
- *   /history    [steps]  double   the total heat after each step; grows with the run
+ *   /history    [steps]  double   the total heat at the begin of each step; grows with the run
  *   attributes of the root group: ranks, nx, ny, dt
  *
  * With --resume the run goes on from what an existing file holds.  Exit status: 0 done, 1 an error, 2 wrong usage.
@@ -355,19 +355,25 @@ static void transfer(const output_t *out, hid_t dataset, hid_t type, const hsize
     must(H5Sclose(file_space), "cannot close a dataspace");
 }
 
+/* Notes the heat that a step begins with, before it is computed: a time series grows while the run goes on. */
+static void write_history(const output_t *out, const slab_t *s, long step)
+{
+    hsize_t length = (hsize_t)step, last = (hsize_t)(step - 1), by_first = s->rank == 0;
+    double heat = total_heat(s);
+    must(H5Dset_extent(out->history, &length), "cannot extend /history");
+    transfer(out, out->history, H5T_NATIVE_DOUBLE, &last, &by_first, &heat, 1);
+}
+
 static void write_step(const output_t *out, const slab_t *s, long step)
 {
     hsize_t start[2] = {(hsize_t)s->first, 0}, count[2] = {(hsize_t)s->rows, (hsize_t)s->nx};
-    hsize_t mine = (hsize_t)s->rank, one = 1, length = (hsize_t)step, last = (hsize_t)(step - 1);
-    hsize_t by_first = s->rank == 0;
+    hsize_t mine = (hsize_t)s->rank, one = 1;
     int64_t iteration = step;
-    double *cells = s->now + s->nx, heat = total_heat(s);
+    double *cells = s->now + s->nx;
     uint64_t checksum = slab_checksum(cells, (size_t)(s->rows * s->nx));
     transfer(out, out->field, H5T_NATIVE_DOUBLE, start, count, cells, 1);
     transfer(out, out->iteration, H5T_NATIVE_INT64, &mine, &one, &iteration, 1);
     transfer(out, out->checksum, H5T_NATIVE_UINT64, &mine, &one, &checksum, 1);
-    must(H5Dset_extent(out->history, &length), "cannot extend /history");
-    transfer(out, out->history, H5T_NATIVE_DOUBLE, &last, &by_first, &heat, 1);
     must(H5Fflush(out->file, H5F_SCOPE_GLOBAL), "cannot flush the file");
 }
 
@@ -407,7 +413,8 @@ static void run(const options_t *o, int rank, int ranks)
         hot_spots(&slab);
     long first = step;
     while (step < o->steps) {
-        advance(&slab, ++step, o->sweeps);
+        write_history(&out, &slab, ++step);
+        advance(&slab, step, o->sweeps);
         double before = MPI_Wtime();
         write_step(&out, &slab, step);
         writing += MPI_Wtime() - before;
