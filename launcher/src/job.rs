@@ -207,7 +207,7 @@ async fn wait(
                 status = child.wait() => break Ok(status),
                 signal = stop.next() => break Err(signal),
                 failure = Started::any_ended(groups), if lost => {
-                    eprintln!("talea: {failure}");
+                    tell_of_end(&failure);
                     lost = false;
                 }
             }
@@ -219,6 +219,18 @@ async fn wait(
             end(child).await;
             child.wait().await.map(|status| (status, Some(signal))).map_err(failed)
         }
+    }
+}
+
+/// Says that a server ended under the command; calls that need it fail by themselves.
+fn tell_of_end(failure: &Failure) {
+    match failure {
+        Failure::ServerEnded { server, status, log } => {
+            eprintln!(
+                "talea: server {server} ended while the command runs ({status}); what it held is lost. Its last words:\n{log}"
+            );
+        }
+        other => eprintln!("talea: {other}"),
     }
 }
 
