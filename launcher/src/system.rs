@@ -70,7 +70,7 @@ impl Plan {
         };
         let path = named.unwrap_or_else(|| talea_slurm::site::DEFAULT_PATH.into());
         plan.site.admit(plan.servers, plan.targets, plan.capacity_bytes, &path)?;
-        if plan.servers > 1 && plan.allocation.is_some() && plan.servers % plan.nodes() != 0 {
+        if plan.servers > 1 && plan.allocation.is_some() && !plan.servers.is_multiple_of(plan.nodes()) {
             let text = format!("{} servers do not divide over {} nodes: give a multiple", plan.servers, plan.nodes());
             return Err(Failure::Usage(text));
         }

@@ -1,3 +1,5 @@
+//! Packing and cutting of entries, and the checks of autocommits.
+
 use proptest::prelude::*;
 use talea_fabric::endpoint::MAX_PAYLOAD_BYTES;
 use talea_model::limit::MAX_VALUE_BYTES;

@@ -1,3 +1,5 @@
+//! Who may read and write a system's directory, and how one is found.
+
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Shared files over the in-memory seam, against the rules of docs/design.md §7.
+
 use proptest::prelude::*;
 
 use super::*;

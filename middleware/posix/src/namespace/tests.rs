@@ -1,3 +1,5 @@
+//! Names over the in-memory seam.
+
 use super::*;
 use crate::backing::memory::Memory;
 
