@@ -113,8 +113,7 @@ impl Shared {
             let bytes = {
                 let mut state = self.lock();
                 if sends > 0 && changes && session != state.home.session {
-                    let why = "the session that asked for it has expired".to_owned();
-                    return Err(ClientError::Uncertain { what, why });
+                    return Err(session_over(what));
                 }
                 session = state.home.session;
                 if changes && sequence == 0 {
@@ -147,6 +146,10 @@ impl Shared {
                 RefusalCode::ServerLost => {
                     let since_ns = *refused_since_ns.get_or_insert(now_ns);
                     deadline_ns.min(since_ns + self.tuning.lost_after_ms * MS)
+                }
+                // A copy of it may have been executed before the session ended, and its answer was lost with it.
+                RefusalCode::SessionExpired if matches!(request, Request::Commit { .. }) => {
+                    return Err(session_over(what));
                 }
                 RefusalCode::SessionExpired if sends == 1 || !changes => {
                     self.forget_session(session);
@@ -399,4 +402,9 @@ fn changes_something(request: &Request) -> bool {
             | Request::Subscribe { .. }
             | Request::Producer { .. }
     )
+}
+
+/// The fate of a call whose session has ended is not known.
+fn session_over(what: &'static str) -> ClientError {
+    ClientError::Uncertain { what, why: "the session that asked for it has expired".to_owned() }
 }
