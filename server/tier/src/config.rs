@@ -1,12 +1,13 @@
 //! Tiers as text: `ram:8G`, `pmem:/path:8G`, `nvme:/path:8G`.
 
 use std::fmt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use talea_model::TargetId;
 
-use crate::{Medium, PmemMedium, RamMedium, TierError};
+use crate::{Medium, NvmeMedium, PmemMedium, RamMedium, TierError};
 
 /// The smallest share of a tier that a target can work with, in bytes.
 pub const MIN_CAPACITY_BYTES: u64 = 1 << 20;
@@ -95,7 +96,14 @@ pub fn open_medium(config: &TierConfig, target: TargetId) -> Result<Box<dyn Medi
             let file = path.join(format!("target-{target}"));
             Ok(Box::new(PmemMedium::open(&file, config.capacity_bytes)?))
         }
-        TierKind::Nvme(_) => Err(TierError::Unsupported("nvme tiers")),
+        TierKind::Nvme(path) => {
+            let device = std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_block_device());
+            if !device {
+                std::fs::create_dir_all(path).map_err(|source| TierError::Path { path: path.clone(), source })?;
+            }
+            let file = if device { path.clone() } else { path.join(format!("target-{target}")) };
+            Ok(Box::new(NvmeMedium::open(&file, config.capacity_bytes)?))
+        }
     }
 }
 

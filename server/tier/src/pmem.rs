@@ -94,7 +94,7 @@ impl PmemMedium {
 }
 
 /// One process at a time: two would write one log.
-fn lock(file: &File) -> std::io::Result<()> {
+pub(crate) fn lock(file: &File) -> std::io::Result<()> {
     use rustix::fs::{FlockOperation, flock};
     flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
         rustix::io::Errno::WOULDBLOCK => std::io::Error::other("another process has it open"),
