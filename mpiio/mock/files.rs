@@ -178,6 +178,7 @@ impl MockFile {
     /// # Safety
     /// The pieces' memory is writable.
     pub(crate) unsafe fn read(&self, pieces: &[Piece]) -> Answer<u64> {
+        crate::planned("read")?;
         let current = self.current();
         for piece in pieces {
             // SAFETY: the caller vouches for the memory.

@@ -13,24 +13,26 @@ use crate::storage;
 
 /// Bytes of a failure's text in a message.
 const TEXT_BYTES: usize = 480;
-/// Class, rank and length of the text, then the text.
-const VERDICT_BYTES: usize = 12 + TEXT_BYTES;
+/// Class, rank, weight and length of the text, then the text.
+const VERDICT_HEAD_BYTES: usize = 16;
+const VERDICT_BYTES: usize = VERDICT_HEAD_BYTES + TEXT_BYTES;
 /// Bytes of a broadcast; a result that does not fit takes a second one.
 const BROADCAST_BYTES: usize = 4096;
 const RESULT_BYTES: usize = BROADCAST_BYTES - VERDICT_BYTES - 8;
 
 /// Writes an outcome of `rank` into the first [`VERDICT_BYTES`] of a message.
 fn put_verdict(message: &mut [u8], rank: c_int, outcome: &Result<(), Failure>) {
-    let (class, rank, text) = match outcome {
-        Ok(()) => (MPI_SUCCESS, rank, String::new()),
-        Err(Failure::Remote { rank, class, text }) => (*class, *rank, text.clone()),
-        Err(failure) => (failure.class(), rank, failure.to_string()),
+    let (class, rank, weight, text) = match outcome {
+        Ok(()) => (MPI_SUCCESS, rank, 0, String::new()),
+        Err(Failure::Remote { rank, class, text }) => (*class, *rank, 0, text.clone()),
+        Err(failure) => (failure.class(), rank, failure.weight(), failure.to_string()),
     };
     let text = &text.as_bytes()[..text.len().min(TEXT_BYTES)];
     message[..4].copy_from_slice(&class.to_ne_bytes());
     message[4..8].copy_from_slice(&rank.to_ne_bytes());
-    message[8..12].copy_from_slice(&c_int::try_from(text.len()).unwrap_or(0).to_ne_bytes());
-    message[12..12 + text.len()].copy_from_slice(text);
+    message[8..12].copy_from_slice(&weight.to_ne_bytes());
+    message[12..16].copy_from_slice(&c_int::try_from(text.len()).unwrap_or(0).to_ne_bytes());
+    message[VERDICT_HEAD_BYTES..VERDICT_HEAD_BYTES + text.len()].copy_from_slice(text);
 }
 
 fn integer(message: &[u8], at: usize) -> c_int {
@@ -42,8 +44,8 @@ fn get_verdict(message: &[u8]) -> Result<(), Failure> {
     if class == MPI_SUCCESS {
         return Ok(());
     }
-    let length = usize::try_from(integer(message, 8)).unwrap_or(0).min(TEXT_BYTES);
-    let text = String::from_utf8_lossy(&message[12..12 + length]).into_owned();
+    let length = usize::try_from(integer(message, 12)).unwrap_or(0).min(TEXT_BYTES);
+    let text = String::from_utf8_lossy(&message[VERDICT_HEAD_BYTES..VERDICT_HEAD_BYTES + length]).into_owned();
     Err(Failure::Remote { rank, class, text })
 }
 
@@ -63,12 +65,12 @@ pub(crate) fn broadcast(
         let here = result.len().min(RESULT_BYTES);
         message[VERDICT_BYTES + 8..VERDICT_BYTES + 8 + here].copy_from_slice(&result[..here]);
     }
-    send_all(group, &mut message)?;
+    send_all(group, 0, &mut message)?;
     let length = message[VERDICT_BYTES..VERDICT_BYTES + 8].try_into().map_or(0, u64::from_ne_bytes);
     let length = usize::try_from(length).unwrap_or(0);
     if length > RESULT_BYTES {
         let mut rest = if group.rank == 0 { result.clone() } else { vec![0_u8; length] };
-        send_all(group, &mut rest)?;
+        send_all(group, 0, &mut rest)?;
         return Ok((if group.rank == 0 { outcome } else { get_verdict(&message) }, rest));
     }
     if group.rank == 0 {
@@ -78,26 +80,75 @@ pub(crate) fn broadcast(
     Ok((get_verdict(&message), message[start..start + length].to_vec()))
 }
 
-fn send_all(group: &Group, message: &mut [u8]) -> Result<(), Failure> {
+fn send_all(group: &Group, from: c_int, message: &mut [u8]) -> Result<(), Failure> {
     let count = c_int::try_from(message.len())
         .map_err(|_| Failure::refused(MPI_ERR_INTERN, "an answer of libtalea exceeds 2 GiB"))?;
     // SAFETY: a buffer of `count` bytes on every rank, and a communicator of this driver's.
-    let value = unsafe { (mpi()?.MPI_Bcast)(message.as_mut_ptr().cast(), count, MPI_BYTE, 0, group.comm) };
+    let value = unsafe { (mpi()?.MPI_Bcast)(message.as_mut_ptr().cast(), count, MPI_BYTE, from, group.comm) };
     checked("MPI_Bcast", value)
 }
 
-/// The maximum of each number over all ranks.
-pub(crate) fn maximum<const N: usize>(group: &Group, mine: [i64; N]) -> Result<[i64; N], Failure> {
-    if group.size == 1 {
-        return Ok(mine);
-    }
-    let mut all = [0_i64; N];
-    let count = c_int::try_from(N).unwrap_or(0);
+/// Makes each number the maximum over all ranks.
+fn maximum(group: &Group, numbers: &mut [i64]) -> Result<(), Failure> {
+    let mine = numbers.to_vec();
+    let count = c_int::try_from(mine.len())
+        .map_err(|_| Failure::refused(MPI_ERR_INTERN, "too many numbers in a reduction of the driver"))?;
     // SAFETY: both arrays have `count` elements of MPI_LONG_LONG's size, and all ranks call with the same count.
     let value = unsafe {
-        (mpi()?.MPI_Allreduce)(mine.as_ptr().cast(), all.as_mut_ptr().cast(), count, MPI_LONG_LONG, MPI_MAX, group.comm)
+        (mpi()?.MPI_Allreduce)(
+            mine.as_ptr().cast(),
+            numbers.as_mut_ptr().cast(),
+            count,
+            MPI_LONG_LONG,
+            MPI_MAX,
+            group.comm,
+        )
     };
-    checked("MPI_Allreduce", value).map(|()| all)
+    checked("MPI_Allreduce", value)
+}
+
+/// Ends a collective call: if it failed on any rank, it fails on all of them with one class and one text, which names the server
+/// if one is lost. One small all-reduce; after a failure also one broadcast of the text by the rank whose failure was chosen.
+pub(crate) fn outcome<T>(group: &Group, mine: Result<T, Failure>) -> Result<T, Failure> {
+    let (value, []) = outcome_and_maximum(group, mine, [])?;
+    Ok(value)
+}
+
+/// As [`outcome`], with the maximum of each number in the same all-reduce. A rank that failed gives the smallest ones.
+pub(crate) fn outcome_and_maximum<T, const N: usize>(
+    group: &Group,
+    mine: Result<T, Failure>,
+    numbers: [i64; N],
+) -> Result<(T, [i64; N]), Failure> {
+    if group.size == 1 {
+        return mine.map(|value| (value, numbers));
+    }
+    let mut reduced = vec![choice(group.rank, mine.as_ref().err())];
+    reduced.extend(if mine.is_ok() { numbers } else { [i64::MIN; N] });
+    maximum(group, &mut reduced)?;
+    let (worst, numbers) = (reduced[0], std::array::from_fn(|index| reduced[index + 1]));
+    let Some(chosen) = rank_of_choice(worst) else { return mine.map(|value| (value, numbers)) };
+    let mut message = vec![0_u8; VERDICT_BYTES];
+    put_verdict(&mut message, group.rank, &mine.as_ref().map(|_| ()).map_err(Failure::clone));
+    send_all(group, chosen, &mut message)?;
+    match (mine, get_verdict(&message)) {
+        (Err(failure), _) if chosen == group.rank => Err(failure),
+        (_, Err(failure)) => Err(failure),
+        // Cannot be: the chosen rank has failed.
+        (mine, Ok(())) => mine.map(|value| (value, numbers)),
+    }
+}
+
+/// A failure as a number: the heaviest has the largest one, of equals that of the lowest rank. Zero is success.
+fn choice(rank: c_int, failure: Option<&Failure>) -> i64 {
+    failure.map_or(0, |failure| {
+        // Never zero: a weight is at least one.
+        (i64::from(failure.weight()) << 32) | i64::from(c_int::MAX - rank)
+    })
+}
+
+fn rank_of_choice(choice: i64) -> Option<c_int> {
+    (choice != 0).then(|| c_int::MAX - c_int::try_from(choice & i64::from(u32::MAX)).unwrap_or(c_int::MAX))
 }
 
 /// Length of a message of a reduction before its summary: its own length, then a verdict, aligned.
@@ -212,14 +263,15 @@ unsafe extern "C" fn merge_messages(from: *mut c_void, into: *mut c_void, count:
     }
 }
 
-/// The failure of the lowest rank wins; a summary that cannot be merged is a failure too.
+/// The heaviest failure wins, of equals that of the lowest rank; a summary that cannot be merged is a failure too.
 fn merge_message(into: &mut [u8], from: &[u8]) {
     if from.len() < SUMMARY_START || into.len() != from.len() {
         return;
     }
     let failed = |message: &[u8]| integer(message, 8) != MPI_SUCCESS;
     let rank = |message: &[u8]| integer(message, 12);
-    if failed(from) && (!failed(into) || rank(from) < rank(into)) {
+    let order = |message: &[u8]| (std::cmp::Reverse(integer(message, 16)), rank(message));
+    if failed(from) && (!failed(into) || order(from) < order(into)) {
         into[8..SUMMARY_START].copy_from_slice(&from[8..SUMMARY_START]);
         return;
     }
@@ -235,6 +287,8 @@ fn merge_message(into: &mut [u8], from: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use talea_abi::Code;
+
     use super::*;
 
     fn message(rank: c_int, outcome: &Result<(), Failure>) -> Vec<u8> {
@@ -256,6 +310,19 @@ mod tests {
             let expected = Failure::Remote { rank: 1, class: MPI_ERR_IO + 1, text: "rank 1".to_owned() };
             assert_eq!(get_verdict(&into[8..]), Err(expected));
         }
+    }
+
+    #[test]
+    fn a_lost_server_is_told_before_what_follows_from_its_loss() {
+        let lost = Failure::Storage { doing: "write", code: Code::ServerLost, text: "server 1 is lost".to_owned() };
+        let over = Failure::Storage { doing: "write", code: Code::Aborted, text: "the epoch is over".to_owned() };
+        let (mut into, from) = (message(0, &Err(over.clone())), message(3, &Err(lost.clone())));
+        merge_message(&mut into, &from);
+        let expected = Failure::Remote { rank: 3, class: MPI_ERR_IO, text: lost.to_string() };
+        assert_eq!(get_verdict(&into[8..]), Err(expected));
+        let mut numbers = [choice(0, Some(&over)), choice(3, Some(&lost)), choice(5, Some(&lost)), choice(1, None)];
+        numbers.sort_unstable();
+        assert_eq!(numbers.map(rank_of_choice), [None, Some(0), Some(5), Some(3)]);
     }
 
     #[test]

@@ -79,6 +79,15 @@ impl Failure {
         }
     }
 
+    /// Of several ranks' failures the heaviest is told to all: the loss of a server before what follows from it. At least one.
+    pub(crate) fn weight(&self) -> c_int {
+        match self {
+            Failure::Storage { code: Code::ServerLost, .. } => 3,
+            Failure::Storage { code: Code::Deadline, .. } => 2,
+            _ => 1,
+        }
+    }
+
     /// The code to return to the program.
     pub(crate) fn code(&self) -> c_int {
         match real::mpi() {

@@ -23,7 +23,7 @@ use crate::handle::{self, Named};
 const NO_MPI: c_int = MPI_ERR_INTERN;
 
 /// Runs the driver's part of a call; nothing unwinds out of it.
-fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let text = panic
             .downcast_ref::<&str>()

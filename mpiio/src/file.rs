@@ -11,7 +11,7 @@ use crate::agree::Reduction;
 use crate::errhandler::Handler;
 use crate::error::{Failure, checked, mpi};
 use crate::storage::StorageFile;
-use crate::transfer::Pending;
+use crate::transfer::Begun;
 use crate::view::View;
 
 /// The communicator of an open file: a duplicate of the program's, with errors returned.
@@ -66,7 +66,7 @@ pub(crate) struct State {
     /// The individual file pointer, in elementary types of the view.
     pub(crate) position: i64,
     /// A split collective that has begun.
-    pub(crate) split: Option<Pending>,
+    pub(crate) split: Option<Begun>,
     /// What to do with errors.
     pub(crate) handler: Handler,
 }

@@ -157,31 +157,23 @@ fn agree_on(
     amode: c_int,
     joined: Result<(Joined, Vec<(String, String)>), Failure>,
 ) -> Result<MPI_File, Failure> {
-    let mine = match &joined {
-        Ok((joined, _)) => {
-            let summary = joined.info.summary_bytes.cast_signed();
-            [0, summary, summary.saturating_neg()]
-        }
-        Err(failure) => [i64::from(failure.class()), i64::MIN, i64::MIN],
+    let (mine, summary) = match &joined {
+        Ok((joined, _)) => (Ok(()), joined.info.summary_bytes.cast_signed()),
+        Err(failure) => (Err(failure.clone()), 0),
     };
-    let all = agree::maximum(group, mine);
-    let class = match &all {
-        Ok([0, most, least]) if most.saturating_neg() == *least => None,
-        Ok([0, ..]) => Some(MPI_ERR_INTERN),
-        Ok([class, ..]) => Some(c_int::try_from(*class).unwrap_or(MPI_ERR_OTHER)),
-        Err(_) => Some(MPI_ERR_OTHER),
-    };
-    match (joined, class) {
-        (Ok((joined, hints)), None) => install(group, path, amode, joined, hints),
-        (Ok((joined, _)), Some(class)) => {
+    let all = agree::outcome_and_maximum(group, mine, [summary, summary.saturating_neg()]);
+    let agreed = all.and_then(|((), [most, least])| {
+        let text =
+            "the ranks of the communicator disagree about the file's summaries: start all with one Talea release";
+        if most == least.saturating_neg() { Ok(()) } else { Err(Failure::refused(MPI_ERR_INTERN, text)) }
+    });
+    match (joined, agreed) {
+        (Ok((joined, hints)), Ok(())) => install(group, path, amode, joined, hints),
+        (Ok((joined, _)), Err(failure)) => {
             undo(group, &joined);
-            Err(all.err().unwrap_or_else(|| {
-                Failure::refused(class, "another rank of the communicator could not open the file; see its error")
-            }))
+            Err(failure)
         }
-        // The class is the same on all ranks, the text is this rank's own.
-        (Err(failure), Some(class)) => Err(Failure::refused(class, failure.to_string())),
-        (Err(failure), None) => Err(failure),
+        (Err(_), Err(failure)) | (Err(failure), Ok(())) => Err(failure),
     }
 }
 

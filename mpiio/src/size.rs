@@ -18,14 +18,10 @@ pub(crate) enum Change {
 /// then rank 0 sets, then one broadcast.
 pub(crate) fn change(file: &OpenFile, bytes: i64, change: Change) -> Result<(), Failure> {
     let checked = check(file, bytes);
-    let class = checked.as_ref().err().map_or(0, |failure| i64::from(failure.class()));
     let present = checked.as_ref().copied().unwrap_or(0).cast_signed();
-    let [worst, most, least, present] = agree::maximum(&file.group, [class, bytes, bytes.saturating_neg(), present])?;
-    let present = checked.map(|_| present.cast_unsigned())?;
-    if worst != 0 {
-        let text = "another rank refused the size; see its error";
-        return Err(Failure::refused(i32::try_from(worst).unwrap_or(MPI_ERR_OTHER), text));
-    }
+    let numbers = [bytes, bytes.saturating_neg(), present];
+    let (_, [most, least, present]) = agree::outcome_and_maximum(&file.group, checked, numbers)?;
+    let present = present.cast_unsigned();
     if most != least.saturating_neg() {
         return Err(Failure::refused(MPI_ERR_NOT_SAME, "the ranks gave different sizes"));
     }

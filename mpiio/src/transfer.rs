@@ -1,15 +1,17 @@
 //! Reading and writing data: every form of call comes down to one list I/O of this rank.
 //!
-//! Collective calls do the same without meeting the other ranks: the epoch's order does not need it, and a failed write fails the epoch's commit on
-//! all ranks. No data sieving: reading around a piece and writing it back would overwrite what other ranks wrote.
+//! Collective calls do the same, and then agree on the outcome, so that a failure on one rank is the same failure on all (MPI leaves it open; programs
+//! that go on differently on different ranks hang). Nonblocking ones do not: they may not wait for other ranks. No data sieving: reading around a piece and writing it back would overwrite what other ranks wrote.
 
 use std::ffi::c_void;
 
 use talea_abi::Piece;
 
 use crate::abi::*;
+use crate::agree;
 use crate::datatype::{self, Layout};
 use crate::error::Failure;
+use crate::exports::guarded;
 use crate::file::OpenFile;
 use crate::position::answer;
 use crate::request;
@@ -45,8 +47,13 @@ pub(crate) struct Buffer {
 pub(crate) struct Pending {
     /// Bytes read or written.
     pub(crate) bytes: u64,
-    /// Which call began it, for split collectives.
-    pub(crate) kind: Split,
+}
+
+/// A split collective that has begun. Its failure waits for the second half, which all ranks call.
+#[derive(Clone, Debug)]
+pub(crate) struct Begun {
+    kind: Split,
+    outcome: Result<Pending, Failure>,
 }
 
 /// The four split collectives.
@@ -80,6 +87,24 @@ pub(crate) unsafe fn blocking(
     }
 }
 
+/// A blocking collective call: all ranks return the same error class.
+///
+/// # Safety
+/// Buffer and status are the program's, as MPI wants them.
+pub(crate) unsafe fn collective(
+    file: &OpenFile,
+    direction: Direction,
+    place: Place,
+    buffer: Buffer,
+    status: *mut MPI_Status,
+) -> Result<(), Failure> {
+    // SAFETY: passed on to the caller. A panic of this rank must not leave the others waiting.
+    let mine = guarded(|| unsafe { transfer(file, direction, place, buffer) });
+    let done = agree::outcome(&file.group, mine)?;
+    // SAFETY: passed on to the caller.
+    unsafe { request::fill(status, &done) }
+}
+
 /// A nonblocking call: done at once, its request complete.
 ///
 /// # Safety
@@ -109,12 +134,12 @@ pub(crate) unsafe fn begin(file: &OpenFile, direction: Direction, place: Place, 
         return Err(Failure::refused(MPI_ERR_IO, text));
     }
     // SAFETY: passed on to the caller.
-    let done = unsafe { transfer(file, direction, place, buffer) }?;
-    file.state().split = Some(done);
+    let outcome = guarded(|| unsafe { transfer(file, direction, place, buffer) });
+    file.state().split = Some(Begun { kind: Split::of(direction, place), outcome });
     Ok(())
 }
 
-/// The second half of a split collective.
+/// The second half of a split collective: all ranks return the same error class.
 ///
 /// # Safety
 /// The status is the program's.
@@ -125,11 +150,12 @@ pub(crate) unsafe fn end(
     status: *mut MPI_Status,
 ) -> Result<(), Failure> {
     let wanted = Split { direction, explicit };
-    let begun = file.state().split.take_if(|pending| pending.kind == wanted);
-    let Some(done) = begun else {
+    let begun = file.state().split.take_if(|begun| begun.kind == wanted);
+    let Some(Begun { outcome, .. }) = begun else {
         let text = "no split collective of this kind has begun on this file";
         return Err(Failure::refused(MPI_ERR_IO, text));
     };
+    let done = agree::outcome(&file.group, outcome)?;
     // SAFETY: passed on to the caller.
     unsafe { request::fill(status, &done) }
 }
@@ -149,7 +175,6 @@ unsafe fn transfer(file: &OpenFile, direction: Direction, place: Place, buffer: 
         Direction::Read => file.require_readable()?,
         Direction::Write => file.require_writable()?,
     }
-    let kind = Split::of(direction, place);
     let view = file.view();
     let memory = memory_layout(&buffer)?;
     let bytes = memory_bytes(&buffer, &memory)?;
@@ -169,7 +194,7 @@ unsafe fn transfer(file: &OpenFile, direction: Direction, place: Place, buffer: 
     };
     let position = view.stream_position(start)?;
     if bytes == 0 {
-        return Ok(Pending { bytes: 0, kind });
+        return Ok(Pending { bytes: 0 });
     }
     let mut pieces = view.pieces(position, &memory, buffer.address, bytes)?;
     let mut batch: Vec<Piece> = Vec::new();
@@ -194,7 +219,7 @@ unsafe fn transfer(file: &OpenFile, direction: Direction, place: Place, buffer: 
             state.position = reached;
         }
     }
-    Ok(Pending { bytes: done, kind })
+    Ok(Pending { bytes: done })
 }
 
 /// Hands one batch to libtalea; returns the bytes transferred.

@@ -11,6 +11,13 @@ fn every_kind_of_call_does_what_mpi_says() {
     assert_eq!(bytes[64..68], 10_i32.to_ne_bytes());
 }
 
+#[test]
+fn a_failed_collective_read_fails_on_all_ranks_and_spoils_no_epoch() {
+    let site = Site::new().with("TALEA_MOCK_FAIL", "read:1");
+    site.run(3, &c_program("agree.c"), &["read", "1", "read"]).well();
+    assert_eq!(site.committed("agree").map(|bytes| bytes.len()), Some(12));
+}
+
 /// A preload that counts the driver's collective MPI calls.
 fn counter() -> std::path::PathBuf {
     compiled("count.c", "mpicc.mpich", &["-shared", "-fPIC", "-ldl"])
@@ -33,19 +40,22 @@ fn open_modes_and_bad_paths_get_the_classes_that_mpi_has_for_them() {
 
 #[test]
 fn a_failure_on_one_rank_gives_all_ranks_the_same_class_and_nobody_hangs() {
-    for (call, rank, at) in [
-        ("open", 0, "open"),
-        ("attach", 1, "open"),
-        ("attach", 0, "open"),
-        ("flush", 2, "sync"),
-        ("flush", 1, "close"),
-        ("commit", 0, "sync"),
-        ("commit", 0, "close"),
-        ("write", 1, "sync"),
-        ("write", 2, "close"),
+    for (call, rank, at, form) in [
+        ("open", 0, "open", "explicit"),
+        ("attach", 1, "open", "explicit"),
+        ("attach", 0, "open", "explicit"),
+        ("flush", 2, "sync", "explicit"),
+        ("flush", 1, "close", "explicit"),
+        ("commit", 0, "sync", "explicit"),
+        ("commit", 0, "close", "explicit"),
+        ("write", 1, "sync", "alone"),
+        ("write", 2, "close", "alone"),
+        ("write", 1, "sync", "explicit"),
+        ("write", 0, "close", "pointer"),
+        ("write", 2, "sync", "split"),
     ] {
         let site = Site::new().with("TALEA_MOCK_FAIL", &format!("{call}:{rank}"));
-        site.run(3, &c_program("agree.c"), &[call, &rank.to_string(), at]).well();
+        site.run(3, &c_program("agree.c"), &[call, &rank.to_string(), at, form]).well();
         // After a failed sync the close commits the next epoch, which wrote nothing.
         let there = site.committed("agree").unwrap_or_default();
         assert_eq!(there, b"", "{call} failed on rank {rank}, and yet its epoch is there");
