@@ -1,7 +1,7 @@
 //! A libtalea without servers: files in `$TALEA_MOCK_DIR`, an epoch as a pending copy, a commit as a rename.
 //!
 //! A test asset: it lets the driver run under real MPI programs, and fails on purpose where `$TALEA_MOCK_FAIL` says
-//! (`CALL:RANK`, by the launcher's `PMI_RANK`). Must never be installed.
+//! (`CALL:RANK`, by the number that mpiexec gives in the environment). Must never be installed.
 
 mod files;
 
@@ -31,7 +31,8 @@ fn status(answer: Answer<()>) -> c_int {
 /// Fails here if the test wants this call to fail on this rank.
 fn planned(call: &str) -> Answer<()> {
     let plan = std::env::var("TALEA_MOCK_FAIL").unwrap_or_default();
-    let rank = std::env::var("PMI_RANK").unwrap_or_default();
+    let rank =
+        ["PMI_RANK", "OMPI_COMM_WORLD_RANK"].iter().find_map(|name| std::env::var(name).ok()).unwrap_or_default();
     if plan.split(',').any(|one| one == format!("{call}:{rank}")) {
         return Err((Code::ServerLost, format!("server 1 is lost (planned failure of {call} on rank {rank})")));
     }

@@ -84,7 +84,7 @@ fn send_all(group: &Group, from: c_int, message: &mut [u8]) -> Result<(), Failur
     let count = c_int::try_from(message.len())
         .map_err(|_| Failure::refused(MPI_ERR_INTERN, "an answer of libtalea exceeds 2 GiB"))?;
     // SAFETY: a buffer of `count` bytes on every rank, and a communicator of this driver's.
-    let value = unsafe { (mpi()?.MPI_Bcast)(message.as_mut_ptr().cast(), count, MPI_BYTE, from, group.comm) };
+    let value = unsafe { (mpi()?.MPI_Bcast)(message.as_mut_ptr().cast(), count, MPI_BYTE(), from, group.comm) };
     checked("MPI_Bcast", value)
 }
 
@@ -99,8 +99,8 @@ fn maximum(group: &Group, numbers: &mut [i64]) -> Result<(), Failure> {
             mine.as_ptr().cast(),
             numbers.as_mut_ptr().cast(),
             count,
-            MPI_LONG_LONG,
-            MPI_MAX,
+            MPI_LONG_LONG(),
+            MPI_MAX(),
             group.comm,
         )
     };
@@ -171,13 +171,13 @@ impl Reduction {
             .ok_or_else(|| {
                 Failure::refused(MPI_ERR_INTERN, format!("libtalea wants summaries of {summary_bytes} bytes"))
             })?;
-        let mut reduction = Reduction { datatype: MPI_DATATYPE_NULL, operation: MPI_OP_NULL, summary_bytes };
+        let mut reduction = Reduction { datatype: MPI_DATATYPE_NULL(), operation: MPI_OP_NULL(), summary_bytes };
         if group.size > 1 {
             let mpi = mpi()?;
             let count = c_int::try_from(SUMMARY_START + summary_bytes).unwrap_or(0);
             // SAFETY: each call fills one handle of this struct; the operation has the type that MPI asks for.
             unsafe {
-                let value = (mpi.MPI_Type_contiguous)(count, MPI_BYTE, &raw mut reduction.datatype);
+                let value = (mpi.MPI_Type_contiguous)(count, MPI_BYTE(), &raw mut reduction.datatype);
                 checked("MPI_Type_contiguous", value)?;
                 checked("MPI_Type_commit", (mpi.MPI_Type_commit)(&raw mut reduction.datatype))?;
                 checked("MPI_Op_create", (mpi.MPI_Op_create)(merge_messages, 1, &raw mut reduction.operation))?;
@@ -190,11 +190,11 @@ impl Reduction {
     pub(crate) fn free(&self) {
         let Ok(mpi) = mpi() else { return };
         let (mut datatype, mut operation) = (self.datatype, self.operation);
-        if datatype != MPI_DATATYPE_NULL {
+        if datatype != MPI_DATATYPE_NULL() {
             // SAFETY: a datatype of this driver's, freed once at the file's end.
             unsafe { (mpi.MPI_Type_free)(&raw mut datatype) };
         }
-        if operation != MPI_OP_NULL {
+        if operation != MPI_OP_NULL() {
             // SAFETY: an operation of this driver's, freed once at the file's end.
             unsafe { (mpi.MPI_Op_free)(&raw mut operation) };
         }

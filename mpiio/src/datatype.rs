@@ -52,7 +52,7 @@ impl KeptType {
 }
 
 fn duplicate(handle: MPI_Datatype) -> Result<MPI_Datatype, Failure> {
-    let mut new = MPI_DATATYPE_NULL;
+    let mut new = MPI_DATATYPE_NULL();
     // SAFETY: a handle that MPI has accepted before, and a place for the new one.
     checked("MPI_Type_dup", unsafe { (mpi()?.MPI_Type_dup)(handle, &raw mut new) })?;
     Ok(new)
@@ -65,7 +65,7 @@ fn free(mpi: &Mpi, mut handle: MPI_Datatype) {
 
 /// Bytes of data in one element.
 pub(crate) fn size_of_type(handle: MPI_Datatype) -> Result<u64, Failure> {
-    if handle == MPI_DATATYPE_NULL {
+    if handle == MPI_DATATYPE_NULL() {
         return Err(Failure::refused(MPI_ERR_TYPE, "the datatype is MPI_DATATYPE_NULL"));
     }
     let mut size = 0;
@@ -76,7 +76,7 @@ pub(crate) fn size_of_type(handle: MPI_Datatype) -> Result<u64, Failure> {
 
 /// Extent of one element in bytes.
 pub(crate) fn extent_of_type(handle: MPI_Datatype) -> Result<i64, Failure> {
-    if handle == MPI_DATATYPE_NULL {
+    if handle == MPI_DATATYPE_NULL() {
         return Err(Failure::refused(MPI_ERR_TYPE, "the datatype is MPI_DATATYPE_NULL"));
     }
     let (mut lower, mut extent) = (0, 0);
@@ -194,7 +194,7 @@ impl Contents<'_> {
             addresses: vec![0; length(envelope.addresses)],
             datatypes: Vec::new(),
         };
-        let mut datatypes = vec![MPI_DATATYPE_NULL; length(envelope.datatypes)];
+        let mut datatypes = vec![MPI_DATATYPE_NULL(); length(envelope.datatypes)];
         // SAFETY: the arrays have the lengths that the envelope asked for.
         let value = unsafe {
             (mpi.MPI_Type_get_contents)(
@@ -279,13 +279,11 @@ fn walk(mpi: &Mpi, handle: MPI_Datatype, runs: &mut Runs) -> Result<(), Failure>
 /// A predefined type: its bytes without holes, except for two pairs whose second part is aligned.
 fn named(handle: MPI_Datatype, runs: &mut Runs) -> Result<(), Failure> {
     let bytes = size_of_type(handle)?;
-    match handle {
-        MPI_SHORT_INT => {
-            runs.push(0, 2)?;
-            runs.push(4, bytes - 2)
-        }
-        _ => runs.push(0, bytes),
+    if handle == MPI_SHORT_INT() {
+        runs.push(0, 2)?;
+        return runs.push(4, bytes - 2);
     }
+    runs.push(0, bytes)
 }
 
 /// Integers: count, block length (, stride in elements); address: stride in bytes.

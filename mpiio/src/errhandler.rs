@@ -39,11 +39,11 @@ impl Handler {
 
     /// What the program set on MPI_FILE_NULL: it applies to files opened later and to failed opens.
     pub(crate) fn default_for_files() -> Handler {
-        let mut handle = MPI_ERRORS_RETURN;
+        let mut handle = MPI_ERRORS_RETURN();
         // SAFETY: asks the real MPI about its null file, with a place for the answer.
-        let value = unsafe { exports::real_file_get_errhandler(std::ptr::null_mut(), &raw mut handle) };
+        let value = unsafe { exports::real_file_get_errhandler(MPI_FILE_NULL(), &raw mut handle) };
         if value != Some(MPI_SUCCESS) {
-            return Handler::of(MPI_ERRORS_RETURN);
+            return Handler::of(MPI_ERRORS_RETURN());
         }
         let handler = Handler::of(handle);
         if let Ok(mpi) = real::mpi() {
@@ -59,24 +59,17 @@ impl Handler {
     /// # Safety
     /// The program's handler function, if it has one, is sound to call with the file and the code.
     pub(crate) unsafe fn apply(self, mut file: MPI_File, comm: MPI_Comm, mut code: c_int, text: &str) -> c_int {
-        match self.handle {
-            MPI_ERRORS_RETURN => code,
-            MPI_ERRORS_ARE_FATAL | MPI_ERRORS_ABORT => {
-                eprintln!("talea: fatal error on a file: {text}");
-                if let Ok(mpi) = real::mpi() {
-                    // SAFETY: aborts the program's processes, as the handler demands.
-                    unsafe { (mpi.MPI_Abort)(comm, code) };
-                }
-                code
+        if self.handle == MPI_ERRORS_ARE_FATAL() || self.handle == MPI_ERRORS_ABORT() {
+            eprintln!("talea: fatal error on a file: {text}");
+            if let Ok(mpi) = real::mpi() {
+                // SAFETY: aborts the program's processes, as the handler demands.
+                unsafe { (mpi.MPI_Abort)(comm, code) };
             }
-            _ => {
-                if let Some(function) = self.function {
-                    // SAFETY: C's type of a file error handler; both pointers live across the call.
-                    unsafe { function(&raw mut file, &raw mut code) };
-                }
-                code
-            }
+        } else if let Some(function) = self.function {
+            // SAFETY: C's type of a file error handler; both pointers live across the call.
+            unsafe { function(&raw mut file, &raw mut code) };
         }
+        code
     }
 }
 
@@ -90,5 +83,5 @@ pub(crate) unsafe fn raise_without_file(failure: &Failure) -> c_int {
         return code;
     }
     // SAFETY: passed on to the caller.
-    unsafe { Handler::default_for_files().apply(std::ptr::null_mut(), MPI_COMM_WORLD, code, &failure.to_string()) }
+    unsafe { Handler::default_for_files().apply(MPI_FILE_NULL(), MPI_COMM_WORLD(), code, &failure.to_string()) }
 }

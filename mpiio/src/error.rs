@@ -55,7 +55,7 @@ pub(crate) enum Failure {
         code: c_int,
     },
     /// The loaded MPI lacks a function.
-    #[error("this MPI has no {0}: the driver needs an MPI of the MPICH family (libmpi.so.12) with MPI 3.0")]
+    #[error("this MPI has no {0}: the driver is for {FAMILY} with MPI 3.0")]
     Missing(&'static str),
     /// A bug in the driver.
     #[error("the MPI-IO driver failed internally ({0}); the file's epoch is not committed by this call")]
@@ -216,6 +216,6 @@ mod tests {
     #[test]
     fn a_long_text_is_cut_to_what_mpi_allows() {
         let long = CString::new("x".repeat(2000)).unwrap_or_default();
-        assert_eq!(shortened(&long).as_bytes().len(), 511);
+        assert_eq!(shortened(&long).as_bytes().len(), MPI_MAX_ERROR_STRING as usize - 1);
     }
 }

@@ -38,12 +38,12 @@ impl Group {
                 "a file cannot be opened on an intercommunicator: merge it first",
             ));
         }
-        let mut group = Group { comm: MPI_COMM_NULL, rank: 0, size: 0 };
+        let mut group = Group { comm: MPI_COMM_NULL(), rank: 0, size: 0 };
         // SAFETY: MPI checks the communicator and fills the new one.
         checked("MPI_Comm_dup", unsafe { (mpi.MPI_Comm_dup)(of, &raw mut group.comm) })?;
         // SAFETY: the communicator was made above; each call fills at most one integer.
         unsafe {
-            (mpi.MPI_Comm_set_errhandler)(group.comm, MPI_ERRORS_RETURN);
+            (mpi.MPI_Comm_set_errhandler)(group.comm, MPI_ERRORS_RETURN());
             checked("MPI_Comm_rank", (mpi.MPI_Comm_rank)(group.comm, &raw mut group.rank))?;
             checked("MPI_Comm_size", (mpi.MPI_Comm_size)(group.comm, &raw mut group.size))?;
         }

@@ -1,7 +1,7 @@
 //! Files that are still open at MPI_Finalize.
 //!
 //! MPI_Finalize first deletes the attributes of MPI_COMM_SELF, where HDF5 and others close their files, and those of
-//! MPI_COMM_WORLD after them: so ours hangs on MPI_COMM_WORLD and finds only what nobody closed. Must never run for a process
+//! MPI_COMM_WORLD() after them: so ours hangs on MPI_COMM_WORLD() and finds only what nobody closed. Must never run for a process
 //! that ends otherwise: then nothing is committed.
 
 use std::ffi::{c_int, c_void};
@@ -21,11 +21,29 @@ pub(crate) fn arm() -> Result<(), Failure> {
     }
     let mpi = mpi()?;
     let mut keyval = 0;
-    // SAFETY: a delete function of MPI's type; no copy function (the attribute is not copied); a place for the key.
-    let value = unsafe { (mpi.MPI_Comm_create_keyval)(None, Some(on_finalize), &raw mut keyval, std::ptr::null_mut()) };
+    // SAFETY: functions of MPI's types, and a place for the key.
+    let value = unsafe {
+        (mpi.MPI_Comm_create_keyval)(Some(not_copied), Some(on_finalize), &raw mut keyval, std::ptr::null_mut())
+    };
     checked("MPI_Comm_create_keyval", value)?;
     // SAFETY: a key made above; the attribute's value is not used.
-    checked("MPI_Comm_set_attr", unsafe { (mpi.MPI_Comm_set_attr)(MPI_COMM_WORLD, keyval, std::ptr::null_mut()) })
+    checked("MPI_Comm_set_attr", unsafe { (mpi.MPI_Comm_set_attr)(MPI_COMM_WORLD(), keyval, std::ptr::null_mut()) })
+}
+
+/// A duplicate of the communicator does not get the attribute.
+unsafe extern "C" fn not_copied(
+    _: MPI_Comm,
+    _: c_int,
+    _: *mut c_void,
+    _: *mut c_void,
+    _: *mut c_void,
+    copied: *mut c_int,
+) -> c_int {
+    if !copied.is_null() {
+        // SAFETY: MPI's own flag.
+        unsafe { copied.write(0) };
+    }
+    MPI_SUCCESS
 }
 
 unsafe extern "C" fn on_finalize(_: MPI_Comm, _: c_int, _: *mut c_void, _: *mut c_void) -> c_int {

@@ -25,7 +25,7 @@ const FACTS: [(&str, &str); 8] = [
 
 /// All hints of an info object.
 pub(crate) fn read(info: MPI_Info) -> Result<Vec<(String, String)>, Failure> {
-    if info == MPI_INFO_NULL {
+    if info == MPI_INFO_NULL() {
         return Ok(Vec::new());
     }
     let mpi = mpi()?;
@@ -71,7 +71,7 @@ pub(crate) fn in_use(asked: &[(String, String)], chunk_bytes: u64) -> Vec<(Strin
 /// A new info object with these hints, for the program.
 pub(crate) fn write(hints: &[(String, String)]) -> Result<MPI_Info, Failure> {
     let mpi = mpi()?;
-    let mut info = MPI_INFO_NULL;
+    let mut info = MPI_INFO_NULL();
     // SAFETY: fills one handle.
     checked("MPI_Info_create", unsafe { (mpi.MPI_Info_create)(&raw mut info) })?;
     for (key, value) in hints {

@@ -1,6 +1,6 @@
 //! The MPI-IO driver: interposes `MPI_File_*` (and `PMPI_File_*`) for paths below `/talea/`.
 //!
-//! Preloaded into a program of the MPICH family (MPICH ABI: `libmpi.so.12`). Owns what MPI-IO says above a file's bytes: handles, views, datatypes,
+//! Preloaded into an MPI program; compiled once for each family of MPI, whose ABI is in `family`. Owns what MPI-IO says above a file's bytes: handles, views, datatypes,
 //! the agreement of a communicator's ranks on open, sync and close, and MPI's errors. Must never: link libmpi or libfabric, do
 //! anything before the first `/talea/` open, hold a lock across an MPI call, start a thread, let a panic or a storage error
 //! out in any other form than an MPI error code, or leave one rank alone in a collective call. See docs/design.md §7.
@@ -12,6 +12,10 @@ mod datatype;
 mod errhandler;
 mod error;
 mod exports;
+#[cfg_attr(family = "mpich", path = "family/mpich.rs")]
+#[cfg_attr(family = "openmpi", path = "family/openmpi.rs")]
+#[cfg_attr(family = "standard", path = "family/standard.rs")]
+mod family;
 mod file;
 mod finalize;
 mod handle;

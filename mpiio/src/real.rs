@@ -11,9 +11,6 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::abi::*;
 
-/// Names under which libraries of the MPICH ABI may be loaded privately (Python loads extension modules RTLD_LOCAL).
-const LIBRARIES: [&CStr; 3] = [c"libmpich.so.12", c"libmpi.so.12", c"libmpi.so"];
-
 /// An interposed function's next definition, looked up once.
 pub(crate) struct Symbol {
     name: &'static CStr,
@@ -58,8 +55,8 @@ fn in_private_library(name: &CStr) -> *mut c_void {
     std::ptr::null_mut()
 }
 
-/// Looks a function of MPI up, as the program itself would.
-fn lookup(name: &CStr) -> *mut c_void {
+/// Looks a function or variable of MPI up, as the program itself would. Null if no MPI has it.
+pub(crate) fn lookup(name: &CStr) -> *mut c_void {
     // SAFETY: dlsym takes a NUL-terminated name; RTLD_DEFAULT searches the global scope.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
     if found.is_null() { in_private_library(name) } else { found }
@@ -81,7 +78,7 @@ macro_rules! mpi_functions {
                         if address.is_null() {
                             return Err(stringify!($name));
                         }
-                        // SAFETY: the MPI standard and the MPICH ABI give the function of this name this type; a test
+                        // SAFETY: the MPI standard and the family's ABI give the function of this name this type; a test
                         // compares the declaration with mpi.h.
                         unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn($($kind),*) -> c_int>(address) }
                     },)*

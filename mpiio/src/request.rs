@@ -23,7 +23,7 @@ pub(crate) unsafe fn fill(status: *mut MPI_Status, done: &Pending) -> Result<(),
     let bytes = i64::try_from(done.bytes).unwrap_or(i64::MAX);
     // SAFETY: the program's status, and a predefined type.
     unsafe {
-        checked("MPI_Status_set_elements_x", (mpi.MPI_Status_set_elements_x)(status, MPI_BYTE, bytes))?;
+        checked("MPI_Status_set_elements_x", (mpi.MPI_Status_set_elements_x)(status, MPI_BYTE(), bytes))?;
         checked("MPI_Status_set_cancelled", (mpi.MPI_Status_set_cancelled)(status, 0))
     }
 }
@@ -31,7 +31,7 @@ pub(crate) unsafe fn fill(status: *mut MPI_Status, done: &Pending) -> Result<(),
 /// A request that is complete already.
 pub(crate) fn completed(done: Pending) -> Result<MPI_Request, Failure> {
     let mpi = mpi()?;
-    let mut request = MPI_REQUEST_NULL;
+    let mut request = MPI_REQUEST_NULL();
     let state = Box::into_raw(Box::new(done));
     // SAFETY: functions of MPI's types; the state lives until `free_state` takes it back.
     let started = unsafe { (mpi.MPI_Grequest_start)(query, free_state, cancel, state.cast(), &raw mut request) };

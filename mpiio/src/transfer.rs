@@ -118,7 +118,7 @@ pub(crate) unsafe fn nonblocking(
 ) -> Result<(), Failure> {
     // SAFETY: passed on to the caller.
     unsafe {
-        answer(request, MPI_REQUEST_NULL)?;
+        answer(request, MPI_REQUEST_NULL())?;
         let done = transfer(file, direction, place, buffer)?;
         answer(request, request::completed(done)?)
     }

@@ -33,8 +33,8 @@ impl View {
     pub(crate) fn plain() -> View {
         View {
             displacement: 0,
-            etype: KeptType::predefined(MPI_BYTE),
-            filetype: KeptType::predefined(MPI_BYTE),
+            etype: KeptType::predefined(MPI_BYTE()),
+            filetype: KeptType::predefined(MPI_BYTE()),
             etype_bytes: 1,
             representation: c"native",
             layout: Layout::dense(1),

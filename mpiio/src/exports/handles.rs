@@ -77,7 +77,7 @@ both!(MPI_File_open, PMPI_File_open,
             return returned(Err(Failure::refused(MPI_ERR_ARG, "the pointer for the file handle is null")));
         }
         // SAFETY: not null; MPI wants a place for a handle.
-        unsafe { fh.write(std::ptr::null_mut()) };
+        unsafe { fh.write(MPI_FILE_NULL()) };
         returned(guarded(|| open::open(comm, path, amode, info)).map(|opened| {
             // SAFETY: as above.
             unsafe { fh.write(opened) }
@@ -94,11 +94,11 @@ both!(MPI_File_close, PMPI_File_close, (fh: *mut MPI_File) -> c_int, else NO_MPI
             let text = "the file handle is closed already, or belongs to the parent of this forked process";
             return returned(Err(Failure::refused(MPI_ERR_FILE, text)));
         }
-        Named::Open(file) => (file.state().handler, MPI_COMM_WORLD, file.name().into_owned()),
+        Named::Open(file) => (file.state().handler, MPI_COMM_WORLD(), file.name().into_owned()),
     };
     let outcome = guarded(|| commit::close(named));
     // SAFETY: not null, as above. The handle is gone whatever the outcome.
-    unsafe { fh.write(std::ptr::null_mut()) };
+    unsafe { fh.write(MPI_FILE_NULL()) };
     match outcome {
         Ok(()) => MPI_SUCCESS,
         // SAFETY: the handler is the program's own.
@@ -116,7 +116,7 @@ both!(MPI_File_c2f, PMPI_File_c2f, (file: MPI_File) -> MPI_Fint, else 0, |real| 
     handle::to_fortran(file).unwrap_or_else(real)
 });
 
-both!(MPI_File_f2c, PMPI_File_f2c, (file: MPI_Fint) -> MPI_File, else std::ptr::null_mut(), |real| {
+both!(MPI_File_f2c, PMPI_File_f2c, (file: MPI_Fint) -> MPI_File, else MPI_FILE_NULL(), |real| {
     handle::from_fortran(file).unwrap_or_else(real)
 });
 

@@ -1,12 +1,12 @@
 //! Fortran, and random views and datatypes against a model.
 
-use crate::site::{Site, c_program, compiled};
+use crate::site::{FAMILY, Site, c_program, compiled};
 
 #[test]
 fn fortran_programs_reach_the_driver_by_both_modules() {
     for flag in ["-DMPIF", "-DF08"] {
         let site = Site::new();
-        site.run(2, &compiled("smoke.F90", "mpifort.mpich", &["-cpp", flag]), &[]).well();
+        site.run(2, &compiled("smoke.F90", FAMILY.fortran, &["-cpp", flag]), &[]).well();
         let bytes = site.committed("fortran").expect("the close commits");
         let numbers: Vec<i32> = bytes.chunks_exact(4).map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect();
         assert_eq!(numbers, [1, 2, 101, 102, 3, 4, 103, 104]);

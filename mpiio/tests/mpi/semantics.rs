@@ -1,6 +1,6 @@
 //! Calls, errors and epochs.
 
-use crate::site::{Site, c_program, compiled};
+use crate::site::{FAMILY, Site, c_program, compiled};
 
 #[test]
 fn every_kind_of_call_does_what_mpi_says() {
@@ -20,7 +20,7 @@ fn a_failed_collective_read_fails_on_all_ranks_and_spoils_no_epoch() {
 
 /// A preload that counts the driver's collective MPI calls.
 fn counter() -> std::path::PathBuf {
-    compiled("count.c", "mpicc.mpich", &["-shared", "-fPIC", "-ldl"])
+    compiled("count.c", FAMILY.cc, &["-shared", "-fPIC", "-ldl"])
 }
 
 #[test]

@@ -10,6 +10,36 @@ use tempfile::TempDir;
 /// A run that lasts longer hangs. MPICH polls, so four ranks on two cores are slow.
 const DEADLINE: Duration = Duration::from_secs(120);
 
+/// What differs between the families of MPI in these tests.
+pub(crate) struct Family {
+    /// The driver's file name without its ending.
+    pub(crate) driver: &'static str,
+    mock: &'static str,
+    pub(crate) cc: &'static str,
+    pub(crate) fortran: &'static str,
+    mpiexec: &'static [&'static str],
+}
+
+/// The family whose driver is tested.
+#[cfg(family = "mpich")]
+pub(crate) const FAMILY: Family = Family {
+    driver: "libtalea_mpiio",
+    mock: "libtalea_mock",
+    cc: "mpicc.mpich",
+    fortran: "mpifort.mpich",
+    mpiexec: &["mpiexec.mpich"],
+};
+
+/// The family whose driver is tested.
+#[cfg(family = "openmpi")]
+pub(crate) const FAMILY: Family = Family {
+    driver: "libtalea_mpiio_openmpi",
+    mock: "libtalea_mock_openmpi",
+    cc: "mpicc.openmpi",
+    fortran: "mpifort.openmpi",
+    mpiexec: &["mpiexec.openmpi", "--allow-run-as-root", "--oversubscribe"],
+};
+
 /// What a run left.
 #[derive(Debug)]
 pub(crate) struct Ended {
@@ -25,6 +55,9 @@ impl Ended {
         self.output
     }
 }
+
+/// The driver's name in a site.
+pub(crate) const DRIVER: &str = "libtalea_mpiio.so";
 
 /// A directory with libraries, a container `run`, and room for local files.
 pub(crate) struct Site {
@@ -43,10 +76,10 @@ impl Site {
     pub(crate) fn new() -> Site {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let site = Site { directory, variables: Vec::new(), preloads: Vec::new() };
-        for (from, to) in
-            [("deps/libtalea_mpiio.so", "libtalea_mpiio.so"), ("examples/libtalea_mock.so", "libtalea.so.0")]
-        {
-            std::fs::copy(built().join(from), site.path(to)).unwrap_or_else(|e| panic!("{from} is not built: {e}"));
+        let libraries =
+            [(format!("deps/{}.so", FAMILY.driver), DRIVER), (format!("examples/{}.so", FAMILY.mock), "libtalea.so.0")];
+        for (from, to) in libraries {
+            std::fs::copy(built().join(&from), site.path(to)).unwrap_or_else(|e| panic!("{from} is not built: {e}"));
         }
         std::fs::create_dir_all(site.path("store/run")).expect("a container");
         site
@@ -87,7 +120,7 @@ impl Site {
 
     fn prepare(&self, command: &mut Command) {
         let mut preloads: Vec<String> = self.preloads.iter().map(|path| path.display().to_string()).collect();
-        preloads.push(self.path("libtalea_mpiio.so").display().to_string());
+        preloads.push(self.path(DRIVER).display().to_string());
         command.env("LD_PRELOAD", preloads.join(":")).env("TALEA_MOCK_DIR", self.path("store"));
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
     }
@@ -96,11 +129,12 @@ impl Site {
     pub(crate) fn run(&self, ranks: u32, program: &Path, arguments: &[&str]) -> Ended {
         // Only one MPI program at a time, also among test processes: MPICH polls, and two programs would starve each other.
         let _one = locked("mpi-programs");
-        let mut command = Command::new("mpiexec.mpich");
+        let mut command = Command::new(FAMILY.mpiexec[0]);
+        command.args(&FAMILY.mpiexec[1..]);
         // The driver goes to the ranks, not to mpiexec.
         command.args(["-n", &ranks.to_string(), "env"]);
         let mut preloads: Vec<String> = self.preloads.iter().map(|path| path.display().to_string()).collect();
-        preloads.push(self.path("libtalea_mpiio.so").display().to_string());
+        preloads.push(self.path(DRIVER).display().to_string());
         command.arg(format!("LD_PRELOAD={}", preloads.join(":")));
         command.arg(program).arg(self.directory.path()).args(arguments);
         command.env("TALEA_MOCK_DIR", self.path("store"));
@@ -113,7 +147,7 @@ fn within_deadline(mut command: Command) -> Ended {
     let output = tempfile::NamedTempFile::new().expect("a temporary file");
     let sink = || output.reopen().map(Stdio::from).expect("a second handle of the output");
     let mut child =
-        command.stdin(Stdio::null()).stdout(sink()).stderr(sink()).spawn().expect("mpiexec.mpich: install mpich");
+        command.stdin(Stdio::null()).stdout(sink()).stderr(sink()).spawn().expect("mpiexec: run tools/prepare test");
     let start = Instant::now();
     let status = loop {
         if let Some(status) = child.try_wait().expect("wait for mpiexec") {
@@ -145,9 +179,11 @@ fn locked(name: &str) -> std::fs::File {
 
 /// Compiles a file of `tests/programs`.
 pub(crate) fn compiled(name: &str, compiler: &str, flags: &[&str]) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name);
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let programs = if cfg!(family = "mpich") { "tests/programs" } else { "../tests/programs" };
+    let source = package.join(programs).join(name);
     let variant: String = flags.iter().filter(|flag| flag.starts_with("-D")).copied().collect();
-    let stem = format!("{}{variant}", name.replace('.', "-"));
+    let stem = format!("{}{variant}-{}", name.replace('.', "-"), FAMILY.cc);
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&stem);
     // Another test process may be running it already: the new one takes its place at once or not at all.
     let _one = locked(&stem);
@@ -158,7 +194,7 @@ pub(crate) fn compiled(name: &str, compiler: &str, flags: &[&str]) -> PathBuf {
         .arg(&source)
         .args(flags)
         .output()
-        .unwrap_or_else(|e| panic!("{compiler}: {e}: install mpich, libmpich-dev, gfortran, libhdf5-mpich-dev"));
+        .unwrap_or_else(|e| panic!("{compiler}: {e}: run tools/prepare test"));
     assert!(output.status.success(), "{compiler} {name}:\n{}", String::from_utf8_lossy(&output.stderr));
     std::fs::rename(&fresh, &target).unwrap_or_else(|e| panic!("{}: {e}", target.display()));
     target
@@ -166,9 +202,5 @@ pub(crate) fn compiled(name: &str, compiler: &str, flags: &[&str]) -> PathBuf {
 
 /// A C program.
 pub(crate) fn c_program(name: &str) -> PathBuf {
-    compiled(
-        name,
-        "mpicc.mpich",
-        &["-std=gnu11", "-Wall", "-Werror", "-Wno-stringop-overflow", "-g", "-rdynamic", "-ldl"],
-    )
+    compiled(name, FAMILY.cc, &["-std=gnu11", "-Wall", "-Werror", "-Wno-stringop-overflow", "-g", "-rdynamic", "-ldl"])
 }
