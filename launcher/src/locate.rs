@@ -4,15 +4,16 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
+use crate::family::Family;
 
 /// The server program.
 pub(crate) fn server() -> Result<PathBuf, Failure> {
     find("talead", "the server program talead", &["", "../libexec/talea", "../sbin"])
 }
 
-/// The MPI-IO driver for programs of the MPICH family.
-pub(crate) fn driver() -> Result<PathBuf, Failure> {
-    find("libtalea_mpiio.so", "the MPI-IO driver libtalea_mpiio.so", &["", "../lib/talea", "../lib"])
+/// The MPI-IO driver for a family of MPIs.
+pub(crate) fn driver(family: Family) -> Result<PathBuf, Failure> {
+    find(family.driver(), "the MPI-IO driver", &["", "../lib/talea", "../lib"])
 }
 
 fn find(name: &str, what: &'static str, places: &[&str]) -> Result<PathBuf, Failure> {

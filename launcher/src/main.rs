@@ -7,6 +7,7 @@ mod cli;
 mod command;
 mod config;
 mod failure;
+mod family;
 mod group;
 mod job;
 mod locate;

@@ -6,6 +6,7 @@ use talea_client::System;
 
 use crate::cli::ExecArgs;
 use crate::failure::Failure;
+use crate::family::Family;
 use crate::locate;
 
 /// Replaces this process by the command. Only the system's name and the preload travel by environment, never an address or
@@ -26,7 +27,8 @@ pub(crate) fn exec(arguments: &ExecArgs) -> Result<u8, Failure> {
     };
     let mut command = std::process::Command::new(program);
     command.args(rest).env(talea_client::system::SYSTEM_VARIABLE, &system.file.name);
-    command.env("LD_PRELOAD", locate::preload(std::env::var_os("LD_PRELOAD"), &locate::driver()?));
+    let driver = locate::driver(Family::of(&arguments.command))?;
+    command.env("LD_PRELOAD", locate::preload(std::env::var_os("LD_PRELOAD"), &driver));
     let source = command.exec();
     let command = program.to_string_lossy().into_owned();
     Err(match source.kind() {

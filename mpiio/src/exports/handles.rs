@@ -120,6 +120,15 @@ both!(MPI_File_f2c, PMPI_File_f2c, (file: MPI_Fint) -> MPI_File, else MPI_FILE_N
     handle::from_fortran(file).unwrap_or_else(real)
 });
 
+// MPI 5.0 §20.4: the same integers in C. An MPI that lacks them has no program that calls them.
+both!(MPI_File_toint, PMPI_File_toint, (file: MPI_File) -> c_int, else 0, |real| {
+    handle::to_fortran(file).unwrap_or_else(real)
+});
+
+both!(MPI_File_fromint, PMPI_File_fromint, (file: c_int) -> MPI_File, else MPI_FILE_NULL(), |real| {
+    handle::from_fortran(file).unwrap_or_else(real)
+});
+
 both!(MPI_File_create_errhandler, PMPI_File_create_errhandler,
     (function: Option<FileErrhandlerFn>, errhandler: *mut MPI_Errhandler) -> c_int, else NO_MPI,
     |real| {

@@ -6,6 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if MPI_VERSION < 4 /* The large-count functions came with MPI 4. */
+#define MPI_File_read_c MPI_File_read
+#define MPI_File_iread_at_all_c MPI_File_iread_at_all
+#endif
+
+#ifdef MPI_ABI_VERSION /* The standard ABI knows no MPI_Fint. */
+#define MPI_File_c2f MPI_File_toint
+#define MPI_File_f2c MPI_File_fromint
+#endif
+
 #define CHECK(condition)                                                                             \
     do {                                                                                             \
         if (!(condition)) {                                                                          \
