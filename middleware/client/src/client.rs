@@ -13,6 +13,7 @@ use talea_wire::log::{ContainerProperties, ProducerState};
 
 use crate::container::Container;
 use crate::core::Shared;
+use crate::core::place::ShortWay;
 use crate::error::{ClientError, Result};
 use crate::options::{ConnectOptions, Tuning};
 use crate::system::{FabricPolicy, ServerEntry, System, SystemError};
@@ -45,6 +46,12 @@ impl Client {
         let fabric = options.fabric.unwrap_or(system.file.fabric);
         let id = system.file.id().unwrap_or_default();
         let credentials = Credentials::new(id, *system.secret());
+        // For comparing: reads go through the servers then.
+        let short_way = if std::env::var_os("TALEA_SHORT_WAY").is_some_and(|value| value == "off") {
+            ShortWay::Off
+        } else {
+            ShortWay::Mapped
+        };
         let policy = match fabric {
             FabricPolicy::Auto => talea_fabric::Policy::Auto,
             FabricPolicy::Ring => talea_fabric::Policy::Ring,
@@ -60,6 +67,7 @@ impl Client {
             name: options.name.clone().unwrap_or_else(program_name),
             home: talea_model::ServerId(server),
             fabric,
+            short_way,
             deadline_ms: options.deadline_ms.unwrap_or(defaults.deadline_ms),
             ..defaults
         };

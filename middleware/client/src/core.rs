@@ -10,7 +10,7 @@ use std::io::IoSlice;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-use talea_fabric::{Clock, Endpoint, Message, PeerId, SendError};
+use talea_fabric::{Address, Clock, Endpoint, Message, PeerId, SendError};
 use talea_model::{Hlc, Layout, Oid, PoolMap, Stamp, TargetId};
 use talea_wire::control::Body;
 
@@ -22,10 +22,12 @@ pub(crate) mod drive;
 pub(crate) mod exchange;
 pub(crate) mod home;
 pub(crate) mod link;
+pub(crate) mod place;
 
 use block::Parker;
 use home::Home;
 use link::{Link, PeerKey};
+use place::{Places, ShortWay};
 
 /// Layouts remembered; more are computed anew.
 const LAYOUTS_MAX: usize = 1024;
@@ -62,6 +64,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tuning: Tuning,
     pub(crate) node: String,
+    pub(crate) places: Places,
     pid: u32,
 }
 
@@ -91,7 +94,7 @@ impl Shared {
     pub(crate) fn new(
         endpoint: Box<dyn Endpoint>,
         clock: Arc<dyn Clock>,
-        home: talea_fabric::Address,
+        home: Address,
         seed: u64,
         tuning: Tuning,
         node: String,
@@ -123,7 +126,8 @@ impl Shared {
             full: vec![],
         };
         let (state, endpoint_back, pid) = (Mutex::new(state), Condvar::new(), std::process::id());
-        Self { state, endpoint_back, waker, clock, tuning, node, pid }
+        let places = Places::new(tuning.short_way.clone());
+        Self { state, endpoint_back, waker, clock, tuning, node, places, pid }
     }
 
     /// Whether this process was forked from the client's: then nothing here may be touched, the lock least of all.
@@ -217,6 +221,22 @@ impl Shared {
             }
             room.outcome().await;
         }
+    }
+
+    /// Whether a target's medium may be within reach of the short way: of servers of this node whose rings we would use.
+    pub(crate) fn may_read_in_place(&self, target: TargetId) -> bool {
+        if let Some(near) = self.places.is_near(target) {
+            return near;
+        }
+        let near = match self.places.way() {
+            ShortWay::Off => false,
+            ShortWay::Through(_) => true,
+            ShortWay::Mapped => self.nearest(target).is_some_and(|address| matches!(address, Address::Ring { .. })),
+        };
+        if !near {
+            self.places.refuse(target);
+        }
+        near
     }
 
     pub(crate) fn map(&self) -> Arc<PoolMap> {

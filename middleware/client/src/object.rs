@@ -18,6 +18,7 @@ use crate::error::{ClientError, Result};
 
 mod fetch;
 mod plan;
+mod short;
 #[cfg(test)]
 mod tests;
 

@@ -3,6 +3,7 @@
 use talea_model::ServerId;
 use talea_model::limit::{DEFAULT_DEADLINE_MS, MAX_IN_FLIGHT};
 
+use crate::core::place::ShortWay;
 use crate::system::FabricPolicy;
 
 /// Choices of [`crate::Client::connect`].
@@ -46,6 +47,8 @@ pub struct Tuning {
     pub in_flight: usize,
     /// Longest round of a wait for steps.
     pub wait_round_ms: u64,
+    /// Whether and how snapshots are read in place.
+    pub short_way: ShortWay,
 }
 
 impl Default for Tuning {
@@ -63,6 +66,7 @@ impl Default for Tuning {
             lost_after_ms: 5_000,
             in_flight: MAX_IN_FLIGHT,
             wait_round_ms: 10_000,
+            short_way: ShortWay::default(),
         }
     }
 }

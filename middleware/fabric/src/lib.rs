@@ -21,6 +21,7 @@ pub mod ring;
 pub mod sim;
 mod socket;
 pub mod stream;
+pub mod window;
 
 pub use address::Address;
 pub use assemble::{Listen, Policy, candidates, choose, client_endpoint, listen};
@@ -34,3 +35,4 @@ pub use node::node_id;
 pub use ring::RingEndpoint;
 pub use sim::{SimClock, SimEndpoint, SimNetwork};
 pub use stream::StreamEndpoint;
+pub use window::{Memory, Window};

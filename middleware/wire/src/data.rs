@@ -6,7 +6,7 @@
 pub mod reply;
 pub mod request;
 
-pub use reply::{Fetched, Reply, ReplyBody, ReplyHead, StoreStat};
+pub use reply::{Fetched, Located, Reply, ReplyBody, ReplyHead, Share, Span, StoreStat};
 pub use request::{Body, Entry, EnumerateKind, Head, QueryKind, Request};
 
 use crate::WireError;

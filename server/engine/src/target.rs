@@ -228,6 +228,7 @@ impl Target {
 
     /// A request arrived. The bytes are no longer needed when this returns.
     pub fn message(&mut self, now: Now, peer: PeerId, bytes: &[u8], out: &mut Outbox) {
+        self.store.end_leases(now.monotonic_ns);
         let waiting = out.waiting_for(peer);
         if waiting >= MAX_QUEUED {
             self.effects.push(Effect::Drop { peer });

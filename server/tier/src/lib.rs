@@ -14,7 +14,7 @@ pub mod sim;
 
 pub use config::{TierConfig, TierKind, open_medium};
 pub use error::TierError;
-pub use medium::{Medium, MediumKind};
+pub use medium::{Medium, MediumKind, Share};
 pub use nvme::NvmeMedium;
 pub use pmem::PmemMedium;
 pub use ram::RamMedium;

@@ -15,6 +15,17 @@ pub enum MediumKind {
     Sim,
 }
 
+/// Where another process of this node finds a medium's bytes: offset n of the medium is byte n of the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// A path that opens the file.
+    pub path: String,
+    /// Device number of the file: whoever opened another file must not read it.
+    pub device: u64,
+    /// Inode number of the file.
+    pub inode: u64,
+}
+
 /// One target's share of one tier: a flat space of bytes `0..capacity_bytes()`.
 ///
 /// An address is an offset into it, never a pointer: a second process can map the same bytes. Bytes stay where they were
@@ -38,6 +49,11 @@ pub trait Medium: Send {
 
     /// The bytes in place, on media that are mapped; `None` where they must be [`read`](Self::read).
     fn bytes(&self, _offset: u64, _len: u64) -> Option<&[u8]> {
+        None
+    }
+
+    /// How another process of the same user can map these bytes; `None` on media that are not memory.
+    fn share(&self) -> Option<Share> {
         None
     }
 

@@ -2,13 +2,13 @@
 //!
 //! The memory is a memfd, so that another process can be given it to map.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
 
 use crate::map::Mapping;
 use crate::medium::check_range;
-use crate::{Medium, MediumKind, TierError};
+use crate::{Medium, MediumKind, Share, TierError};
 
 /// Memory of this process.
 #[derive(Debug)]
@@ -21,9 +21,12 @@ impl RamMedium {
     /// Zeros; pages are taken from the machine when they are first written.
     pub fn new(capacity_bytes: u64) -> Result<Self, TierError> {
         let failed = |source: rustix::io::Errno| TierError::Map { bytes: capacity_bytes, source: source.into() };
-        let file = memfd_create("talea-ram", MemfdFlags::CLOEXEC).map_err(failed)?;
+        let file = memfd_create("talea-ram", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(failed)?;
         ftruncate(&file, capacity_bytes).map_err(failed)?;
         let map = Mapping::shared(&file, capacity_bytes)?;
+        // Whoever maps it too can neither write nor change its size, whatever it opens the file for.
+        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL;
+        fcntl_add_seals(&file, seals).map_err(failed)?;
         Ok(Self { map, file })
     }
 
@@ -55,6 +58,11 @@ impl Medium for RamMedium {
     }
     fn bytes(&self, offset: u64, len: u64) -> Option<&[u8]> {
         (offset.checked_add(len)? <= self.map.len()).then(|| self.map.slice(offset, len))
+    }
+    fn share(&self) -> Option<Share> {
+        let stat = fstat(&self.file).ok()?;
+        let path = format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd());
+        Some(Share { path, device: stat.st_dev, inode: stat.st_ino })
     }
     fn persist(&mut self) -> Result<(), TierError> {
         Ok(())

@@ -264,3 +264,31 @@ pub struct StoreStats {
     /// Log records written since the store was opened.
     pub records: u64,
 }
+
+/// Where the records of an array lie on the medium, as a snapshot sees them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// Bytes of a record; 0 if there is no such array.
+    pub record_bytes: u32,
+    /// One past the last record that this answers for.
+    pub end: u64,
+    /// What there is, in order; between them are holes.
+    pub spans: Vec<Span>,
+}
+
+/// Records that lie together, inside one version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// First record.
+    pub index: u64,
+    /// Records, at least 1.
+    pub count: u64,
+    /// Where the version's first byte lies on the medium.
+    pub offset: u64,
+    /// Bytes of the version.
+    pub bytes: u32,
+    /// Bytes of the version before the first record.
+    pub skip_bytes: u32,
+    /// CRC-32C of those of the version's granules that hold records of the span.
+    pub checksums: Vec<u32>,
+}

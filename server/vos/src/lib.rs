@@ -14,8 +14,8 @@ mod space;
 pub mod store;
 
 pub use api::{
-    Answer, Caller, Change, Condition, EntryUpdate, Enumerate, FetchWhat, Fetched, Listed, ObjectRef, Plant, Punch,
-    Query, Recovered, StoreOptions, StoreStats, ValueKind,
+    Answer, Caller, Change, Condition, EntryUpdate, Enumerate, FetchWhat, Fetched, Listed, Located, ObjectRef, Plant,
+    Punch, Query, Recovered, Span, StoreOptions, StoreStats, ValueKind,
 };
 pub use error::StoreError;
 pub use store::Store;

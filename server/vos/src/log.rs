@@ -309,6 +309,16 @@ impl Log {
         Ok(())
     }
 
+    /// How another process maps the medium.
+    pub(crate) fn share(&self) -> Option<talea_tier::Share> {
+        self.medium.share()
+    }
+
+    /// Whether these bytes lie on the medium already.
+    pub(crate) fn is_placed(&self, offset: u64, len: u64) -> bool {
+        self.staged_range(offset, len).is_none()
+    }
+
     fn staged_range(&self, offset: u64, len: u64) -> Option<std::ops::Range<usize>> {
         let end = self.current.start + self.filled;
         let begin = end - self.staged.len() as u64;

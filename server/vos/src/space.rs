@@ -1,8 +1,9 @@
-//! Free space of a medium: which blocks are taken, and which wait for a checkpoint before they can be used again.
+//! Free space of a medium: which blocks are taken, and which wait before they can be used again: for a checkpoint, or for the
+//! end of the leases under which other processes read them in place (docs/design.md §6, the short way).
 //!
-//! Must never give out a block that the durable log may still name.
+//! Must never give out a block that the durable log may still name, or that a lease holds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Unit of allocation in bytes.
 pub(crate) const BLOCK_BYTES: u64 = 4096;
@@ -21,6 +22,12 @@ pub(crate) struct Space {
     /// Not referred to any more, but the log that a restart would replay names them.
     waiting: Vec<(u64, u64)>,
     waiting_bytes: u64,
+    /// End of the last lease, in the caller's time; 0: none that is known to last.
+    leased_until: u64,
+    /// Given back while leases lasted: (when all of those have ended, start, length), in the order of that time.
+    held: VecDeque<(u64, u64, u64)>,
+    /// Counts what was given back.
+    generation: u64,
 }
 
 /// Two things claim the same bytes: the medium is damaged.
@@ -40,10 +47,10 @@ impl Space {
             if start < at || start.checked_add(len).is_none_or(|e| e > end) {
                 return Err(Overlap { offset: start });
             }
-            space.release(at, start - at);
+            space.join(at, start - at);
             at = start + len;
         }
-        space.release(at, end - at);
+        space.join(at, end - at);
         Ok(space)
     }
 
@@ -73,8 +80,41 @@ impl Space {
         Some(start)
     }
 
-    /// Gives a run back for use at once: nothing durable names it.
-    pub(crate) fn release(&mut self, mut start: u64, bytes: u64) {
+    /// Gives a run back that nothing durable names: for use at once, or when all leases granted before have ended.
+    pub(crate) fn release(&mut self, start: u64, bytes: u64) {
+        self.generation += 1;
+        if self.leased_until > 0 {
+            self.held.push_back((self.leased_until, start, bytes));
+        } else {
+            self.join(start, bytes);
+        }
+    }
+
+    /// Nothing that is in use now is given out again before this time, in whatever unit [`end_leases`](Self::end_leases) uses.
+    pub(crate) fn lease(&mut self, until: u64) {
+        self.leased_until = self.leased_until.max(until);
+    }
+
+    /// Frees what leases held that have ended by now.
+    pub(crate) fn end_leases(&mut self, now: u64) {
+        while let Some((until, start, bytes)) = self.held.front().copied()
+            && until <= now
+        {
+            self.held.pop_front();
+            self.join(start, bytes);
+        }
+        if self.leased_until <= now {
+            self.leased_until = 0;
+        }
+    }
+
+    /// Changes whenever a block is given back: what was in use under the same number still lies where it lay.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Joins a run with its free neighbours.
+    fn join(&mut self, mut start: u64, bytes: u64) {
         let mut len = whole_blocks(bytes);
         if len == 0 {
             return;
@@ -129,6 +169,26 @@ mod tests {
         assert!(Space::without(4096, 1 << 20, vec![(0, 1)]).is_err());
         assert!(Space::without(0, 8192, vec![(4096, 4097)]).is_err());
         assert_eq!(Space::without(0, 1 << 20, vec![(8192, 1), (4096, 4096)]).unwrap().free_bytes(), (1 << 20) - 8192);
+    }
+
+    #[test]
+    fn a_leased_block_is_not_given_out_before_the_lease_has_ended() {
+        let mut space = Space::without(0, 8192, vec![]).unwrap();
+        let start = space.allocate(8192).unwrap();
+        space.lease(100);
+        let before = space.generation();
+        space.release(start, 4096);
+        assert_ne!(space.generation(), before);
+        space.lease(200);
+        space.release(start + 4096, 4096);
+        space.end_leases(99);
+        assert_eq!(space.allocate(1), None);
+        space.end_leases(100);
+        assert_eq!((space.allocate(1), space.allocate(1)), (Some(start), None));
+        space.end_leases(200);
+        assert_eq!(space.allocate(1), Some(start + 4096));
+        space.release(start, 4096);
+        assert_eq!(space.allocate(1), Some(start), "without leases it is free at once");
     }
 
     proptest! {

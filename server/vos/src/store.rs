@@ -8,6 +8,7 @@ mod dump;
 mod enumerate;
 mod fetch;
 mod follow;
+mod locate;
 mod memory;
 mod open;
 mod punch;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::task::Waker;
 
-use talea_fabric::{Address, FabricError, Hello, PeerId, candidates, choose};
+use talea_fabric::{Address, FabricError, Hello, PeerId, Policy, candidates, choose};
 use talea_model::{ServerId, TargetId};
 
 use super::home::Phase;
@@ -116,6 +116,20 @@ impl State {
 }
 
 impl Shared {
+    fn policy(&self) -> Policy {
+        match self.tuning.fabric {
+            FabricPolicy::Auto => Policy::Auto,
+            FabricPolicy::Ring => Policy::Ring,
+            FabricPolicy::Libfabric => Policy::Libfabric,
+        }
+    }
+
+    /// The address over which a target would be reached.
+    pub(crate) fn nearest(&self, target: TargetId) -> Option<Address> {
+        let addresses = self.lock().addresses(target);
+        candidates(&addresses, &self.node, self.policy()).into_iter().next()
+    }
+
     /// The error that says that the other side is lost.
     pub(crate) fn lost(&self, key: PeerKey) -> ClientError {
         let mut state = self.lock();
@@ -140,11 +154,7 @@ impl Shared {
     /// The connection to a target, made if there is none: over the nearest fabric that this machine has.
     pub(crate) async fn target_peer(&self, target: TargetId, began_ns: u64, deadline_ns: u64) -> Result<PeerId> {
         let key = PeerKey::Target(target);
-        let policy = match self.tuning.fabric {
-            FabricPolicy::Auto => talea_fabric::Policy::Auto,
-            FabricPolicy::Ring => talea_fabric::Policy::Ring,
-            FabricPolicy::Libfabric => talea_fabric::Policy::Libfabric,
-        };
+        let policy = self.policy();
         let (mut tries, mut fabric) = (0, 0);
         loop {
             let (up, peer, addresses, session) = {

@@ -46,17 +46,25 @@ impl<'a> EntryFetch<'a> {
 
 /// What is known of an entry, or of a piece of it.
 #[derive(Clone, Copy)]
-struct Found {
-    found: bool,
-    filled: bool,
-    bytes: usize,
+pub(super) struct Found {
+    pub(super) found: bool,
+    pub(super) filled: bool,
+    pub(super) bytes: usize,
+}
+
+impl Found {
+    fn join(&mut self, piece: Found) {
+        self.found |= piece.found;
+        self.filled &= piece.filled;
+        self.bytes += piece.bytes;
+    }
 }
 
 /// A piece of an entry that fits a message.
-struct Piece<'k, 'o> {
-    index: usize,
-    entry: Entry<'k>,
-    out: &'o mut [u8],
+pub(super) struct Piece<'k, 'o> {
+    pub(super) index: usize,
+    pub(super) entry: Entry<'k>,
+    pub(super) out: &'o mut [u8],
 }
 
 impl Object {
@@ -72,6 +80,7 @@ impl Object {
         for (index, entry) in entries.iter_mut().enumerate() {
             push_pieces(index, entry, &mut pieces)?;
         }
+        let pieces = self.fetch_short(view, pieces, |index, one| results[index].join(one)).await?;
         let question = self.container.question("fetching", TargetId(0), self.oid, None, *view);
         let mut messages = self.pack_fetches(pieces)?;
         let mut first_error = None;
@@ -80,12 +89,9 @@ impl Object {
             let (mut moved, mut halves) = (vec![], vec![]);
             for (target, mut pieces, result) in gather(sent).await {
                 match result {
-                    Ok(Some(found)) => pieces.iter().zip(found).for_each(|(piece, one)| {
-                        let all = &mut results[piece.index];
-                        all.found |= one.found;
-                        all.filled &= one.filled;
-                        all.bytes += one.bytes;
-                    }),
+                    Ok(Some(found)) => {
+                        pieces.iter().zip(found).for_each(|(piece, one)| results[piece.index].join(one));
+                    }
                     Ok(None) => moved.append(&mut pieces),
                     // Single values may be larger than their buffers: fewer of them then.
                     Err(error) if pieces.len() > 1 && is_too_long(&error) => {

@@ -65,6 +65,55 @@ pub struct StoreStat {
     pub container_bytes_in: u64,
 }
 
+/// How a process of the same node and user maps a target's medium.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// A path that opens the file behind it.
+    pub path: String,
+    /// Device number of the file.
+    pub device: u64,
+    /// Inode number of the file.
+    pub inode: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+}
+
+/// Records that lie together on a medium, inside one version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// First record.
+    pub index: u64,
+    /// Records.
+    pub count: u64,
+    /// Where the version's first byte lies on the medium.
+    pub offset: u64,
+    /// Bytes of the version.
+    pub bytes: u32,
+    /// Bytes of the version before the first record.
+    pub skip_bytes: u32,
+    /// CRC-32C of those of the version's granules that hold records of the span.
+    pub checksums: Vec<u32>,
+}
+
+/// Where the records of an array lie, as a snapshot sees them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Located {
+    /// The medium.
+    pub share: Share,
+    /// How long from the sending of the request on the places may be read, in milliseconds.
+    pub lease_ms: u32,
+    /// Places named under the same number are valid for the new lease, too.
+    pub generation: u64,
+    /// Bytes of a granule, counted from a version's first byte.
+    pub granule_bytes: u32,
+    /// Bytes of a record; 0 if there is no such array.
+    pub record_bytes: u32,
+    /// One past the last record that this answers for.
+    pub end: u64,
+    /// What there is, in order; between them are holes.
+    pub spans: Vec<Span>,
+}
+
 /// What is answered.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ReplyBody<'a> {
@@ -83,6 +132,8 @@ pub enum ReplyBody<'a> {
     Numbers(u64, u64),
     /// Counters.
     Stat(StoreStat),
+    /// Where records lie.
+    Located(Box<Located>),
     /// A no.
     Refused(Refusal),
     /// The request was placed by an old map; this is the new one.
@@ -132,6 +183,7 @@ const NUMBERS: u8 = 132;
 const STAT: u8 = 133;
 const REFUSED: u8 = 134;
 const STALE_MAP: u8 = 135;
+const LOCATED: u8 = 136;
 
 impl<'a> Reply<'a> {
     /// Appends the reply to `out`, all but a fetch's data, which follows in the same message in the order of the entries.
@@ -166,6 +218,10 @@ impl<'a> Reply<'a> {
             ReplyBody::Stat(stat) => {
                 self.put(STAT, 0, 0, 0, out);
                 out.extend_from_slice(&codec::encode(stat)?);
+            }
+            ReplyBody::Located(located) => {
+                self.put(LOCATED, 0, 0, 0, out);
+                out.extend_from_slice(&codec::encode(&**located)?);
             }
             ReplyBody::Refused(refusal) => {
                 self.put(REFUSED, 0, refusal.code as u16, 0, out);
@@ -215,6 +271,7 @@ impl<'a> Reply<'a> {
                 ReplyBody::Numbers(number()?, number()?)
             }
             STAT => ReplyBody::Stat(codec::decode(std::mem::take(&mut rest))?),
+            LOCATED => ReplyBody::Located(codec::decode(std::mem::take(&mut rest))?),
             STALE_MAP => ReplyBody::StaleMap(codec::decode(std::mem::take(&mut rest))?),
             REFUSED => {
                 let text = std::mem::take(&mut rest);

@@ -124,6 +124,15 @@ pub enum Body<'a> {
         /// akey or empty.
         akey: &'a [u8],
     },
+    /// Asks where a snapshot's records from `from` on lie (docs/design.md §6, the short way).
+    Locate {
+        /// dkey.
+        dkey: &'a [u8],
+        /// akey of an array.
+        akey: &'a [u8],
+        /// First record.
+        from: u64,
+    },
     /// Counters of the target, and of the head's container on it.
     Stat,
 }
@@ -189,6 +198,7 @@ const PUNCH: u8 = 3;
 const ENUMERATE: u8 = 4;
 const QUERY: u8 = 5;
 const STAT: u8 = 6;
+const LOCATE: u8 = 7;
 
 impl<'a> Request<'a> {
     /// Appends head and entries to `out`, all but the data, which follows in the same message in the order of the entries.
@@ -217,6 +227,10 @@ impl<'a> Request<'a> {
                 out.extend_from_slice(after);
             }
             Body::Query { kind, dkey, akey } => self.put(QUERY, *kind as u8, &[plain(dkey, akey)], out),
+            Body::Locate { dkey, akey, from } => {
+                let extents = vec![Extent { index: *from, count: 1 }];
+                self.put(LOCATE, 0, &[Entry { extents, ..plain(dkey, akey) }], out);
+            }
             Body::Stat => self.put(STAT, 0, &[], out),
         }
     }
@@ -407,6 +421,9 @@ fn body_of<'a>(kind: u8, detail: u8, order: Option<Order>, mut entries: Vec<Entr
                 after: entry.data,
                 limit: entry.checksum.min(u16::MAX as u32) as u16,
             })
+        }
+        LOCATE if entry.extents.len() == 1 && !dkey.is_empty() && !akey.is_empty() => {
+            Ok(Body::Locate { dkey, akey, from: entry.extents[0].index })
         }
         QUERY => {
             use QueryKind::*;

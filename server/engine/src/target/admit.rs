@@ -150,7 +150,7 @@ impl Target {
             Body::Enumerate { dkey, .. } => key(dkey),
             Body::Query { dkey, kind: talea_wire::data::QueryKind::ArrayEnd, .. } => key(dkey),
             Body::Query { .. } => on(None),
-            Body::Stat => false,
+            Body::Stat | Body::Locate { .. } => false,
         }
     }
 }

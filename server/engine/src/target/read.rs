@@ -7,10 +7,18 @@ use talea_fabric::endpoint::MAX_PAYLOAD_BYTES;
 use talea_model::View;
 use talea_model::limit::MAX_ENUMERATED;
 use talea_vos::{Enumerate, FetchWhat, ObjectRef, Query, StoreError};
-use talea_wire::data::{Body, Entry, EnumerateKind, Fetched, QueryKind, ReplyBody, Request, ValueKind};
+use talea_wire::data::{
+    Body, Entry, EnumerateKind, Fetched, Located, QueryKind, ReplyBody, Request, Share, Span, ValueKind,
+};
 
 use super::{Now, Target};
 use crate::outbox::{Outbox, Outgoing};
+
+/// How long a client may read blocks in place after it asked where they lie, in milliseconds. Short, for what is freed
+/// meanwhile cannot be used before; long enough that asking again costs nothing.
+const LEASE_MS: u64 = 1_000;
+/// Clocks of one machine do not drift apart, but a request is a while under way and time is read in steps.
+const LEASE_DRIFT_MS: u64 = 250;
 
 /// What one name costs in a reply beside its bytes.
 const NAME_HEAD_BYTES: usize = 2;
@@ -62,6 +70,10 @@ impl Target {
                 let (a, b) = self.query(at, request.head.view, *kind, dkey, akey)?;
                 self.reply(now, peer, id, ReplyBody::Numbers(a, b), out);
             }
+            Body::Locate { dkey, akey, from } => {
+                let located = self.locate(now, at, request.head.view, (dkey, akey), *from)?;
+                self.reply(now, peer, id, ReplyBody::Located(Box::new(located)), out);
+            }
             _ => return Err(StoreError::Bad("a write came as a read")),
         }
         Ok(())
@@ -88,6 +100,38 @@ impl Target {
             fetched.push(one);
         }
         Ok(fetched)
+    }
+
+    /// Names places and leases all blocks: from now on none that is in use is used again before the lease has ended.
+    fn locate(
+        &mut self,
+        now: Now,
+        at: ObjectRef,
+        view: View,
+        (dkey, akey): (&[u8], &[u8]),
+        from: u64,
+    ) -> Result<Located, StoreError> {
+        let share = self.store.share().ok_or(StoreError::Unsupported("mapping this kind of tier"))?;
+        let found = self.store.locate(at, view, dkey, akey, from)?;
+        self.store.lease_blocks(now.monotonic_ns + (LEASE_MS + LEASE_DRIFT_MS) * 1_000_000);
+        let span = |span: talea_vos::Span| Span {
+            index: span.index,
+            count: span.count,
+            offset: span.offset,
+            bytes: span.bytes,
+            skip_bytes: span.skip_bytes,
+            checksums: span.checksums,
+        };
+        let bytes = self.store.stats().capacity_bytes;
+        Ok(Located {
+            share: Share { path: share.path, device: share.device, inode: share.inode, bytes },
+            lease_ms: LEASE_MS as u32,
+            generation: self.store.generation(),
+            granule_bytes: talea_vos::checksum::GRANULE_BYTES as u32,
+            record_bytes: found.record_bytes,
+            end: found.end,
+            spans: found.spans.into_iter().map(span).collect(),
+        })
     }
 
     fn enumerate(

@@ -12,7 +12,7 @@ use talea_tier::{SimMedium, Torn};
 use talea_vos::{Change, Recovered, StoreOptions};
 use talea_wire::RefusalCode;
 use talea_wire::data::request::Head;
-use talea_wire::data::{Body, Condition, Entry, Reply, ReplyBody, Request, StoreStat, ValueKind};
+use talea_wire::data::{Body, Condition, Entry, Located, Reply, ReplyBody, Request, StoreStat, ValueKind};
 
 use crate::target::PoolChange;
 use crate::{Effect, Now, Outbox, Target, TargetOptions};
@@ -29,6 +29,7 @@ pub(super) enum Answer {
     Names(Vec<Vec<u8>>, bool),
     Numbers(u64, u64),
     Stat(StoreStat),
+    Located(Box<Located>),
     Refused(RefusalCode),
     StaleMap(MapVersion),
 }
@@ -229,6 +230,7 @@ fn answer(bytes: &[u8]) -> (u64, Answer) {
         ReplyBody::Names { names, more } => Answer::Names(names.iter().map(|name| name.to_vec()).collect(), more),
         ReplyBody::Numbers(a, b) => Answer::Numbers(a, b),
         ReplyBody::Stat(stat) => Answer::Stat(stat),
+        ReplyBody::Located(located) => Answer::Located(located),
         ReplyBody::Refused(refusal) => {
             assert!(!refusal.text.is_empty());
             Answer::Refused(refusal.code)

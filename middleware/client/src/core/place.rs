@@ -1,0 +1,220 @@
+//! The short way for reads (docs/design.md §6): what targets of this node have said about where snapshots' bytes lie.
+//!
+//! Owns the windows into their media, the leases under which those may be read, and the maps of extents. Must never answer from
+//! a map whose lease has ended, or with bytes that were not verified under it. What it cannot answer goes the long way.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use talea_fabric::{Memory, Window};
+use talea_model::{ContainerId, Oid, Stamp, TargetId};
+use talea_wire::data::{Located, Share, Span};
+
+const MS: u64 = 1_000_000;
+/// Spans remembered of one target; at about 100 bytes each. More are asked for anew.
+const SPANS_MAX: usize = 1 << 17;
+
+/// How windows are opened.
+#[derive(Clone, Default)]
+pub enum ShortWay {
+    /// By mapping the media of servers on this node, where their tier can be mapped.
+    #[default]
+    Mapped,
+    /// By something else that knows the media: a simulation.
+    Through(Arc<dyn Fn(&Share) -> Option<Arc<dyn Memory>> + Send + Sync>),
+    /// Not at all: all reads go through the servers.
+    Off,
+}
+
+impl std::fmt::Debug for ShortWay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            ShortWay::Mapped => "Mapped",
+            ShortWay::Through(_) => "Through",
+            ShortWay::Off => "Off",
+        })
+    }
+}
+
+impl ShortWay {
+    fn open(&self, share: &Share) -> Option<Arc<dyn Memory>> {
+        match self {
+            ShortWay::Mapped => {
+                let window = Window::open(&share.path, share.device, share.inode, share.bytes).ok()?;
+                Some(Arc::new(window))
+            }
+            ShortWay::Through(open) => open(share),
+            ShortWay::Off => None,
+        }
+    }
+}
+
+/// What array is read, in which snapshot.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    pub(crate) container: ContainerId,
+    pub(crate) oid: Oid,
+    pub(crate) stamp: Stamp,
+    pub(crate) dkey: &'a [u8],
+    pub(crate) akey: &'a [u8],
+}
+
+/// Where the records from some index up to another lie.
+pub(crate) struct ExtentMap {
+    pub(crate) from: u64,
+    pub(crate) record_bytes: u32,
+    pub(crate) end: u64,
+    pub(crate) granule_bytes: u32,
+    pub(crate) spans: Vec<Placed>,
+}
+
+/// A span, and which of its granules were verified since the lease on it began.
+pub(crate) struct Placed {
+    pub(crate) span: Span,
+    verified: Box<[AtomicBool]>,
+}
+
+impl Placed {
+    pub(crate) fn is_verified(&self, granule: usize) -> bool {
+        self.verified[granule].load(Ordering::Relaxed)
+    }
+
+    /// Nothing else is published by this: the memory is the server's, and the lease keeps it as it is.
+    pub(crate) fn set_verified(&self, granule: usize) {
+        self.verified[granule].store(true, Ordering::Relaxed);
+    }
+}
+
+/// A map that may be used until a time.
+#[derive(Clone)]
+pub(crate) struct Lent {
+    pub(crate) memory: Arc<dyn Memory>,
+    pub(crate) map: Arc<ExtentMap>,
+    pub(crate) until_ns: u64,
+}
+
+type Maps = BTreeMap<u64, Arc<ExtentMap>>;
+type Akeys = HashMap<Vec<u8>, Maps>;
+
+/// What is known of one target.
+#[derive(Default)]
+struct Tier {
+    /// It cannot be read in place.
+    refused: bool,
+    share: Option<Share>,
+    memory: Option<Arc<dyn Memory>>,
+    until_ns: u64,
+    generation: u64,
+    spans: usize,
+    maps: HashMap<(ContainerId, Oid, Stamp), HashMap<Vec<u8>, Akeys>>,
+}
+
+/// What is known of all targets.
+#[derive(Default)]
+pub(crate) struct Places {
+    tiers: Mutex<BTreeMap<TargetId, Tier>>,
+    way: ShortWay,
+}
+
+impl Places {
+    pub(crate) fn new(way: ShortWay) -> Self {
+        Self { tiers: Mutex::default(), way }
+    }
+
+    pub(crate) fn way(&self) -> &ShortWay {
+        &self.way
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TargetId, Tier>> {
+        self.tiers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this target can be read in place; `None`: nobody has asked it yet.
+    pub(crate) fn is_near(&self, target: TargetId) -> Option<bool> {
+        self.lock().get(&target).map(|tier| !tier.refused)
+    }
+
+    /// This target cannot be read in place.
+    pub(crate) fn refuse(&self, target: TargetId) {
+        self.lock().entry(target).or_default().refused = true;
+    }
+
+    /// The map that holds a record, if its lease lasts.
+    pub(crate) fn find(&self, target: TargetId, subject: &Subject<'_>, index: u64, now_ns: u64) -> Option<Lent> {
+        let tiers = self.lock();
+        let tier = tiers.get(&target).filter(|tier| now_ns < tier.until_ns)?;
+        let dkeys = tier.maps.get(&(subject.container, subject.oid, subject.stamp))?;
+        let maps = dkeys.get(subject.dkey)?.get(subject.akey)?;
+        let map = maps.range(..=index).next_back().map(|(_, map)| map).filter(|map| index < map.end)?;
+        Some(Lent { memory: tier.memory.clone()?, map: map.clone(), until_ns: tier.until_ns })
+    }
+
+    /// A target's answer, to a request that was sent at `asked_ns`.
+    pub(crate) fn learn(&self, target: TargetId, subject: &Subject<'_>, from: u64, located: Located, asked_ns: u64) {
+        let mut tiers = self.lock();
+        let tier = tiers.entry(target).or_default();
+        if tier.share.as_ref() != Some(&located.share) {
+            *tier =
+                Tier { memory: self.way.open(&located.share), share: Some(located.share.clone()), ..Tier::default() };
+            tier.refused = tier.memory.is_none();
+        }
+        let until_ns = asked_ns + u64::from(located.lease_ms) * MS;
+        // Overtaken by an answer that knows of blocks given back since: what this one names may be among them.
+        if located.generation < tier.generation {
+            return;
+        }
+        let Some(map) = checked(located, from, tier) else {
+            tier.refused = true;
+            return;
+        };
+        if tier.spans + map.spans.len() > SPANS_MAX {
+            tier.maps.clear();
+            tier.spans = 0;
+        }
+        tier.until_ns = tier.until_ns.max(until_ns);
+        tier.spans += map.spans.len() + 1;
+        let dkeys = tier.maps.entry((subject.container, subject.oid, subject.stamp)).or_default();
+        let maps = dkeys.entry(subject.dkey.to_vec()).or_default().entry(subject.akey.to_vec()).or_default();
+        maps.insert(from, Arc::new(map));
+    }
+}
+
+/// The map, if it makes sense; the tier's other maps go if blocks were given back since they were made.
+fn checked(located: Located, from: u64, tier: &mut Tier) -> Option<ExtentMap> {
+    let bytes = tier.share.as_ref().map_or(0, |share| share.bytes);
+    let granule_bytes = u64::from(located.granule_bytes);
+    let mut at = from;
+    let sane = located.end > from
+        && granule_bytes > 0
+        && located.spans.iter().all(|span| {
+            let end = span.index.checked_add(span.count);
+            let span_bytes = span.count.checked_mul(located.record_bytes.into());
+            let last = span_bytes.and_then(|bytes| bytes.checked_add(span.skip_bytes.into()));
+            let ordered = span.count > 0 && span.index >= at && end.is_some_and(|end| end <= located.end);
+            at = end.unwrap_or(u64::MAX);
+            let inside = span.offset.checked_add(span.bytes.into()).is_some_and(|end| end <= bytes);
+            ordered
+                && inside
+                && last.is_some_and(|last| last <= span.bytes.into() && granules(span, last, granule_bytes))
+        });
+    if !sane {
+        return None;
+    }
+    if tier.generation < located.generation {
+        tier.maps.clear();
+        (tier.spans, tier.generation) = (0, located.generation);
+    }
+    let placed = |span: Span| {
+        let verified = span.checksums.iter().map(|_| AtomicBool::new(false)).collect();
+        Placed { span, verified }
+    };
+    let Located { record_bytes, end, granule_bytes, spans, .. } = located;
+    Some(ExtentMap { from, record_bytes, end, granule_bytes, spans: spans.into_iter().map(placed).collect() })
+}
+
+/// Whether there is a checksum for each granule that holds a record.
+fn granules(span: &Span, last_byte: u64, granule_bytes: u64) -> bool {
+    let count = last_byte.div_ceil(granule_bytes) - u64::from(span.skip_bytes) / granule_bytes;
+    count == span.checksums.len() as u64
+}

@@ -1,0 +1,195 @@
+//! Fetching by the short way: copies out of a target's own memory (docs/design.md §6).
+//!
+//! Copy, verify, then see that the lease still held: in this order, or the bytes could be another version's. A granule is
+//! verified at its first use under a lease; under the same lease it cannot change. Must never report damage itself: whatever
+//! does not fit is read again by the long way, which does.
+
+use talea_model::{TargetId, View};
+use talea_wire::RefusalCode;
+use talea_wire::data::{Body, ReplyBody, ValueKind};
+
+use super::fetch::{Found, Piece};
+use super::{Object, checksum};
+use crate::core::exchange::{Answer, Question};
+use crate::core::place::{Lent, Placed, Subject};
+use crate::error::{ClientError, Result};
+
+/// What became of a piece.
+enum Short {
+    Done(Found),
+    /// The target has to be asked where records from this one on lie.
+    Ask(u64),
+    /// The long way.
+    Long,
+}
+
+impl Object {
+    /// Takes out of `pieces` what could be read in place, and gives `done` its results.
+    pub(super) async fn fetch_short<'k, 'o>(
+        &self,
+        view: &View,
+        mut pieces: Vec<Piece<'k, 'o>>,
+        mut done: impl FnMut(usize, Found),
+    ) -> Result<Vec<Piece<'k, 'o>>> {
+        let View::Snapshot { stamp, .. } = *view else { return Ok(pieces) };
+        let shared = &self.container.client.shared;
+        let layout = self.layout()?;
+        let mut left = vec![];
+        for mut piece in pieces.drain(..) {
+            let target = layout.leader_of(piece.entry.dkey);
+            let ValueKind::Array { record_bytes } = piece.entry.kind else {
+                left.push(piece);
+                continue;
+            };
+            if !shared.may_read_in_place(target) {
+                left.push(piece);
+                continue;
+            }
+            let (dkey, akey) = (piece.entry.dkey, piece.entry.akey);
+            let subject = Subject { container: self.container.id(), oid: self.oid, stamp, dkey, akey };
+            let mut asked = 0;
+            loop {
+                match self.read_in_place(target, &subject, record_bytes, &mut piece) {
+                    Short::Done(found) => break done(piece.index, found),
+                    Short::Ask(from) if asked <= piece.entry.extents.len() => {
+                        asked += 1;
+                        if self.ask_places(target, view, &subject, from).await {
+                            continue;
+                        }
+                    }
+                    Short::Ask(_) | Short::Long => {}
+                }
+                break left.push(piece);
+            }
+        }
+        Ok(left)
+    }
+
+    /// Asks where records lie; false if that helps nobody.
+    async fn ask_places(&self, target: TargetId, view: &View, subject: &Subject<'_>, from: u64) -> bool {
+        let shared = &self.container.client.shared;
+        let question = self.container.question("locating", target, self.oid, None, *view);
+        let mut request = question.request(Body::Locate { dkey: subject.dkey, akey: subject.akey, from });
+        let asked_ns = shared.now_ns();
+        let read = |body: ReplyBody<'_>| match body {
+            ReplyBody::Located(located) => Ok(located),
+            _ => Err(ClientError::unexpected("locating")),
+        };
+        let moved = |_: &Body<'_>| self.layout().is_ok_and(|layout| layout.leader_of(subject.dkey) != target);
+        match shared.exchange(Question { target, ..question }, &mut request, moved, read).await {
+            Ok(Answer::Done(located, _)) => {
+                shared.places.learn(target, subject, from, *located, asked_ns);
+                true
+            }
+            Err(ClientError::Refused { refusal, .. }) if refusal.code == RefusalCode::Unsupported => {
+                shared.places.refuse(target);
+                false
+            }
+            // The long way will say what is wrong, if it still is.
+            Ok(Answer::Moved) | Err(_) => false,
+        }
+    }
+
+    fn read_in_place(
+        &self,
+        target: TargetId,
+        subject: &Subject<'_>,
+        record_bytes: u32,
+        piece: &mut Piece<'_, '_>,
+    ) -> Short {
+        let shared = &self.container.client.shared;
+        let size = record_bytes as usize;
+        let mut result = Found { found: false, filled: true, bytes: piece.out.len() };
+        let mut lent: Option<Lent> = None;
+        let mut until_ns = u64::MAX;
+        let mut out = &mut *piece.out;
+        for extent in &piece.entry.extents {
+            let mut at = extent.index;
+            while at < extent.end() {
+                let holds = |lent: &Lent| (lent.map.from..lent.map.end).contains(&at);
+                if !lent.as_ref().is_some_and(holds) {
+                    lent = shared.places.find(target, subject, at, shared.now_ns());
+                }
+                let Some(lent) = &lent else { return Short::Ask(at) };
+                if lent.map.record_bytes != record_bytes && !lent.map.spans.is_empty() {
+                    return Short::Long;
+                }
+                until_ns = until_ns.min(lent.until_ns);
+                let end = extent.end().min(lent.map.end);
+                let (here, rest) = out.split_at_mut((end - at) as usize * size);
+                if !copy_records(lent, at, end, size, here, &mut result) {
+                    return Short::Long;
+                }
+                (at, out) = (end, rest);
+            }
+        }
+        // Only now is it certain that nothing of what was copied had been given back before.
+        if shared.now_ns() < until_ns { Short::Done(result) } else { Short::Long }
+    }
+}
+
+/// Copies the records `at..end` of a map; false if they are not what their checksums say.
+fn copy_records(lent: &Lent, mut at: u64, end: u64, size: usize, mut out: &mut [u8], result: &mut Found) -> bool {
+    let spans = &lent.map.spans;
+    let first = spans.partition_point(|placed| placed.span.index + placed.span.count <= at);
+    for placed in &spans[first..] {
+        let span = &placed.span;
+        if span.index >= end {
+            break;
+        }
+        let (from, to) = (span.index.max(at), (span.index + span.count).min(end));
+        let (hole, rest) = out.split_at_mut((from - at) as usize * size);
+        hole.fill(0);
+        result.filled &= hole.is_empty();
+        let (here, rest) = rest.split_at_mut((to - from) as usize * size);
+        let skip = u64::from(span.skip_bytes) + (from - span.index) * size as u64;
+        if !copy_span(lent, placed, skip, here) {
+            return false;
+        }
+        result.found = true;
+        (at, out) = (to, rest);
+    }
+    out.fill(0);
+    result.filled &= out.is_empty();
+    true
+}
+
+/// Copies bytes of a version from `skip` on. Granules that were not yet verified are: whole ones in the copy, others in a copy
+/// of their own.
+fn copy_span(lent: &Lent, placed: &Placed, skip: u64, out: &mut [u8]) -> bool {
+    let granule = u64::from(lent.map.granule_bytes);
+    let (span, version_bytes) = (&placed.span, u64::from(placed.span.bytes));
+    let first = u64::from(span.skip_bytes) / granule;
+    if !lent.memory.copy(span.offset + skip, out) {
+        return false;
+    }
+    let end = skip + out.len() as u64;
+    (skip / granule..end.div_ceil(granule)).all(|number| {
+        let index = (number - first) as usize;
+        if placed.is_verified(index) {
+            return true;
+        }
+        let (from, to) = (number * granule, ((number + 1) * granule).min(version_bytes));
+        let found = if from >= skip && to <= end {
+            checksum(&out[(from - skip) as usize..(to - skip) as usize])
+        } else {
+            let mut whole = vec![0; (to - from) as usize];
+            if !lent.memory.copy(span.offset + from, &mut whole) {
+                return false;
+            }
+            // The part that was copied before must be the part that was verified.
+            let (part, at) = (from.max(skip), to.min(end));
+            let same = whole[(part - from) as usize..(at - from) as usize]
+                == out[(part - skip) as usize..(at - skip) as usize];
+            if !same {
+                return false;
+            }
+            checksum(&whole)
+        };
+        let right = found == span.checksums[index];
+        if right {
+            placed.set_verified(index);
+        }
+        right
+    })
+}

@@ -1,0 +1,97 @@
+//! Windows: memory of another process of this node and user, mapped read-only (docs/design.md §6, the short way).
+//!
+//! Owns the mapping. Must never write to it, hand out a reference into it (its owner may change it at any time), or know what
+//! the bytes mean: whoever copies out of it verifies what came.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::ptr::NonNull;
+
+use rustix::fs::{Mode, OFlags, fstat, open};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+/// Memory that others write to.
+pub trait Memory: Send + Sync {
+    /// Copies what lies at `offset`; false if that is outside.
+    fn copy(&self, offset: u64, out: &mut [u8]) -> bool;
+}
+
+/// A file in memory, mapped read-only.
+#[derive(Debug)]
+pub struct Window {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: the mapping is owned by this value alone, is never written through it, and is valid in every thread until dropped.
+unsafe impl Send for Window {}
+// SAFETY: as above; `copy` reads through a raw pointer and makes no reference.
+unsafe impl Sync for Window {}
+
+impl Window {
+    /// Maps the first `bytes` of the file at `path`, if it is the one with these numbers and nobody can shrink it below that.
+    pub fn open(path: &str, device: u64, inode: u64, bytes: u64) -> io::Result<Self> {
+        let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())?;
+        let stat = fstat(&file)?;
+        if stat.st_dev != device || stat.st_ino != inode || (stat.st_size as u64) < bytes {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the path leads to another file"));
+        }
+        Self::map(&file, bytes)
+    }
+
+    fn map(file: impl AsFd, bytes: u64) -> io::Result<Self> {
+        let size = usize::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+        let start = unsafe { mmap(std::ptr::null_mut(), size, ProtFlags::READ, MapFlags::SHARED, file, 0)? };
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { start, bytes: size })
+    }
+}
+
+impl Memory for Window {
+    fn copy(&self, offset: u64, out: &mut [u8]) -> bool {
+        let inside =
+            usize::try_from(offset).is_ok_and(|from| from.checked_add(out.len()).is_some_and(|end| end <= self.bytes));
+        if inside {
+            // SAFETY: the range lies inside the mapping, which the file's owner never shrinks (a memfd is sealed against it);
+            // `out` is ours alone and cannot overlap a read-only mapping. The owner may write meanwhile: the bytes are plain
+            // data, and the caller verifies them before it believes them.
+            unsafe {
+                std::ptr::copy_nonoverlapping(self.start.as_ptr().add(offset as usize), out.as_mut_ptr(), out.len());
+            }
+        }
+        inside
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        // SAFETY: exactly the range that mmap returned; no reference into it was ever handed out.
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn shows_what_the_owner_writes_and_nothing_else() {
+        let file = rustix::fs::memfd_create("window", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        rustix::io::write(&file, &[7; 8192]).unwrap();
+        let stat = fstat(&file).unwrap();
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        assert!(Window::open(&path, stat.st_dev, stat.st_ino + 1, 8192).is_err(), "another file");
+        assert!(Window::open(&path, stat.st_dev, stat.st_ino, 8193).is_err(), "too small a file");
+        let window = Window::open(&path, stat.st_dev, stat.st_ino, 8192).unwrap();
+        rustix::io::pwrite(&file, b"news", 100).unwrap();
+        let mut out = [0; 6];
+        assert!(window.copy(99, &mut out));
+        assert_eq!(&out, b"\x07news\x07");
+        assert!(window.copy(8186, &mut out));
+        assert!(!window.copy(8187, &mut out));
+        assert!(!window.copy(u64::MAX, &mut out));
+    }
+}

@@ -1,0 +1,92 @@
+//! The short way for reads (docs/design.md §6): where a snapshot's bytes lie, for a process that maps the medium itself.
+//!
+//! Must never name a place that is not on the medium, and never let a block that was named be used again while a lease lasts.
+
+use talea_model::{Extent, View};
+
+use super::Store;
+use crate::checksum::GRANULE_BYTES;
+use crate::{Located, ObjectRef, Span, StoreError, ValueKind};
+
+/// What one answer's spans and checksums may take, in bytes.
+const ANSWER_BYTES: usize = 128 << 10;
+/// A span without its checksums, in bytes, generously.
+const SPAN_BYTES: usize = 48;
+
+impl Store {
+    /// How another process maps the medium; `None` if it cannot be mapped.
+    pub fn share(&self) -> Option<talea_tier::Share> {
+        self.log.share()
+    }
+
+    /// Whoever was told of places may read them until then: no block that is in use now is used for anything else before.
+    /// Times are the caller's and only grow.
+    pub fn lease_blocks(&mut self, until_ns: u64) {
+        self.log.space.lease(until_ns);
+    }
+
+    /// Blocks whose leases have ended can be used again.
+    pub fn end_leases(&mut self, now_ns: u64) {
+        self.log.space.end_leases(now_ns);
+    }
+
+    /// Changes whenever any block is given back: places named under the same number are still valid.
+    pub fn generation(&self) -> u64 {
+        self.log.space.generation()
+    }
+
+    /// Where the records of an array from `from` on lie, as a snapshot sees them, as far as one answer goes.
+    pub fn locate(
+        &self,
+        at: ObjectRef,
+        view: View,
+        dkey: &[u8],
+        akey: &[u8],
+        from: u64,
+    ) -> Result<Located, StoreError> {
+        if !matches!(view, View::Snapshot { .. }) {
+            return Err(StoreError::Bad("only what a snapshot sees keeps its place"));
+        }
+        let lens = self.lens(at.container, view)?;
+        let mut located = Located { record_bytes: 0, end: u64::MAX, spans: Vec::new() };
+        let Some((object, node)) = self.memory.index.dkey(at, dkey) else { return Ok(located) };
+        let Some(found) = node.akey(akey) else { return Ok(located) };
+        if found.kind() == ValueKind::Single {
+            return Err(StoreError::Unsupported("the places of single values"));
+        }
+        located.record_bytes = found.record_bytes();
+        let hidden = self.memory.index.hidden_dkey(node, &lens, self.memory.index.hidden_object(object, &lens));
+        let hidden = self.memory.index.hidden_akey(found, &lens, hidden);
+        let record_bytes = u64::from(located.record_bytes);
+        let mut room = ANSWER_BYTES;
+        let extent = Extent::new(from, u64::MAX - from).ok_or(StoreError::Bad("no record has that index"))?;
+        for (start, column) in found.array.overlapping(extent) {
+            let Some(piece) = self.memory.index.seen(&column.stack, &lens, hidden) else { continue };
+            let place = &self.memory.index.versions.get(piece.version).place;
+            let first = start.max(from);
+            let skip = u64::from(piece.skip) + (first - start) * record_bytes;
+            let bytes = (column.end - first) * record_bytes;
+            let granules = skip / GRANULE_BYTES as u64..(skip + bytes).div_ceil(GRANULE_BYTES as u64);
+            let checksums = place.granules.get(granules.start as usize..granules.end as usize);
+            let cost = SPAN_BYTES + 4 * checksums.map_or(0, <[u32]>::len);
+            let (Some(checksums), true) = (checksums, self.log.is_placed(place.offset, place.len.into())) else {
+                located.end = first;
+                break;
+            };
+            if cost > room {
+                located.end = first;
+                break;
+            }
+            room -= cost;
+            located.spans.push(Span {
+                index: first,
+                count: column.end - first,
+                offset: place.offset,
+                bytes: place.len,
+                skip_bytes: skip as u32,
+                checksums: checksums.to_vec(),
+            });
+        }
+        Ok(located)
+    }
+}
