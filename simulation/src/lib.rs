@@ -11,6 +11,7 @@ mod program;
 pub mod random;
 mod server;
 mod time;
+mod window;
 pub mod world;
 
 pub use check::{Violation, check};

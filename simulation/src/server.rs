@@ -19,6 +19,7 @@ use talea_wire::log::Record;
 
 use crate::plant::Plant;
 use crate::random::Random;
+use crate::window::Windows;
 
 /// Capacity of one simulated target in bytes.
 const CAPACITY_BYTES: u64 = 8 << 20;
@@ -70,11 +71,19 @@ pub(crate) struct SimServer {
     media: Media,
     process: Option<Process>,
     plant: Plant,
+    windows: Windows,
     random: Random,
 }
 
 impl SimServer {
-    pub(crate) fn new(id: u32, servers: u32, targets: u32, network: &SimNetwork, plant: Plant, random: Random) -> Self {
+    pub(crate) fn new(
+        id: u32,
+        (servers, targets): (u32, u32),
+        network: &SimNetwork,
+        windows: &Windows,
+        plant: Plant,
+        random: Random,
+    ) -> Self {
         network.set_host(control_node(id), id);
         for target in 0..targets {
             network.set_host(target_node(id * targets + target), id);
@@ -89,6 +98,7 @@ impl SimServer {
             media: Media { targets: media, log: vec![] },
             process: None,
             plant,
+            windows: windows.clone(),
             random,
         }
     }
@@ -115,6 +125,7 @@ impl SimServer {
                 ..StoreOptions::default()
             };
             let medium = Box::new(self.media.targets[index as usize].clone());
+            self.windows.share(&medium);
             let (target, recovered) = match Target::open(medium, TargetOptions { id, store }) {
                 Ok(opened) => opened,
                 Err(error) => panic!("server {} cannot restart: {error}", self.id),

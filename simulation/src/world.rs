@@ -16,6 +16,7 @@ use crate::program::{self, Context, Job, WRITERS};
 use crate::random::Random;
 use crate::server::{SimServer, control_node};
 use crate::time::{Timeline, lock};
+use crate::window::Windows;
 
 const SERVERS: u32 = 2;
 const TARGETS: u32 = 2;
@@ -81,6 +82,7 @@ struct World {
     time: Timeline,
     random: Random,
     servers: Vec<SimServer>,
+    windows: Windows,
     programs: Vec<Program>,
     history: Arc<Mutex<History>>,
     done: Arc<Mutex<bool>>,
@@ -124,8 +126,9 @@ impl World {
             ..Link::default()
         };
         network.set_default_link(if settings.calm { Link::default() } else { faulty });
+        let windows = Windows::default();
         let servers = (0..SERVERS)
-            .map(|id| SimServer::new(id, SERVERS, TARGETS, &network, settings.plant, random.fork()))
+            .map(|id| SimServer::new(id, (SERVERS, TARGETS), &network, &windows, settings.plant, random.fork()))
             .collect();
         Self {
             settings,
@@ -133,6 +136,7 @@ impl World {
             network,
             random,
             servers,
+            windows,
             programs: vec![],
             history: Arc::default(),
             done: Arc::default(),
@@ -210,6 +214,7 @@ impl World {
             deadline_ms: 5_000,
             resend_ms: Some(20),
             probe_ms: 200,
+            short_way: self.windows.way(),
             ..Tuning::default()
         };
         let client = Client::with_endpoint(

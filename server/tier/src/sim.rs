@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::medium::check_range;
-use crate::{Medium, MediumKind, TierError};
+use crate::{Medium, MediumKind, Share, TierError};
 
 /// In which units unflushed bytes survive a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,8 @@ struct State {
     persists: u64,
     written_bytes: u64,
     fail_after_writes: Option<u64>,
+    /// Its inode number, if others can map it.
+    shared_as: Option<u64>,
 }
 
 /// A medium in memory whose contents can be asked "what if the power failed now". Clones are handles to one medium.
@@ -48,8 +50,9 @@ impl SimMedium {
     }
 
     fn of(current: Vec<u8>, torn: Torn) -> Self {
+        let unflushed = BTreeMap::new();
         let state =
-            State { torn, current, unflushed: BTreeMap::new(), persists: 0, written_bytes: 0, fail_after_writes: None };
+            State { torn, current, unflushed, persists: 0, written_bytes: 0, fail_after_writes: None, shared_as: None };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -100,6 +103,11 @@ impl SimMedium {
         self.lock().current.clone()
     }
 
+    /// Says under which number others find it ([`Medium::share`]).
+    pub fn share_as(&self, inode: u64) {
+        self.lock().shared_as = Some(inode);
+    }
+
     /// Lets every write after the next `writes` fail.
     pub fn fail_after(&self, writes: u64) {
         self.lock().fail_after_writes = Some(writes);
@@ -145,6 +153,10 @@ impl Medium for SimMedium {
         check_range(offset, out.len(), state.current.len() as u64)?;
         out.copy_from_slice(&state.current[offset as usize..offset as usize + out.len()]);
         Ok(())
+    }
+    fn share(&self) -> Option<Share> {
+        let inode = self.lock().shared_as?;
+        Some(Share { path: "simulated".to_owned(), device: 0, inode })
     }
     fn persist(&mut self) -> Result<(), TierError> {
         let mut state = self.lock();

@@ -1,0 +1,161 @@
+//! A client and a scripted server on the simulated fabric.
+#![allow(dead_code)] // no test uses all of it
+
+use std::future::Future;
+use std::io::IoSlice;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use talea_client::{Client, Container, ContainerProperties, Object, ShortWay, Tuning};
+use talea_fabric::sim::{SimEndpoint, SimNetwork};
+use talea_fabric::{Address, Endpoint, Event, PeerId};
+use talea_model::{
+    ContainerId, MapVersion, ObjectClass, PoolId, PoolMap, ServerId, ServerInfo, SessionId, Stamp, Step, TargetId,
+    TargetInfo, TargetState,
+};
+use talea_wire::control::{Body, ContainerInfo, Envelope, Reply, Request};
+use talea_wire::data::{self, ReplyBody, ReplyHead};
+use talea_wire::{Refusal, RefusalCode, codec};
+
+pub(crate) const SERVER: u32 = 0;
+pub(crate) const CLIENT: u32 = 1;
+/// Ahead of the clients' clocks, but plausible.
+pub(crate) const STAMP: Stamp = Stamp::from_unix_us(talea_fabric::sim::SIM_START_US + 5_000_000);
+
+/// What the target does with the n-th data request: session, sequence, and map version are noted before.
+pub(crate) type Script = Box<dyn FnMut(usize, &data::Request<'_>) -> Vec<u8>>;
+
+pub(crate) struct World {
+    pub(crate) network: SimNetwork,
+    server: SimEndpoint,
+    pub(crate) client: Client,
+    script: Script,
+    pub(crate) seen: Vec<(u64, u64, MapVersion, usize)>,
+    pub(crate) version: u32,
+}
+
+pub(crate) fn map(version: u32, state: TargetState) -> PoolMap {
+    let target = TargetInfo {
+        id: TargetId(0),
+        server: ServerId(0),
+        state,
+        addresses: vec![Address::Sim(SERVER).to_string()],
+        capacity_bytes: 0,
+        incarnation: 0,
+    };
+    let server = ServerInfo { id: ServerId(0), host: "scripted".into(), node: "n".into(), control: vec![] };
+    let (pool, version, stamp) = (PoolId(1), MapVersion(version), Stamp::ZERO);
+    PoolMap { pool, version, stamp, servers: vec![server], targets: vec![target] }
+}
+
+impl World {
+    pub(crate) fn new(script: impl FnMut(usize, &data::Request<'_>) -> Vec<u8> + 'static) -> Self {
+        Self::with(ShortWay::Off, script)
+    }
+
+    pub(crate) fn with(
+        short_way: ShortWay,
+        script: impl FnMut(usize, &data::Request<'_>) -> Vec<u8> + 'static,
+    ) -> Self {
+        let mut random = 7u64;
+        let network = SimNetwork::new(move || {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            random >> 16
+        });
+        let server = network.endpoint(SERVER);
+        let tuning = Tuning { resend_ms: Some(50), deadline_ms: 2_000, short_way, ..Tuning::default() };
+        let (endpoint, clock) = (Box::new(network.endpoint(CLIENT)), Arc::new(network.clock(CLIENT)));
+        let client = Client::with_endpoint(endpoint, clock, Address::Sim(SERVER), 1, tuning);
+        Self { network, server, client, script: Box::new(script), seen: vec![], version: 1 }
+    }
+
+    /// Runs a future on virtual time.
+    pub(crate) fn run<F: Future>(&mut self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        for _ in 0..100_000 {
+            if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                return output;
+            }
+            let served = self.serve();
+            if !self.client.drive() && !served {
+                let timer_ns = self.client.next_deadline_ns();
+                let next_ns = self.network.next_event_ns().map_or(timer_ns, |event_ns| event_ns.min(timer_ns));
+                assert_ne!(next_ns, u64::MAX, "nothing will ever happen");
+                self.network.advance(next_ns);
+            }
+        }
+        panic!("a call hangs");
+    }
+
+    fn serve(&mut self) -> bool {
+        let mut any = false;
+        while let Some(event) = self.server.recv() {
+            any = true;
+            let Event::Message { peer, message } = event else { continue };
+            match codec::decode::<Envelope>(&message) {
+                Ok(Envelope { id, body: Body::Request(request), .. }) => self.control(peer, id, &request),
+                _ => {
+                    let request = data::Request::decode(&message).unwrap();
+                    let entries = match &request.body {
+                        data::Body::Update(entries) | data::Body::Fetch(entries) => entries.len(),
+                        _ => 0,
+                    };
+                    let head = request.head;
+                    self.seen.push((head.sequence, head.acknowledged_below, head.map_version, entries));
+                    let reply = (self.script)(self.seen.len(), &request);
+                    if !reply.is_empty() {
+                        self.server.send(peer, &[IoSlice::new(&reply)]).unwrap();
+                    }
+                }
+            }
+        }
+        any
+    }
+
+    fn control(&mut self, peer: PeerId, id: u64, request: &Request) {
+        let info = ContainerInfo {
+            container: ContainerId(1),
+            name: "c".into(),
+            properties: ContainerProperties::default(),
+            step: Step(0),
+            first_step: Step(1),
+            open_transactions: 0,
+            snapshots: vec![],
+            producer: talea_client::ProducerState::Unknown,
+            subscriptions: 0,
+        };
+        let body = match request {
+            Request::SessionOpen { .. } => {
+                Body::Reply(Reply::Session { session: SessionId(9), map: map(self.version, TargetState::Up) })
+            }
+            Request::ContainerOpen { .. } => Body::Reply(Reply::Container(info)),
+            Request::Map => Body::Reply(Reply::Map(map(self.version, TargetState::Up))),
+            _ => Body::Refused(Refusal::new(RefusalCode::Unsupported, "scripted")),
+        };
+        let envelope = Envelope { id, hlc: STAMP, session: SessionId(9), sequence: 0, deadline_ms: 0, body };
+        self.server.send(peer, &[IoSlice::new(&codec::encode(&envelope).unwrap())]).unwrap();
+    }
+
+    pub(crate) fn object(&mut self) -> Object {
+        let client = self.client.clone();
+        let container: Container = self.run(client.container_open_async("c")).unwrap();
+        container.object(client.new_oid(ObjectClass::S1))
+    }
+}
+
+pub(crate) fn reply(request: &data::Request<'_>, body: ReplyBody<'_>) -> Vec<u8> {
+    let head = ReplyHead { id: request.head.id, hlc: STAMP, map_version: request.head.map_version };
+    let data: Vec<u8> = match &body {
+        ReplyBody::Fetched(entries) => entries.iter().flat_map(|entry| entry.data.to_vec()).collect(),
+        _ => vec![],
+    };
+    let mut out = vec![];
+    data::Reply { head, body }.encode(&mut out).unwrap();
+    out.extend(data);
+    out
+}
+
+pub(crate) fn refuse(request: &data::Request<'_>, code: RefusalCode) -> Vec<u8> {
+    reply(request, ReplyBody::Refused(Refusal::new(code, "scripted")))
+}
