@@ -15,6 +15,9 @@ const MS: u64 = 1_000_000;
 /// Spans remembered of one target; at about 100 bytes each. More are asked for anew.
 const SPANS_MAX: usize = 1 << 17;
 
+/// Opens a window into a medium, if it can be had.
+pub type OpenWindow = Arc<dyn Fn(&Share) -> Option<Arc<dyn Memory>> + Send + Sync>;
+
 /// How windows are opened.
 #[derive(Clone, Default)]
 pub enum ShortWay {
@@ -22,7 +25,7 @@ pub enum ShortWay {
     #[default]
     Mapped,
     /// By something else that knows the media: a simulation.
-    Through(Arc<dyn Fn(&Share) -> Option<Arc<dyn Memory>> + Send + Sync>),
+    Through(OpenWindow),
     /// Not at all: all reads go through the servers.
     Off,
 }
