@@ -16,6 +16,7 @@ mod write;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use talea_fabric::endpoint::MAX_PAYLOAD_BYTES;
 use talea_fabric::{Hello, PeerId};
 use talea_model::{ContainerId, PoolMap, Position, SessionId, Stamp, TargetId};
 use talea_tier::Medium;
@@ -168,7 +169,8 @@ impl Target {
     /// Opens the target's store on a medium. Serves nothing until it has a map and a lease.
     pub fn open(medium: Box<dyn Medium>, options: TargetOptions) -> Result<(Target, Recovered), Fatal> {
         let id = options.id;
-        let (store, recovered) = Store::open(medium, options.store).map_err(|source| Fatal { target: id, source })?;
+        let store = StoreOptions { max_answer_bytes: MAX_PAYLOAD_BYTES as u64, ..options.store };
+        let (store, recovered) = Store::open(medium, store).map_err(|source| Fatal { target: id, source })?;
         let target = Target {
             id,
             store,

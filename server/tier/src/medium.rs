@@ -59,6 +59,11 @@ pub trait Medium: Send {
 
     /// Flush and fence: everything written before is durable when it returns.
     fn persist(&mut self) -> Result<(), TierError>;
+
+    /// Whether each [`persist`](Self::persist) costs a device's flush (tens of microseconds and more): then who can, saves one.
+    fn is_persist_costly(&self) -> bool {
+        false
+    }
 }
 
 /// Checks that a range lies inside a medium.

@@ -158,6 +158,9 @@ impl Medium for SimMedium {
         let inode = self.lock().shared_as?;
         Some(Share { path: "simulated".to_owned(), device: 0, inode })
     }
+    fn is_persist_costly(&self) -> bool {
+        self.lock().torn == Torn::Sectors
+    }
     fn persist(&mut self) -> Result<(), TierError> {
         let mut state = self.lock();
         state.unflushed.clear();

@@ -29,6 +29,8 @@ pub struct StoreOptions {
     pub segment_bytes: u64,
     /// Bytes of log after which a checkpoint is written; 0 chooses by the segments' size.
     pub checkpoint_bytes: u64,
+    /// Bytes that the output of a fetch may come to; more is refused before anything is gathered. 0 is 64 MiB.
+    pub max_answer_bytes: u64,
     /// A planted bug, for tests only.
     #[doc(hidden)]
     pub plant: Plant,

@@ -17,6 +17,13 @@ pub fn crc32c(data: &[u8]) -> u32 {
     crc_fast::checksum(Crc32Iscsi, data) as u32
 }
 
+/// CRC-32C of the concatenation of parts.
+pub fn crc32c_of_parts(parts: &[&[u8]]) -> u32 {
+    let mut digest = crc_fast::Digest::new(Crc32Iscsi);
+    parts.iter().for_each(|part| digest.update(part));
+    digest.finalize() as u32
+}
+
 /// Checksums of the granules of `data`, and of all of it. No data has no granules.
 pub fn granules(data: &[u8]) -> (Granules, u32) {
     let mut whole = Joined::default();
@@ -37,13 +44,21 @@ pub struct Joined {
     /// Checksum of what was pushed so far.
     pub crc: u32,
     any: bool,
+    /// The last length, and what it shifts by: parts are often of one length.
+    shift: (u64, u32),
 }
 
 impl Joined {
     /// Appends a part of `len` bytes with checksum `crc`.
     pub fn push(&mut self, crc: u32, len: u64) {
-        self.crc = if self.any { combine(self.crc, crc, len) } else { crc };
-        self.any |= len > 0;
+        if len == 0 {
+            return;
+        }
+        if self.any && self.shift.0 != len {
+            self.shift = (len, shift_of(len));
+        }
+        self.crc = if self.any { multiply(self.shift.1, self.crc) ^ crc } else { crc };
+        self.any = true;
     }
 }
 
@@ -51,12 +66,10 @@ impl Joined {
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 /// x^(2^n) modulo the polynomial.
 const POWERS: [u32; 32] = powers();
-const GRANULE_SHIFT: u32 = shift_of(GRANULE_BYTES as u64);
 
 /// CRC of A followed by B from CRC(A), CRC(B) and the length of B in bytes (as in zlib's crc32_combine).
 pub fn combine(first: u32, second: u32, second_bytes: u64) -> u32 {
-    let shift = if second_bytes == GRANULE_BYTES as u64 { GRANULE_SHIFT } else { shift_of(second_bytes) };
-    multiply(shift, first) ^ second
+    multiply(shift_of(second_bytes), first) ^ second
 }
 
 /// Product of two polynomials modulo ours, bits reflected.

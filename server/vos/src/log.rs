@@ -11,11 +11,13 @@ pub(crate) mod scan;
 
 use std::collections::BTreeMap;
 
+use smallvec::SmallVec;
 use talea_tier::Medium;
 
 use crate::space::{BLOCK_BYTES, Space, whole_blocks};
 use crate::{Plant, StoreError};
-use header::{RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, record_bytes};
+use bytes::Writer;
+use header::{RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, record_bytes};
 use record::kind;
 
 /// A run of the medium that holds records.
@@ -43,20 +45,36 @@ pub(crate) struct SegmentUse {
 pub(crate) struct Appended {
     /// Its number.
     pub lsn: u64,
-    /// Where its payload begins on the medium.
-    pub payload_at: u64,
+    /// Where its data begins on the medium.
+    pub data_at: u64,
 }
 
-/// Bytes of the record that leads to the next segment.
-const NEXT_PAYLOAD_BYTES: usize = 24;
+/// The bytes of values that go into a record.
+#[derive(Debug, Default)]
+pub(crate) struct Data<'a> {
+    /// The values, one after the other.
+    pub parts: SmallVec<[&'a [u8]; 4]>,
+    /// CRC-32C of all of them.
+    pub crc: u32,
+}
 
-/// Payload of the record that leads to a segment.
-fn next_payload(next: Segment) -> [u8; NEXT_PAYLOAD_BYTES] {
-    let mut payload = [0; NEXT_PAYLOAD_BYTES];
-    payload[0..8].copy_from_slice(&next.start.to_le_bytes());
-    payload[8..16].copy_from_slice(&next.len.to_le_bytes());
-    payload[16..24].copy_from_slice(&next.number.to_le_bytes());
-    payload
+impl Data<'_> {
+    fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.len()).sum()
+    }
+}
+
+/// Meta bytes of the record that leads to the next segment.
+const NEXT_META_BYTES: usize = 24;
+
+/// The record that leads to a segment.
+fn next_record(next: Segment) -> Writer {
+    let mut record = Writer::default();
+    record.begin_record();
+    record.u64(next.start);
+    record.u64(next.len);
+    record.u64(next.number);
+    record
 }
 
 /// The medium with its log and its blocks.
@@ -71,13 +89,17 @@ pub(crate) struct Log {
     current: Segment,
     /// Bytes of the current segment that hold records, staged ones included.
     filled: u64,
-    /// Records not yet written to the medium; they end at `filled`.
+    /// Records not yet written to the medium; they end at `filled`. Stays empty where flushes cost nothing: there, records go to
+    /// their place at once.
     staged: Vec<u8>,
+    stages: bool,
     next_lsn: u64,
     next_segment: u64,
     /// Everything below it is durable.
     flushed_lsn: u64,
     values_dirty: bool,
+    /// Records in their place wait for a flush.
+    records_dirty: bool,
     broken: bool,
     plant: Plant,
     /// Blocks are refused when less would stay free: punches and checkpoints need room, too.
@@ -109,8 +131,10 @@ pub(crate) struct Resume {
 impl Log {
     /// A log that goes on where `resume` says.
     pub(crate) fn new(medium: Box<dyn Medium>, nonce: u64, segment_bytes: u64, plant: Plant, resume: Resume) -> Self {
+        let stages = medium.is_persist_costly() || medium.kind() == talea_tier::MediumKind::Nvme;
         Self {
             medium,
+            stages,
             space: resume.space,
             segments: resume.segments,
             nonce,
@@ -122,6 +146,7 @@ impl Log {
             next_segment: resume.next_segment,
             flushed_lsn: resume.next_lsn,
             values_dirty: false,
+            records_dirty: false,
             broken: false,
             plant,
             reserve_bytes: 0,
@@ -175,27 +200,58 @@ impl Log {
     }
 
     /// Appends a record; durable with the next flush.
-    pub(crate) fn append(&mut self, kind: u8, payload: &[u8]) -> Result<Appended, StoreError> {
+    pub(crate) fn append(&mut self, kind: u8, record: &mut Writer, data: &Data) -> Result<Appended, StoreError> {
         self.check_usable()?;
-        let needed = record_bytes(payload.len()) as u64;
-        if self.filled + needed + record_bytes(NEXT_PAYLOAD_BYTES) as u64 > self.current.len {
+        let needed = record_bytes(record.meta_bytes() + data.len()) as u64;
+        if self.filled + needed + record_bytes(NEXT_META_BYTES) as u64 > self.current.len {
             self.roll(needed)?;
         }
-        Ok(self.stage(kind, payload))
+        self.put(kind, record, data)
     }
 
-    fn stage(&mut self, kind: u8, payload: &[u8]) -> Appended {
-        let lsn = self.next_lsn;
-        let header = RecordHeader { len: payload.len() as u32, lsn, flushed: self.flushed_lsn, kind };
-        header.append(payload, self.nonce, self.current.number, &mut self.staged);
-        let payload_at = self.current.start + self.filled + RECORD_HEADER_BYTES as u64;
-        let bytes = record_bytes(payload.len()) as u64;
+    /// Appends a record that has nothing to say.
+    pub(crate) fn append_mark(&mut self) -> Result<Appended, StoreError> {
+        let mut record = Writer::default();
+        record.begin_record();
+        self.append(kind::MARK, &mut record, &Data::default())
+    }
+
+    fn put(&mut self, kind: u8, record: &mut Writer, data: &Data) -> Result<Appended, StoreError> {
+        let (lsn, meta) = (self.next_lsn, record.meta_bytes());
+        let (len, meta_len) = ((meta + data.len()) as u32, meta as u32);
+        let header = RecordHeader { kind, len, meta_len, lsn, flushed: self.flushed_lsn, data_crc: data.crc };
+        let sealed = header.seal(record, self.nonce, self.current.number);
+        let data_at = self.current.start + self.filled + sealed.len() as u64;
+        if self.stages {
+            let begin = self.staged.len();
+            self.staged.extend_from_slice(sealed);
+            data.parts.iter().for_each(|part| self.staged.extend_from_slice(part));
+            self.staged.resize(begin + record_bytes(len as usize), 0);
+        } else {
+            self.put_in_place(data_at, sealed, data)?;
+        }
+        let bytes = record_bytes(len as usize) as u64;
         self.filled += bytes;
         self.since_checkpoint_bytes += bytes;
         self.next_lsn += 1;
         self.records += 1;
         self.last_kind = kind;
-        Appended { lsn, payload_at }
+        Ok(Appended { lsn, data_at })
+    }
+
+    /// Writes a record to where it belongs; values in blocks are durable before it can be.
+    fn put_in_place(&mut self, data_at: u64, sealed: &[u8], data: &Data) -> Result<(), StoreError> {
+        if std::mem::take(&mut self.values_dirty) && self.plant != Plant::SkipFlush {
+            self.persist()?;
+        }
+        let mut at = data_at;
+        for part in &data.parts {
+            self.write_raw(at, part)?;
+            at += part.len() as u64;
+        }
+        self.write_raw(data_at - sealed.len() as u64, sealed)?;
+        self.records_dirty = true;
+        Ok(())
     }
 
     /// Goes on in a new segment that has room for a record of `needed` bytes.
@@ -203,7 +259,7 @@ impl Log {
         self.flush()?;
         let next = self.new_segment(needed)?;
         self.write_segment_header(next, None)?;
-        self.stage(kind::NEXT, &next_payload(next));
+        self.put(kind::NEXT, &mut next_record(next), &Data::default())?;
         self.write_segment_header(self.current, Some((next, self.next_lsn)))?;
         self.flush()?;
         self.current = next;
@@ -213,7 +269,7 @@ impl Log {
 
     /// Takes blocks for a segment that has room for a record of `needed` bytes.
     pub(crate) fn new_segment(&mut self, needed: u64) -> Result<Segment, StoreError> {
-        let least = SEGMENT_HEADER_BYTES as u64 + needed + record_bytes(NEXT_PAYLOAD_BYTES) as u64;
+        let least = SEGMENT_HEADER_BYTES as u64 + needed + record_bytes(NEXT_META_BYTES) as u64;
         let len = whole_blocks(least.max(self.segment_bytes));
         let free_bytes = self.space.free_bytes();
         let start = match self.space.allocate(len) {
@@ -248,6 +304,7 @@ impl Log {
     /// Makes everything written and appended before durable.
     pub(crate) fn flush(&mut self) -> Result<(), StoreError> {
         if self.plant == Plant::SkipFlush {
+            self.records_dirty = false;
             return self.write_staged();
         }
         if std::mem::take(&mut self.values_dirty) && !self.staged.is_empty() {
@@ -255,6 +312,7 @@ impl Log {
         }
         self.write_staged()?;
         self.persist()?;
+        self.records_dirty = false;
         self.flushed_lsn = self.next_lsn;
         Ok(())
     }
@@ -280,7 +338,7 @@ impl Log {
 
     /// Whether anything waits for a flush.
     pub(crate) fn is_dirty(&self) -> bool {
-        self.values_dirty || !self.staged.is_empty()
+        self.values_dirty || self.records_dirty || !self.staged.is_empty()
     }
 
     /// Whether the last records are durable without any later record that says so.

@@ -283,6 +283,29 @@ fn a_destroyed_container_is_gone_and_takes_nothing() {
 }
 
 #[test]
+fn an_answer_that_no_message_carries_is_refused_before_it_is_gathered() {
+    let options = StoreOptions { max_answer_bytes: 1 << 20, ..StoreOptions::default() };
+    let mut store = Store::open(Box::new(RamMedium::new(64 << 20).unwrap()), options).unwrap().0;
+    let records = vec![3; 1 << 20];
+    let extents = [Extent { index: 7, count: 1 }];
+    let kind = ValueKind::Array { record_bytes: 1 << 20 };
+    let entry = EntryUpdate { kind, extents: &extents, ..entry(b"d", b"a", &records) };
+    store.update(at(1), AUTO, Stamp(10), View::Latest, NOBODY, &[entry]).unwrap();
+    let fetch = |extents: &[Extent], out: &mut Vec<u8>| {
+        store.fetch(at(1), View::Latest, b"d", b"a", FetchWhat::Array(extents), out)
+    };
+    let mut out = Vec::new();
+    assert_eq!(fetch(&extents, &mut out).unwrap().bytes, 1 << 20);
+    for hostile in [&[Extent { index: 7, count: 2 }][..], &[Extent { index: 0, count: 2000 }], &[extents[0]; 4096]] {
+        let mut out = Vec::new();
+        assert!(matches!(fetch(hostile, &mut out), Err(StoreError::Bad(_))));
+        assert_eq!(out.capacity(), 0, "nothing was gathered");
+    }
+    assert!(matches!(fetch(&extents, &mut out), Err(StoreError::Bad(_))), "what is there already counts");
+    assert_eq!(out.len(), 1 << 20);
+}
+
+#[test]
 fn planted_bugs_show() {
     let open = |plant| {
         let options = StoreOptions { plant, ..StoreOptions::default() };

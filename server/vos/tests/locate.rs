@@ -16,7 +16,11 @@ fn snapshot(stamp: u64) -> View {
 
 /// A store whose medium can be looked at from outside.
 fn store() -> (Store, SimMedium) {
-    let medium = SimMedium::new(8 << 20, Torn::Lines);
+    store_on(Torn::Lines)
+}
+
+fn store_on(torn: Torn) -> (Store, SimMedium) {
+    let medium = SimMedium::new(8 << 20, torn);
     medium.share_as(1);
     (Store::open(Box::new(medium.clone()), StoreOptions::default()).unwrap().0, medium)
 }
@@ -65,7 +69,7 @@ fn places_hold_what_the_snapshot_sees() {
 
 #[test]
 fn what_is_not_yet_on_the_medium_is_not_named() {
-    let (mut store, _medium) = store();
+    let (mut store, _medium) = store_on(Torn::Sectors);
     write(&mut store, AUTO, 10, 0, b"staged").unwrap();
     let located = locate(&store, 10, 0);
     assert!(located.spans.is_empty() && located.end == 0, "{located:?}");

@@ -1,5 +1,6 @@
 //! Writing and reading of plain numbers and keys, little-endian, with every length checked.
 
+use super::header::RECORD_PREFIX_BYTES;
 use super::record::BadRecord;
 
 /// Bytes being written.
@@ -9,13 +10,18 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Starts anew, keeping the memory.
-    pub(crate) fn clear(&mut self) {
+    /// Starts a record, keeping the memory: its header goes in front of what is written.
+    pub(crate) fn begin_record(&mut self) {
         self.buffer.clear();
+        self.buffer.resize(RECORD_PREFIX_BYTES, 0);
     }
-    /// Bytes written.
-    pub(crate) fn len(&self) -> usize {
-        self.buffer.len()
+    /// Bytes of the record that follow its header.
+    pub(crate) fn meta_bytes(&self) -> usize {
+        self.buffer.len() - RECORD_PREFIX_BYTES
+    }
+    /// All bytes, to put a header in.
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.buffer
     }
     /// What was written.
     pub(crate) fn as_slice(&self) -> &[u8] {
@@ -59,10 +65,6 @@ impl<'a> Reader<'a> {
     /// Reads from the start of `all`.
     pub(crate) fn new(all: &'a [u8]) -> Self {
         Self { all, at: 0 }
-    }
-    /// Bytes read so far.
-    pub(crate) fn position(&self) -> usize {
-        self.at
     }
     /// Bytes as they are.
     pub(crate) fn bytes(&mut self, len: usize) -> Result<&'a [u8], BadRecord> {

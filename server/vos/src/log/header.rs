@@ -1,14 +1,18 @@
 //! Headers on the medium: superblock, segments, records (docs/formats.md). All numbers are little-endian.
 
+use smallvec::SmallVec;
 use talea_model::{PoolId, TargetId};
 
 use super::Segment;
-use crate::checksum::{combine, crc32c};
+use super::bytes::Writer;
+use crate::checksum::crc32c;
 
 /// Version of the format on the medium.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 /// Bytes of a record's header.
 pub(crate) const RECORD_HEADER_BYTES: usize = 32;
+/// Bytes in memory before a record's meta bytes while it is made: its header, and most of the salt.
+pub(crate) const RECORD_PREFIX_BYTES: usize = 44;
 /// Bytes of a segment's header.
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 128;
 /// Bytes of a superblock.
@@ -18,7 +22,7 @@ pub(crate) const SUPERBLOCK_AT: [u64; 2] = [0, 4096];
 /// First byte that is neither.
 pub(crate) const FIRST_BLOCK: u64 = 8192;
 
-const RECORD_MAGIC: u32 = 0x524c_4154;
+const RECORD_MAGIC: [u8; 3] = *b"TAL";
 const SEGMENT_MAGIC: u64 = 0x4745_5341_454c_4154;
 const SUPERBLOCK_MAGIC: u64 = 0x5245_5053_454c_4154;
 
@@ -30,63 +34,85 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(std::array::from_fn(|i| bytes.get(at + i).copied().unwrap_or(0)))
 }
 
-/// Bytes of a record with a payload of `payload` bytes: header, payload, zeros up to a multiple of 8.
+/// Bytes of a record with `payload` bytes behind its header, up to the next multiple of 8.
 pub(crate) const fn record_bytes(payload: usize) -> usize {
     (RECORD_HEADER_BYTES + payload).next_multiple_of(8)
 }
 
-/// Header of a record.
+/// Header of a record. What follows are *meta* bytes, which say what the record means, and *data*, the bytes of values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecordHeader {
-    /// Bytes of the payload.
-    pub len: u32,
-    /// Number of the record.
-    pub lsn: u64,
-    /// All records below it were durable when this one was made.
-    pub flushed: u64,
     /// Kind of the record.
     pub kind: u8,
+    /// Bytes behind the header, meta and data.
+    pub len: u32,
+    /// Bytes of meta.
+    pub meta_len: u32,
+    /// Number of the record.
+    pub lsn: u64,
+    /// All records below it were durable when this one was made; 0 proves nothing.
+    pub flushed: u64,
+    /// CRC-32C of the data; 0 without any.
+    pub data_crc: u32,
 }
 
 impl RecordHeader {
     fn fields(&self) -> [u8; 28] {
+        let unflushed = match self.flushed {
+            0 => u32::MAX,
+            flushed => u32::try_from(self.lsn.saturating_sub(flushed)).unwrap_or(u32::MAX),
+        };
         let mut bytes = [0; 28];
-        bytes[0..4].copy_from_slice(&RECORD_MAGIC.to_le_bytes());
+        bytes[0..3].copy_from_slice(&RECORD_MAGIC);
+        bytes[3] = self.kind;
         bytes[4..8].copy_from_slice(&self.len.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.lsn.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.flushed.to_le_bytes());
-        bytes[24] = self.kind;
+        bytes[8..12].copy_from_slice(&self.meta_len.to_le_bytes());
+        bytes[12..16].copy_from_slice(&unflushed.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.lsn.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.data_crc.to_le_bytes());
         bytes
     }
 
-    /// The checksum covers a salt (so that records of an earlier life of the same blocks never pass), the header, the payload.
-    fn checksum(fields: &[u8; 28], payload: &[u8], nonce: u64, segment: u64) -> u32 {
-        let mut salted = [0; 44];
-        salted[0..8].copy_from_slice(&nonce.to_le_bytes());
-        salted[8..16].copy_from_slice(&segment.to_le_bytes());
-        salted[16..44].copy_from_slice(fields);
-        combine(crc32c(&salted), crc32c(payload), payload.len() as u64)
+    /// Puts the header before the meta bytes of `record` and gives both as they go to the medium. The checksum covers a salt
+    /// (so that records of an earlier life of the same blocks never pass), the header, and the meta bytes.
+    pub(crate) fn seal<'a>(&self, record: &'a mut Writer, nonce: u64, segment: u64) -> &'a [u8] {
+        let all = record.as_mut_slice();
+        all[..16].copy_from_slice(&salt(nonce, segment));
+        all[16..RECORD_PREFIX_BYTES].copy_from_slice(&self.fields());
+        let crc = crc32c(all);
+        all[12..16].copy_from_slice(&crc.to_le_bytes());
+        &all[12..]
     }
 
-    /// Appends the whole record.
-    pub(crate) fn append(&self, payload: &[u8], nonce: u64, segment: u64, out: &mut Vec<u8>) {
-        let fields = self.fields();
-        out.extend_from_slice(&fields);
-        out.extend_from_slice(&Self::checksum(&fields, payload, nonce, segment).to_le_bytes());
-        out.extend_from_slice(payload);
-        out.resize(out.len() + record_bytes(payload.len()) - RECORD_HEADER_BYTES - payload.len(), 0);
-    }
-
-    /// The record at the start of `bytes`, if there is a whole and undamaged one.
-    pub(crate) fn find(bytes: &[u8], nonce: u64, segment: u64) -> Option<(Self, &[u8])> {
-        if bytes.len() < RECORD_HEADER_BYTES || u32_at(bytes, 0) != RECORD_MAGIC {
+    /// The record at the start of `bytes`, with its meta bytes and its data, if there is a whole and undamaged one.
+    pub(crate) fn find(bytes: &[u8], nonce: u64, segment: u64) -> Option<(Self, &[u8], &[u8])> {
+        if bytes.len() < RECORD_HEADER_BYTES || bytes[4..7] != RECORD_MAGIC {
             return None;
         }
-        let header = Self { len: u32_at(bytes, 4), lsn: u64_at(bytes, 8), flushed: u64_at(bytes, 16), kind: bytes[24] };
+        let (lsn, unflushed) = (u64_at(bytes, 20), u32_at(bytes, 16));
+        let header = Self {
+            kind: bytes[7],
+            len: u32_at(bytes, 8),
+            meta_len: u32_at(bytes, 12),
+            lsn,
+            flushed: if unflushed == u32::MAX { 0 } else { lsn.saturating_sub(unflushed.into()) },
+            data_crc: u32_at(bytes, 28),
+        };
         let payload = bytes.get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES.checked_add(header.len as usize)?)?;
-        let fields = bytes[..28].try_into().ok()?;
-        (Self::checksum(fields, payload, nonce, segment) == u32_at(bytes, 28)).then_some((header, payload))
+        let (meta, data) = payload.split_at_checked(header.meta_len as usize)?;
+        let mut salted: SmallVec<[u8; 512]> = SmallVec::new();
+        salted.extend_from_slice(&salt(nonce, segment));
+        salted.extend_from_slice(&bytes[4..RECORD_HEADER_BYTES + meta.len()]);
+        let whole = crc32c(&salted) == u32_at(bytes, 0) && (data.is_empty() || crc32c(data) == header.data_crc);
+        whole.then_some((header, meta, data))
     }
+}
+
+fn salt(nonce: u64, segment: u64) -> [u8; 16] {
+    let mut salt = [0; 16];
+    salt[..8].copy_from_slice(&nonce.to_le_bytes());
+    salt[8..].copy_from_slice(&segment.to_le_bytes());
+    salt
 }
 
 /// Header of a segment.

@@ -55,17 +55,30 @@ impl Head {
     pub(crate) fn encode(&self, out: &mut Writer) {
         out.u64(self.at.container.0);
         out.u128(self.at.oid.0);
-        encode_tag(&self.tag, out);
-        out.u64(self.caller.session.0);
-        out.u64(self.caller.sequence);
-        out.u64(self.caller.acknowledged_below);
+        let (in_tx, asked) = (self.tag.tx.0 != 0, self.caller.session.0 != 0);
+        out.u8(u8::from(in_tx) | u8::from(self.tag.tied) << 1 | u8::from(asked) << 2);
+        out.u64(self.tag.stamp.0);
+        if in_tx {
+            out.u64(self.tag.tx.0);
+        }
+        if asked {
+            out.u64(self.caller.session.0);
+            out.u64(self.caller.sequence);
+            out.u64(self.caller.acknowledged_below);
+        }
     }
 
-    /// Reads a head.
-    pub(crate) fn decode(from: &mut Reader) -> Result<Self, BadRecord> {
+    /// Reads the head of the record with number `lsn`.
+    pub(crate) fn decode(from: &mut Reader, lsn: u64) -> Result<Self, BadRecord> {
         let at = ObjectRef { container: ContainerId(from.u64()?), oid: Oid(from.u128()?) };
-        let tag = decode_tag(from)?;
-        let caller = Caller { session: SessionId(from.u64()?), sequence: from.u64()?, acknowledged_below: from.u64()? };
+        let flags = from.u8()?;
+        let stamp = Stamp(from.u64()?);
+        let tx = TxId(if flags & 1 != 0 { from.u64()? } else { 0 });
+        let tag = Tag { stamp, from: stamp, minor: lsn << 16, tx, tied: flags & 2 != 0 };
+        let caller = match flags & 4 {
+            0 => Caller::default(),
+            _ => Caller { session: SessionId(from.u64()?), sequence: from.u64()?, acknowledged_below: from.u64()? },
+        };
         Ok(Self { at, tag, caller })
     }
 }
@@ -130,38 +143,46 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Appends a value: its extent, where it lies, its checksums, and its bytes if they are in the record. Returns where in the
-/// record those bytes begin.
-pub(crate) fn encode_value(extent: Extent, place: &Place, inline: Option<&[u8]>, out: &mut Writer) -> usize {
+/// Appends a value: its extent, where it lies (unless that is the record's data), its checksums.
+pub(crate) fn encode_value(extent: Extent, place: &Place, out: &mut Writer) {
     out.u64(extent.index);
     out.u64(extent.count);
     out.u32(place.len);
-    out.u8(inline.is_some().into());
-    if inline.is_none() {
+    out.u8(place.inline.into());
+    if !place.inline {
         out.u64(place.offset);
     }
     place.granules.iter().for_each(|crc| out.u32(*crc));
-    let at = out.len();
-    if let Some(bytes) = inline {
-        out.bytes(bytes);
-    }
-    at
 }
 
-/// Reads a value. An inline one lies in the record, whose first byte lies at `base` on the medium.
-pub(crate) fn decode_value(from: &mut Reader, base: u64) -> Result<(Extent, Place), BadRecord> {
+/// Reads a value. Inline ones lie one after the other in the record's data.
+pub(crate) fn decode_value(from: &mut Reader, data: &mut DataAt) -> Result<(Extent, Place), BadRecord> {
     let (index, count) = (from.u64()?, from.u64()?);
     let extent = Extent { index, count };
     index.checked_add(count).ok_or(BadRecord)?;
     let (len, inline) = (from.u32()?, from.u8()? != 0);
-    let mut offset = if inline { 0 } else { from.u64()? };
+    let offset = if inline { data.take(len)? } else { from.u64()? };
     let granules = decode_granules(len, from)?;
-    if inline {
-        offset = base + from.position() as u64;
-        from.bytes(len as usize)?;
-    }
     offset.checked_add(len.into()).ok_or(BadRecord)?;
     Ok((extent, Place { offset, len, inline, hole: false, granules }))
+}
+
+/// Where on the medium the next value of a record's data lies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DataAt {
+    /// First byte.
+    pub at: u64,
+    /// One past the last byte of the data.
+    pub end: u64,
+}
+
+impl DataAt {
+    /// The place of a value of `len` bytes.
+    pub(crate) fn take(&mut self, len: u32) -> Result<u64, BadRecord> {
+        let at = self.at;
+        self.at = at.checked_add(len.into()).filter(|next| *next <= self.end).ok_or(BadRecord)?;
+        Ok(at)
+    }
 }
 
 /// Reads the checksums of `len` bytes.

@@ -7,9 +7,9 @@ use std::ops::ControlFlow;
 
 use talea_tier::{Medium, TierError};
 
-use super::header::{RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, record_bytes};
-use super::record::kind;
-use super::{NEXT_PAYLOAD_BYTES, Segment};
+use super::header::{RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, record_bytes};
+use super::record::{DataAt, kind};
+use super::{NEXT_META_BYTES, Segment};
 
 /// A record found.
 #[derive(Clone, Copy, Debug)]
@@ -18,10 +18,10 @@ pub(crate) struct Found<'a> {
     pub(crate) lsn: u64,
     /// Its kind.
     pub(crate) kind: u8,
-    /// Its payload.
-    pub(crate) payload: &'a [u8],
-    /// Where the payload begins on the medium.
-    pub(crate) payload_at: u64,
+    /// What it says.
+    pub(crate) meta: &'a [u8],
+    /// Where the bytes of values in it lie on the medium.
+    pub(crate) data: DataAt,
 }
 
 /// Where a chain ended.
@@ -76,19 +76,20 @@ pub(crate) fn scan(
             scanned.lost |= lost;
             match next {
                 Next::Record { at: found_at, header } => {
-                    let start = found_at + super::header::RECORD_HEADER_BYTES;
-                    let payload = &bytes[start..start + header.len as usize];
+                    let start = found_at + RECORD_HEADER_BYTES;
+                    let meta = &bytes[start..start + header.meta_len as usize];
                     at = found_at + record_bytes(header.len as usize);
                     scanned.bytes += record_bytes(header.len as usize) as u64;
                     scanned.next_lsn = header.lsn + 1;
                     scanned.filled = at as u64;
                     if header.kind == kind::NEXT {
-                        following = Segment::from_next(payload);
+                        following = Segment::from_next(meta);
                         scanned.lost |= following.is_none();
                         break;
                     }
-                    let payload_at = segment.start + start as u64;
-                    let found = Found { lsn: header.lsn, kind: header.kind, payload, payload_at };
+                    let data_at = segment.start + (start + meta.len()) as u64;
+                    let data = DataAt { at: data_at, end: segment.start + (start + header.len as usize) as u64 };
+                    let found = Found { lsn: header.lsn, kind: header.kind, meta, data };
                     if each(found).is_break() {
                         return Ok(scanned);
                     }
@@ -119,19 +120,19 @@ fn look(
     expected: u64,
 ) -> (Next, bool) {
     let find = |at: usize| bytes.get(at..).and_then(|rest| RecordHeader::find(rest, nonce, segment.number));
-    if let Some((header, _)) = find(at)
+    if let Some((header, ..)) = find(at)
         && header.lsn == expected
     {
         return (Next::Record { at, header }, false);
     }
     // Damaged, or the tail. Records that survived a crash unflushed prove nothing; one made after a later flush does.
     let mut later = at;
-    while later + super::header::RECORD_HEADER_BYTES <= bytes.len() {
+    while later + RECORD_HEADER_BYTES <= bytes.len() {
         match find(later) {
-            Some((header, _)) if header.lsn > expected && header.flushed > expected => {
+            Some((header, ..)) if header.lsn > expected && header.flushed > expected => {
                 return (Next::Record { at: later, header }, true);
             }
-            Some((header, _)) => later += record_bytes(header.len as usize),
+            Some((header, ..)) => later += record_bytes(header.len as usize),
             None => later += 8,
         }
     }
@@ -147,9 +148,9 @@ fn look(
 
 impl Segment {
     /// The segment that a NEXT record leads to.
-    fn from_next(payload: &[u8]) -> Option<Segment> {
-        let payload: &[u8; NEXT_PAYLOAD_BYTES] = payload.try_into().ok()?;
-        let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| payload[at + i]));
+    fn from_next(meta: &[u8]) -> Option<Segment> {
+        let meta: &[u8; NEXT_META_BYTES] = meta.try_into().ok()?;
+        let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| meta[at + i]));
         Some(Segment { start: number(0), len: number(8), number: number(16) })
     }
 }

@@ -2,7 +2,6 @@
 
 use super::Store;
 use crate::StoreError;
-use crate::log::record::kind;
 
 /// A budget that nothing exhausts: for when room is needed now.
 const NO_LIMIT: usize = usize::MAX;
@@ -22,7 +21,7 @@ impl Store {
         }
         left = self.write_checkpoint(left)?;
         if left > 0 && self.log.needs_mark() {
-            self.log.append(kind::MARK, &[])?;
+            self.log.append_mark()?;
             self.log.flush()?;
         }
         Ok(left == 0)

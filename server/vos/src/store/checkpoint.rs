@@ -47,8 +47,9 @@ impl Store {
         let older = self.log.segments.keys().copied().filter(|start| *start != self.log.current().start).collect();
         let mut chain = Chain::start(&mut self.log)?;
         let mut payload = Writer::default();
+        payload.begin_record();
         self.memory.encode_state(&mut payload);
-        if let Err(error) = chain.append(&mut self.log, kind::STATE, payload.as_slice()) {
+        if let Err(error) = chain.append(&mut self.log, kind::STATE, &mut payload, &[]) {
             self.give_up(&chain);
             return Err(error);
         }
@@ -90,14 +91,14 @@ impl Store {
     fn write_next(&mut self, checkpoint: &mut Checkpoint) -> Result<bool, StoreError> {
         let as_of = self.log.next_lsn() - 1;
         let mut payload = std::mem::take(&mut self.scratch);
-        payload.clear();
+        payload.begin_record();
         let result = loop {
             if checkpoint.next_object < self.memory.index.objects.bound() {
                 checkpoint.next_object += 1;
                 let object = self.memory.index.objects.get(checkpoint.next_object - 1);
                 if let Some(object) = object.filter(|object| !object.punches.is_empty()) {
                     encode_object(object, as_of, &self.memory.index.versions, &mut payload);
-                    break checkpoint.chain.append(&mut self.log, kind::OBJECT, payload.as_slice()).map(|_| true);
+                    break checkpoint.chain.append(&mut self.log, kind::OBJECT, &mut payload, &[]).map(|_| true);
                 }
             } else if checkpoint.next_dkey < self.memory.index.dkeys.bound() {
                 checkpoint.next_dkey += 1;
@@ -128,11 +129,11 @@ impl Store {
             let mut bytes = vec![0; place.len as usize];
             log.read(place.offset, &mut bytes).ok().map(|()| bytes)
         };
-        let moved = encode_dkey(node, as_of, &self.memory.index.versions, &mover, payload);
-        let appended = checkpoint.chain.append(&mut self.log, kind::DKEY, payload.as_slice())?;
+        let (moved, data) = encode_dkey(node, as_of, &self.memory.index.versions, &mover, payload);
+        let appended = checkpoint.chain.append(&mut self.log, kind::DKEY, payload, &data)?;
         for moved in moved {
             let place = self.memory.index.versions.place_mut(moved.version);
-            let (from, to) = (place.offset, appended.payload_at + moved.at as u64);
+            let (from, to) = (place.offset, appended.data_at + moved.at as u64);
             place.offset = to;
             let len = u64::from(place.len);
             self.log.count_live(from, len, false);
@@ -148,8 +149,9 @@ impl Store {
         let pinned: Vec<Segment> =
             checkpoint.older.iter().filter_map(|start| held(&self.log, start)).map(|used| used.segment).collect();
         let mut payload = Writer::default();
+        payload.begin_record();
         encode_segments(&pinned, &mut payload);
-        if let Err(error) = checkpoint.chain.append(&mut self.log, kind::END, payload.as_slice()) {
+        if let Err(error) = checkpoint.chain.append(&mut self.log, kind::END, &mut payload, &[]) {
             checkpoint.waiting.into_iter().for_each(|(start, len)| self.log.space.retire(start, len));
             self.give_up(&checkpoint.chain);
             return Err(error);

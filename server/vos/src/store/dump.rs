@@ -11,13 +11,14 @@ use crate::index::node::{Akey, Dkey, Object};
 use crate::index::stack::{Piece, Stack};
 use crate::index::version::{Place, Tag, VersionId, Versions};
 use crate::log::bytes::{Reader, Writer};
-use crate::log::record::{BadRecord, decode_granules, decode_tag, encode_tag};
+use crate::log::record::{BadRecord, DataAt, decode_granules, decode_tag, encode_tag};
+use crate::log::scan::Found;
 
 /// A value that moves into the checkpoint.
 pub(super) struct Moved {
     /// The version.
     pub(super) version: VersionId,
-    /// Where in the record its bytes begin.
+    /// Where in the record's data its bytes begin.
     pub(super) at: usize,
 }
 
@@ -30,8 +31,9 @@ struct Encoder<'a> {
     numbers: HashMap<VersionId, u32>,
     table: Writer,
     count: u32,
-    /// Moved values, at their place in `table`.
+    /// Moved values, and their bytes.
     moved: Vec<Moved>,
+    data: Vec<u8>,
     stacks: Writer,
     mover: Mover<'a>,
 }
@@ -39,7 +41,7 @@ struct Encoder<'a> {
 impl<'a> Encoder<'a> {
     fn new(versions: &'a Versions, mover: Mover<'a>) -> Self {
         let (table, stacks) = (Writer::default(), Writer::default());
-        Self { versions, numbers: HashMap::new(), table, count: 0, moved: Vec::new(), stacks, mover }
+        Self { versions, numbers: HashMap::new(), table, count: 0, moved: Vec::new(), data: Vec::new(), stacks, mover }
     }
 
     fn number(&mut self, id: VersionId) -> u32 {
@@ -58,8 +60,8 @@ impl<'a> Encoder<'a> {
         self.table.u64(place.offset);
         place.granules.iter().for_each(|crc| self.table.u32(*crc));
         if let Some(bytes) = bytes {
-            self.moved.push(Moved { version: id, at: self.table.len() });
-            self.table.bytes(&bytes);
+            self.moved.push(Moved { version: id, at: self.data.len() });
+            self.data.extend_from_slice(&bytes);
         }
         number
     }
@@ -85,13 +87,11 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    fn finish(mut self, out: &mut Writer) -> Vec<Moved> {
+    fn finish(self, out: &mut Writer) -> (Vec<Moved>, Vec<u8>) {
         out.u32(self.count);
-        let base = out.len();
-        self.moved.iter_mut().for_each(|moved| moved.at += base);
         out.bytes(self.table.as_slice());
         out.bytes(self.stacks.as_slice());
-        self.moved
+        (self.moved, self.data)
     }
 }
 
@@ -105,14 +105,14 @@ pub(super) fn encode_object(object: &Object, as_of: u64, versions: &Versions, ou
     encoder.finish(out);
 }
 
-/// Appends a dkey; returns the values that are in the record now.
+/// Appends a dkey; returns the values that are in the record now, and their bytes.
 pub(super) fn encode_dkey(
     node: &Dkey,
     as_of: u64,
     versions: &Versions,
     mover: Mover<'_>,
     out: &mut Writer,
-) -> Vec<Moved> {
+) -> (Vec<Moved>, Vec<u8>) {
     out.u64(node.at.container.0);
     out.u128(node.at.oid.0);
     out.u64(as_of);
@@ -136,7 +136,7 @@ struct Decoder<'a> {
 
 impl<'a> Decoder<'a> {
     /// Reads the table of versions. Each is held once until [`finish`](Self::finish).
-    fn new(mut from: Reader<'a>, base: u64, versions: &mut Versions) -> Result<Self, BadRecord> {
+    fn new(mut from: Reader<'a>, mut data: DataAt, versions: &mut Versions) -> Result<Self, BadRecord> {
         let count = from.count(46)?;
         let (mut ids, mut tags) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for _ in 0..count {
@@ -145,8 +145,7 @@ impl<'a> Decoder<'a> {
             let (len, mut offset) = (from.u32()?, from.u64()?);
             let granules = if flags & 1 != 0 { Default::default() } else { decode_granules(len, &mut from)? };
             if flags & 4 != 0 {
-                offset = base + from.position() as u64;
-                from.bytes(len as usize)?;
+                offset = data.take(len)?;
             }
             offset.checked_add(len.into()).ok_or(BadRecord)?;
             let place = Place { offset, len, inline: flags & 2 != 0, hole: flags & 1 != 0, granules };
@@ -193,11 +192,11 @@ fn decode_head(from: &mut Reader) -> Result<(ObjectRef, u64), BadRecord> {
 }
 
 /// Puts an object back.
-pub(super) fn decode_object(payload: &[u8], base: u64, index: &mut Index) -> Result<(), BadRecord> {
-    let mut from = Reader::new(payload);
+pub(super) fn decode_object(found: &Found, index: &mut Index) -> Result<(), BadRecord> {
+    let mut from = Reader::new(found.meta);
     let (at, as_of) = decode_head(&mut from)?;
     let id = index.object_id(at);
-    let mut decoder = Decoder::new(from, base, &mut index.versions)?;
+    let mut decoder = Decoder::new(from, found.data, &mut index.versions)?;
     let punches = decoder.stack(&mut index.versions)?;
     for tag in decoder.finish(&mut index.versions) {
         index.note_waiting(tag, at.container, None, Some(id), 1);
@@ -210,11 +209,11 @@ pub(super) fn decode_object(payload: &[u8], base: u64, index: &mut Index) -> Res
 }
 
 /// Puts a dkey back.
-pub(super) fn decode_dkey(payload: &[u8], base: u64, index: &mut Index) -> Result<(), BadRecord> {
-    let mut from = Reader::new(payload);
+pub(super) fn decode_dkey(found: &Found, index: &mut Index) -> Result<(), BadRecord> {
+    let mut from = Reader::new(found.meta);
     let (at, as_of) = decode_head(&mut from)?;
     let id = index.dkey_id(at, from.key()?).map_err(|_| BadRecord)?;
-    let mut decoder = Decoder::new(from, base, &mut index.versions)?;
+    let mut decoder = Decoder::new(from, found.data, &mut index.versions)?;
     let punches = decoder.stack(&mut index.versions)?;
     let mut akeys = Vec::new();
     for _ in 0..decoder.from.count(18)? {

@@ -9,8 +9,8 @@ use crate::index::node::Akey;
 use crate::index::version::Place;
 use crate::{FetchWhat, Fetched, ObjectRef, StoreError, ValueKind};
 
-/// Bytes that one fetch may give.
-const MAX_FETCH_BYTES: u64 = 1 << 31;
+/// Bytes of an answer where the options do not say.
+const MAX_ANSWER_BYTES: u64 = 64 << 20;
 
 impl Store {
     /// Appends what a view sees to `out`; holes are zeros. Every byte was verified against its stored checksum. On an error
@@ -66,6 +66,7 @@ impl Store {
     ) -> Result<Fetched, StoreError> {
         let Some(piece) = self.memory.index.seen(&akey.single, lens, hidden) else { return Ok(Fetched::default()) };
         let place = &self.memory.index.versions.get(piece.version).place;
+        self.check_room(place.len.into(), out)?;
         let mut joined = Joined::default();
         self.append_verified(place, 0, place.len.into(), out, &mut joined)?;
         Ok(Fetched { found: true, bytes: place.len.into(), record_bytes: 0, filled: true, checksum: joined.crc })
@@ -83,10 +84,10 @@ impl Store {
         let records = extents.iter().try_fold(0u64, |sum, extent| {
             Extent::new(extent.index, extent.count).and_then(|extent| sum.checked_add(extent.count))
         });
-        let bytes = records.and_then(|n| n.checked_mul(record_bytes)).filter(|bytes| *bytes <= MAX_FETCH_BYTES);
-        let Some(bytes) = bytes else {
-            return Err(StoreError::Bad("extents are empty, end beyond the last index, or are over 2 GiB"));
+        let Some(bytes) = records.and_then(|n| n.checked_mul(record_bytes)) else {
+            return Err(StoreError::Bad("extents are empty or end beyond the last index"));
         };
+        self.check_room(bytes, out)?;
         out.reserve(bytes as usize);
         let mut joined = Joined::default();
         let mut fetched = Fetched { found: false, bytes, record_bytes: akey.record_bytes(), filled: true, checksum: 0 };
@@ -108,6 +109,18 @@ impl Store {
         }
         fetched.checksum = joined.crc;
         Ok(fetched)
+    }
+
+    /// Refuses what would make an answer too large, before anything is gathered.
+    fn check_room(&self, bytes: u64, out: &[u8]) -> Result<(), StoreError> {
+        let limit = match self.options.max_answer_bytes {
+            0 => MAX_ANSWER_BYTES,
+            limit => limit,
+        };
+        match bytes.checked_add(out.len() as u64) {
+            Some(all) if all <= limit => Ok(()),
+            _ => Err(StoreError::Bad("the answer would be larger than one message carries: ask for less at a time")),
+        }
     }
 
     /// Appends bytes `from..to` of a place. Whole granules are verified after the copy, so that nothing between medium and

@@ -3,6 +3,8 @@
 use talea_model::{Position, Stamp};
 
 use super::Store;
+use crate::log::Data;
+use crate::log::bytes::Writer;
 use crate::log::record::{encode_follow, kind};
 use crate::{Change, StoreError};
 
@@ -13,12 +15,9 @@ impl Store {
             return Ok(());
         }
         let mut payload = std::mem::take(&mut self.scratch);
-        payload.clear();
+        payload.begin_record();
         encode_follow(changes, horizon, &mut payload);
-        let mut appended = self.log.append(kind::FOLLOW, payload.as_slice());
-        if matches!(appended, Err(StoreError::NoSpace { .. })) && self.make_room()? {
-            appended = self.log.append(kind::FOLLOW, payload.as_slice());
-        }
+        let appended = self.append_anyway(kind::FOLLOW, &mut payload);
         self.scratch = payload;
         appended?;
         self.memory.apply_changes(changes, horizon);
@@ -31,12 +30,22 @@ impl Store {
         if to <= self.memory.ceiling {
             return Ok(());
         }
-        let mut appended = self.log.append(kind::CEILING, &to.0.to_le_bytes());
-        if matches!(appended, Err(StoreError::NoSpace { .. })) && self.make_room()? {
-            appended = self.log.append(kind::CEILING, &to.0.to_le_bytes());
-        }
+        let mut record = std::mem::take(&mut self.scratch);
+        record.begin_record();
+        record.u64(to.0);
+        let appended = self.append_anyway(kind::CEILING, &mut record);
+        self.scratch = record;
         appended?;
         self.memory.ceiling = to;
         Ok(())
+    }
+
+    /// Appends a record, and makes room for it if there is none.
+    fn append_anyway(&mut self, kind: u8, record: &mut Writer) -> Result<(), StoreError> {
+        let mut appended = self.log.append(kind, record, &Data::default());
+        if matches!(appended, Err(StoreError::NoSpace { .. })) && self.make_room()? {
+            appended = self.log.append(kind, record, &Data::default());
+        }
+        appended.map(drop)
     }
 }

@@ -3,6 +3,7 @@
 use talea_model::{Extent, Order, Stamp, View, key};
 
 use super::Store;
+use crate::log::Data;
 use crate::log::record::{Head, encode_punch, kind};
 use crate::{Caller, Condition, ObjectRef, Punch, StoreError, ValueKind};
 
@@ -41,10 +42,10 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut head = Head { at, tag: self.tag(at.container, order, stamp)?, caller };
         let mut payload = std::mem::take(&mut self.scratch);
-        payload.clear();
+        payload.begin_record();
         head.encode(&mut payload);
         encode_punch(what, &mut payload);
-        let appended = self.log.append(kind::PUNCH, payload.as_slice());
+        let appended = self.log.append(kind::PUNCH, &mut payload, &Data::default());
         self.scratch = payload;
         head.tag.minor = appended?.lsn << 16;
         self.memory.index.punch(at, *what, head.tag)?;

@@ -15,10 +15,10 @@ impl Memory {
     /// Applies a record of a checkpoint. The last one gives the segments that hold values.
     pub(super) fn replay_checkpoint(&mut self, found: &Found) -> Result<Option<Vec<Segment>>, BadRecord> {
         match found.kind {
-            kind::STATE => self.decode_state(found.payload)?,
-            kind::OBJECT => decode_object(found.payload, found.payload_at, &mut self.index)?,
-            kind::DKEY => decode_dkey(found.payload, found.payload_at, &mut self.index)?,
-            kind::END => return decode_segments(found.payload).map(Some),
+            kind::STATE => self.decode_state(found.meta)?,
+            kind::OBJECT => decode_object(found, &mut self.index)?,
+            kind::DKEY => decode_dkey(found, &mut self.index)?,
+            kind::END => return decode_segments(found.meta).map(Some),
             _ => return Err(BadRecord),
         }
         Ok(None)
@@ -26,18 +26,16 @@ impl Memory {
 
     /// Applies a record of the log.
     pub(super) fn replay(&mut self, found: &Found) -> Result<(), BadRecord> {
-        let mut from = Reader::new(found.payload);
+        let mut from = Reader::new(found.meta);
         match found.kind {
             kind::UPDATE => {
-                let mut head = Head::decode(&mut from)?;
-                head.tag.minor = found.lsn << 16;
+                let head = Head::decode(&mut from, found.lsn)?;
                 self.replay_update(&head, from, found)?;
                 self.note_done(&head.caller);
                 self.ceiling = self.ceiling.max(head.tag.stamp);
             }
             kind::PUNCH => {
-                let mut head = Head::decode(&mut from)?;
-                head.tag.minor = found.lsn << 16;
+                let head = Head::decode(&mut from, found.lsn)?;
                 let what = decode_punch(&mut from)?;
                 if !self.knows(&head, &what, found.lsn) {
                     self.index.punch(head.at, what, head.tag).map_err(|_| BadRecord)?;
@@ -58,11 +56,12 @@ impl Memory {
 
     fn replay_update(&mut self, head: &Head, mut from: Reader, found: &Found) -> Result<(), BadRecord> {
         let mut values: Vec<(Extent, crate::index::version::Place)> = Vec::new();
+        let mut data = found.data;
         for _ in 0..from.u32()? {
             let entry = Entry::decode(&mut from)?;
             values.clear();
             for _ in 0..entry.values {
-                let (extent, place) = decode_value(&mut from, found.payload_at)?;
+                let (extent, place) = decode_value(&mut from, &mut data)?;
                 let record_bytes = u64::from(entry.record_bytes());
                 if record_bytes != 0 && extent.count.checked_mul(record_bytes) != Some(place.len.into()) {
                     return Err(BadRecord);

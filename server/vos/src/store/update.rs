@@ -5,8 +5,9 @@ use talea_model::limit::{MAX_ENTRIES, MAX_EXTENTS, MAX_VALUE_BYTES};
 use talea_model::{Extent, Order, Stamp, View, key};
 
 use super::Store;
-use crate::checksum::granules;
+use crate::checksum::{crc32c_of_parts, granules};
 use crate::index::version::Place;
+use crate::log::Data;
 use crate::log::record::{Entry, Head, encode_value, kind};
 use crate::{Caller, Condition, EntryUpdate, ObjectRef, StoreError, ValueKind};
 
@@ -19,8 +20,6 @@ struct Prepared<'a> {
     extent: Extent,
     data: &'a [u8],
     place: Place,
-    /// Where in the record's payload the bytes lie, if they do.
-    in_record: u64,
 }
 
 type AllPrepared<'a> = SmallVec<[Prepared<'a>; 4]>;
@@ -82,7 +81,7 @@ impl Store {
             let head = Head { at, tag: self.tag(at.container, order, stamp)?, caller };
             let mut payload = std::mem::take(&mut self.scratch);
             encode_update(&head, entries, prepared, &mut payload);
-            let appended = self.log.append(kind::UPDATE, payload.as_slice());
+            let appended = self.log.append(kind::UPDATE, &mut payload, &inline_data(prepared));
             self.scratch = payload;
             Ok((head, appended?))
         });
@@ -97,7 +96,7 @@ impl Store {
             }
         };
         head.tag.minor = appended.lsn << 16;
-        self.apply_prepared(&head, appended.payload_at, entries, prepared)?;
+        self.apply_prepared(&head, appended.data_at, entries, prepared)?;
         self.memory.note_done(&caller);
         self.memory.ceiling = self.memory.ceiling.max(head.tag.stamp);
         self.free_gone();
@@ -107,7 +106,7 @@ impl Store {
     fn apply_prepared(
         &mut self,
         head: &Head,
-        payload_at: u64,
+        mut data_at: u64,
         entries: &[EntryUpdate],
         prepared: &mut AllPrepared,
     ) -> Result<(), StoreError> {
@@ -117,7 +116,8 @@ impl Store {
             let count = prepared[at..].iter().take_while(|value| value.entry == number).count();
             let values = &mut prepared[at..at + count];
             for value in values.iter_mut().filter(|value| value.place.inline && !value.data.is_empty()) {
-                value.place.offset = payload_at + value.in_record;
+                value.place.offset = data_at;
+                data_at += value.data.len() as u64;
                 self.log.count_live(value.place.offset, value.data.len() as u64, true);
             }
             let entry = &entries[number];
@@ -267,7 +267,7 @@ fn prepare<'a>(entries: &[EntryUpdate<'a>]) -> Result<AllPrepared<'a>, StoreErro
             joined.push(crc, len as u64);
             let inline = len <= INLINE_BYTES;
             let place = Place { offset: 0, len: len as u32, inline, hole: false, granules };
-            prepared.push(Prepared { entry: number, extent: *extent, data, place, in_record: 0 });
+            prepared.push(Prepared { entry: number, extent: *extent, data, place });
         }
         if joined.crc != entry.checksum {
             let bytes = entry.data.len() as u64;
@@ -277,13 +277,8 @@ fn prepare<'a>(entries: &[EntryUpdate<'a>]) -> Result<AllPrepared<'a>, StoreErro
     Ok(prepared)
 }
 
-fn encode_update(
-    head: &Head,
-    entries: &[EntryUpdate],
-    prepared: &mut AllPrepared,
-    out: &mut crate::log::bytes::Writer,
-) {
-    out.clear();
+fn encode_update(head: &Head, entries: &[EntryUpdate], prepared: &AllPrepared, out: &mut crate::log::bytes::Writer) {
+    out.begin_record();
     head.encode(out);
     let numbers = || prepared.iter().map(|value| value.entry);
     let distinct = numbers().zip(numbers().skip(1)).filter(|(a, b)| a != b).count() + usize::from(!prepared.is_empty());
@@ -294,10 +289,21 @@ fn encode_update(
         let count = prepared[at..].iter().take_while(|value| value.entry == number).count();
         let entry = &entries[number];
         Entry { dkey: entry.dkey, akey: entry.akey, kind: entry.kind, values: count as u32 }.encode(out);
-        for value in &mut prepared[at..at + count] {
-            let inline = value.place.inline.then_some(value.data);
-            value.in_record = encode_value(value.extent, &value.place, inline, out) as u64;
+        for value in &prepared[at..at + count] {
+            encode_value(value.extent, &value.place, out);
         }
         at += count;
     }
+}
+
+/// The bytes that go into the record, with their checksum.
+fn inline_data<'a>(prepared: &AllPrepared<'a>) -> Data<'a> {
+    let inline = || prepared.iter().filter(|value| value.place.inline && !value.data.is_empty());
+    let parts: SmallVec<[&[u8]; 4]> = inline().map(|value| value.data).collect();
+    let crc = match inline().count() {
+        0 => 0,
+        1 => inline().flat_map(|value| &value.place.granules).copied().next().unwrap_or(0),
+        _ => crc32c_of_parts(&parts),
+    };
+    Data { parts, crc }
 }

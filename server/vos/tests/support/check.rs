@@ -129,8 +129,8 @@ impl World {
         let key = |dkey: u8| talea_model::Key::from_u64(dkey.into());
         assert_eq!(ask(Query::MinDkey).dkey, (0..DKEYS).find(there).map(key), "{view:?}");
         assert_eq!(ask(Query::MaxDkey).dkey, (0..DKEYS).rev().find(there).map(key), "{view:?}");
-        for akey in 0..2 {
-            let answer = ask(Query::MaxDkeyArrayEnd { akey: AKEYS[akey] });
+        for (akey, name) in AKEYS.iter().enumerate().take(2) {
+            let answer = ask(Query::MaxDkeyArrayEnd { akey: name });
             let last = (0..DKEYS).rev().find_map(|dkey| Some((dkey, expected.get(&(object, dkey, akey))?)));
             assert_eq!(answer.dkey, last.map(|(dkey, _)| key(dkey)), "{view:?}");
             assert_eq!(answer.end, end_of(last.map(|(_, records)| records)), "{view:?}");

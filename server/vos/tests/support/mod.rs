@@ -62,6 +62,9 @@ pub(crate) enum Action {
     Crash(u64),
 }
 
+/// Dkey, akey, extents and data of an entry.
+type Owned = ([u8; 8], usize, Vec<Extent>, Vec<u8>);
+
 /// A store and its model.
 pub(crate) struct World {
     pub(crate) medium: SimMedium,
@@ -201,7 +204,7 @@ impl World {
         let auto = matches!(order, Order::Auto { .. });
         let salt = self.history.len() as u8;
         let (mut parts, mut refused) = (Vec::new(), None);
-        let mut owned: Vec<([u8; 8], usize, Vec<Extent>, Vec<u8>)> = Vec::new();
+        let mut owned: Vec<Owned> = Vec::new();
         for (number, (dkey, cell)) in entries.iter().enumerate() {
             let dkey = if auto { entries[0].0 } else { *dkey };
             let salt = salt.wrapping_mul(31).wrapping_add(number as u8 * 7);
@@ -244,7 +247,7 @@ impl World {
         let akey_there = |akey: usize| held.contains_key(&(place.0, place.1, akey));
         let (punch, refused) = match what {
             What::PunchObject => {
-                condition = if number % 2 == 0 { Condition::None } else { Condition::Update };
+                condition = if number.is_multiple_of(2) { Condition::None } else { Condition::Update };
                 (Punch::Object, refusal(condition, object_there, false))
             }
             What::PunchDkey => (Punch::Dkey(dkey), refusal(condition, dkey_there, dkey_there)),

@@ -97,7 +97,7 @@ pub(crate) fn seen(history: &[Done], view: View) -> Seen {
         }
     }
     let destroyed = is_destroyed(history);
-    all.retain(|(object, ..), records| !records.is_empty() && !(destroyed && *object == 2));
+    all.retain(|(object, ..), records| !(records.is_empty() || destroyed && *object == 2));
     all
 }
 
