@@ -146,7 +146,9 @@ impl LibfabricEndpoint {
     fn received(&mut self, token: u64, index: usize, bytes: usize) -> Result<(), Broken> {
         let peer = self.peers.get_mut(&token).ok_or(Broken)?;
         match std::mem::replace(&mut peer.state, State::Up) {
-            State::Up => {
+            // The other side may speak as soon as it has our confirmation, before our own caller has seen that we are up.
+            state @ (State::Up | State::Settled(Ok(()))) => {
+                peer.state = state;
                 if let Some(message) = peer.chunk(index, bytes)? {
                     let message = Message::Owned(message);
                     self.events.push_back(Event::Message { peer: PeerId(token), message });
@@ -367,7 +369,8 @@ impl Endpoint for LibfabricEndpoint {
         let asked = self.peers.get(&token).map_or(Ok(()), |peer| peer.active.connect(&info, &bytes));
         let settled = asked.and_then(|()| self.settle(token, &address.to_string(), deadline_ns));
         if let Err(error) = settled {
-            self.remove(token);
+            // With what it may have said before it ended: nobody knows it by this name.
+            self.disconnect(PeerId(token));
             return Err(error);
         }
         Ok(PeerId(token))

@@ -160,6 +160,44 @@ fn a_peer_that_does_not_read_fills_only_its_own_connection() {
     assert_eq!(lazy.join().unwrap(), sent);
 }
 
+#[test]
+fn a_server_that_speaks_at_once_is_not_taken_for_one_that_refuses() {
+    let (mut server, address) = server();
+    let mut client = LibfabricEndpoint::new(&credentials(), Spin::Never).unwrap();
+    // What `connect` does, with the server's whole turn between its last two steps.
+    let Address::Libfabric { name, .. } = &address else { panic!() };
+    let info = Info::get(loaded().unwrap(), &Want::Connect(name)).unwrap();
+    client.open(&info).unwrap();
+    let (connecting, bytes) = Connecting::start(
+        &credentials(),
+        LIBFABRIC_CHANNEL,
+        &Hello::default(),
+        fresh_nonce().unwrap(),
+        RealClock.unix_us(),
+    );
+    let token = client.adopt(&info, State::Connecting(connecting)).unwrap();
+    client.peers[&token].active.connect(&info, &bytes).unwrap();
+    let deadline = in_s(10);
+    while matches!(client.peers[&token].state, State::Connecting(_)) {
+        assert!(RealClock.monotonic_ns() < deadline, "no answer came");
+        server.progress();
+        client.complete();
+        if let Some(event) = client.device.as_ref().unwrap().event() {
+            client.connection_event(event);
+        }
+    }
+    let Event::Up { peer, .. } = next(&mut server) else { panic!() };
+    send(&mut server, peer, b"welcome").unwrap();
+    while client.events.is_empty() {
+        assert!(RealClock.monotonic_ns() < deadline, "no word came");
+        server.progress();
+        client.complete();
+        assert!(matches!(client.peers[&token].state, State::Settled(Ok(()))), "taken for a refusal");
+    }
+    client.settle(token, "the server", deadline).unwrap();
+    assert!(matches!(client.recv(), Some(Event::Message { message, .. }) if message[..] == *b"welcome"));
+}
+
 fn port(address: &Address) -> u16 {
     let Address::Libfabric { name, .. } = address else { panic!() };
     u16::from_be_bytes([name[2], name[3]])
