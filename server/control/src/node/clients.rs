@@ -155,10 +155,7 @@ impl Node {
             return Err(self.leader_lost());
         }
         match self.pool.fate(tx) {
-            Some(Fate::Committed(_) | Fate::Aborted) => {
-                let text = format!("transaction {tx} is closed: it can no longer be joined");
-                return Err(Refusal::new(RefusalCode::Closed, text));
-            }
+            Some(Fate::Committed(_) | Fate::Aborted) => return self.pool.refuse_closed(tx),
             // One that has not begun as far as this server knows may have begun since.
             Some(Fate::Open) | None => {}
         }

@@ -187,7 +187,7 @@ impl Pool {
     }
 
     /// The refusal that says why nothing can be done to a transaction any more.
-    fn refuse_closed(&self, tx: TxId) -> Outcome {
+    pub(crate) fn refuse_closed(&self, tx: TxId) -> Outcome {
         if self.fate(tx).is_none() {
             return refuse(RefusalCode::NotFound, format!("transaction {tx} has not begun in this pool"));
         }
