@@ -217,6 +217,11 @@ impl Shared {
         if self.now_ns() < patience_ns {
             return Ok(Attempt::Pause);
         }
-        Err(ClientError::refused(question.what, refusal))
+        Err(match refusal.code {
+            RefusalCode::ServerLost | RefusalCode::Closed => {
+                self.refused_by(PeerKey::Target(question.target), question.what, refusal)
+            }
+            _ => ClientError::refused(question.what, refusal),
+        })
     }
 }

@@ -159,7 +159,10 @@ impl Shared {
                 _ => 0,
             };
             if now_ns >= patience_ns {
-                return Err(ClientError::refused(what, refusal));
+                return Err(match refusal.code {
+                    RefusalCode::ServerLost => self.refused_by(PeerKey::Home, what, refusal),
+                    _ => ClientError::refused(what, refusal),
+                });
             }
             let pause_ns = self.lock().backoff_ns(busy, &self.tuning);
             busy += 1;

@@ -8,6 +8,7 @@ use std::task::Waker;
 
 use talea_fabric::{Address, FabricError, Hello, PeerId, Policy, candidates, choose};
 use talea_model::{ServerId, TargetId};
+use talea_wire::{Refusal, RefusalCode};
 
 use super::home::Phase;
 use super::{Outcome, Shared, State, Ticket};
@@ -15,6 +16,10 @@ use crate::error::{ClientError, Result};
 use crate::system::FabricPolicy;
 
 const MS: u64 = 1_000_000;
+/// Connections in a row that may end before their handshake does: a server that dies closes them like one that refuses.
+const REFUSALS: u32 = 3;
+/// Pause after such an end in milliseconds: a dying server's sockets outlive its threads for a while.
+const REFUSAL_PAUSE_MS: u64 = 50;
 
 /// Whom a connection leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +33,8 @@ pub(crate) enum PeerKey {
 pub(crate) struct Reach {
     pub(crate) down_since_ns: Option<u64>,
     failures: u32,
+    /// Refusals in a row.
+    refusals: u32,
     retry_at_ns: u64,
     /// One call is connecting: the others wait for what comes of it.
     connecting: bool,
@@ -141,6 +148,31 @@ impl Shared {
         ClientError::ServerLost { server, host, detail }
     }
 
+    /// A refusal with the server that said so and those that are lost as far as this client knows: the one that refuses is
+    /// rarely the one that is lost, and a transaction is often closed because a server was.
+    pub(crate) fn refused_by(&self, key: PeerKey, what: &'static str, mut refusal: Refusal) -> ClientError {
+        let mut state = self.lock();
+        let (server, host) = state.server_of(key, self.tuning.home);
+        let links: Vec<TargetId> = state.links.keys().copied().collect();
+        let keys = std::iter::once(PeerKey::Home).chain(links.into_iter().map(PeerKey::Target));
+        let mut lost: BTreeSet<ServerId> = keys
+            .filter_map(|key| {
+                state.reach(key).down_since_ns?;
+                Some(state.server_of(key, self.tuning.home).0)
+            })
+            .collect();
+        lost.extend(state.map.targets.iter().filter(|target| !state.map.is_up(target.id)).map(|target| target.server));
+        lost.remove(&server);
+        if refusal.code == RefusalCode::ServerLost || !lost.is_empty() {
+            let name =
+                |server: &ServerId| state.map.server(*server).map_or("an unknown host", |known| known.host.as_str());
+            let lost: String =
+                lost.iter().map(|server| format!("; server {server} on {} is lost", name(server))).collect();
+            refusal.text = format!("server {server} on {host}: {}{lost}", refusal.text);
+        }
+        ClientError::refused(what, refusal)
+    }
+
     /// The error at a call's deadline: lost if the other side is out of reach, else late.
     pub(crate) fn late(&self, key: PeerKey, what: &'static str, began_ns: u64) -> ClientError {
         if self.lock().reach(key).down_since_ns.is_some() {
@@ -234,14 +266,22 @@ impl Shared {
                 registered(&mut state, peer);
                 Ok(Some(peer))
             }
-            Err(error @ (FabricError::Refused(_) | FabricError::Version { .. } | FabricError::Unsupported(..))) => {
-                Err(error.into())
-            }
+            Err(error @ (FabricError::Version { .. } | FabricError::Unsupported(..))) => Err(error.into()),
             Err(error) => {
                 let now_ns = self.now_ns();
                 let failures = state.reach(key).failures;
-                let pause_ns = state.backoff_ns(failures, &self.tuning);
+                let mut pause_ns = state.backoff_ns(failures, &self.tuning);
                 let reach = state.reach(key);
+                if let FabricError::Refused(_) = error {
+                    reach.refusals += 1;
+                    if reach.refusals >= REFUSALS {
+                        reach.refusals = 0;
+                        return Err(error.into());
+                    }
+                    pause_ns = pause_ns.max(REFUSAL_PAUSE_MS * MS);
+                } else {
+                    reach.refusals = 0;
+                }
                 reach.failures += 1;
                 reach.down_since_ns.get_or_insert(now_ns);
                 reach.retry_at_ns = now_ns + pause_ns;
