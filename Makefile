@@ -13,11 +13,12 @@ HEAT       := examples/heat
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export MPICC HDF5_DIR
 
-.PHONY: help run test bench sim fuzz check build examples prepare clean
+.PHONY: help run test test-suites bench sim fuzz check build examples prepare clean
 
 help:
 	@echo 'make run      build all and run the main job: a parallel HDF5 program writes, a consumer follows (target/run.json)'
 	@echo 'make test     lints, unit and system tests, the main job with and without a planted fault'
+	@echo 'make test-suites   the test suites of ROMIO, MPICH and others on /talea/ (SUITES="romio mpich" for some of them)'
 	@echo 'make bench    figures with the floors of this machine beside them (target/bench.json)'
 	@echo 'make sim      the simulation; SEEDS=$(SEEDS)'
 	@echo 'make fuzz     the decoders under a fuzzer, where a nightly compiler is installed'
@@ -57,6 +58,11 @@ check:
 test:
 	@tools/prepare test
 	@tools/test
+
+# Fetches Debian's source packages and builds them outside of the checkout.
+test-suites: build
+	@tools/prepare test
+	@tools/test-suites/run $(SUITES)
 
 bench: prepare build examples
 	@tools/bench

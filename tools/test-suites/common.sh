@@ -1,0 +1,165 @@
+# What all suites share: fetching sources from registries, building once, running a program on ranks, judging and recording it.
+# Sourced by `run`; must start nothing by itself.
+
+root=$(cd "$here/../.." && pwd)
+cache=${TALEA_SUITES_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/talea/suites}
+
+note() { printf 'test-suites: %s\n' "$*" >&2; }
+
+# ---- sources ----
+
+# apt with a configuration of our own: source packages need deb-src lines, which most machines do not have.
+own_apt() {
+    local a=$cache/apt
+    mkdir -p "$a/lists/partial" "$a/archives/partial"
+    printf 'deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm main\n' >"$a/sources.list"
+    apt-get -q -o Dir::Etc::sourcelist="$a/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$a/lists" \
+        -o Dir::Cache="$a" -o APT::Sandbox::User="$(id -un)" "$@"
+}
+
+# Unpacks the upstream part of Debian's source package $1 into directory $2.  apt checks its hashes.
+debian_source() {
+    local package=$1 into=$2 downloads=$cache/downloads/$1 archive
+    mkdir -p "$downloads" "$into"
+    if ! ls "$downloads"/*.orig.tar.* >/dev/null 2>&1; then
+        own_apt update && (cd "$downloads" && own_apt source --download-only "$package") || return 1
+    fi
+    archive=$(ls "$downloads"/*.orig.tar.* | grep -v '\.asc$' | head -1)
+    tar xf "$archive" -C "$into" --strip-components=1
+}
+
+# A Python whose packages are ours alone, in directory $1.
+virtual_python() {
+    local python=/usr/bin/python3
+    [ -x $python ] || python=python3
+    [ -x "$1/bin/python" ] || $python -m venv "$1"
+}
+
+# ---- building, once for each version of a suite's script ----
+
+# Builds suite $1 unless it is there already.
+built() {
+    local suite=$1 stamp=$cache/$1/built wanted
+    wanted=$(sed '/^programs()/,$d' "$here/suites/$suite.sh" | sha256sum | cut -c1-16)
+    (
+        exec 9>"$cache/$suite.lock"
+        flock 9
+        [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && exit 0
+        note "building $suite in $cache/$suite"
+        rm -rf "${cache:?}/$suite"
+        mkdir -p "$cache/$suite"
+        # A process of its own: bash heeds no `set -e` below an `if`.
+        if ! "$here/run" --build-one "$suite" >"$SUITES_LOGS/$suite.build.log" 2>&1; then
+            note "building $suite failed:"
+            tail -20 "$SUITES_LOGS/$suite.build.log" >&2
+            exit 1
+        fi
+        printf '%s\n' "$wanted" >"$stamp"
+    )
+}
+
+# Builds suite $1, and stops at the first command that fails.
+build_one() {
+    # shellcheck disable=SC1090
+    . "$here/suites/$1.sh"
+    cd "$cache/$1"
+    set -e
+    build
+}
+
+# The two preloads: ranks that give up their core while they wait, and the one that sends a suite's files to /talea/.
+preloads() {
+    mkdir -p "$SUITES_LOGS" &&
+        mpicc.mpich -O2 -Wall -shared -fPIC -o "$SUITES_LOGS/redirect.so" "$here/redirect.c" -ldl &&
+        cc -O2 -shared -fPIC -o "$SUITES_LOGS/yield.so" "$root/examples/heat/yield.c" -ldl
+}
+
+# ---- running ----
+
+# Runs all programs of suite $1; called inside `talea run`.
+inside() {
+    suite=$1 failed=0 driver=$LD_PRELOAD
+    unset LD_PRELOAD
+    work=$(mktemp -d "${TMPDIR:-/tmp}/talea-suites.XXXXXX")
+    # shellcheck disable=SC2064
+    trap "rm -rf '$work'" EXIT
+    # shellcheck disable=SC1090
+    . "$here/suites/$suite.sh"
+    programs
+    [ $failed = 0 ]
+}
+
+# The ranks to try for a program whose authors ask for $1: a number that has to be that, or 4 and 2.
+ranks_for() {
+    if [ "$1" -ge 3 ]; then echo "${SUITES_RANKS:-2 4}"; else echo "$1"; fi
+}
+
+# Why program $1 on $2 ranks is skipped, if it is: the reason from `skips`.
+skip_reason() {
+    awk -F'\t' -v large="${SUITES_LARGE:-0}" -v suite="$suite" -v name="$1" -v ranks="$2" \
+        '!/^#/ && $1 == suite && $2 == name && ($3 == "*" || $3 == ranks) \
+        && !(large && $4 ~ /^large:/) { print $4; exit }' "$here/skips"
+}
+
+record() {
+    printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$suite" "$1" "$2" "$3" "$4" "${5:-}" >>"$SUITES_LOGS/$suite.tsv"
+    printf '%-8s %-28s %2s ranks  %-7s %4s s  %s\n' "$suite" "$1" "$2" "$3" "$4" "${5:-}"
+    [ "$3" = failed ] && failed=1
+    return 0
+}
+
+# program NAME RANKS COMMAND...: runs one program of a suite in a directory of its own and records what came of it.
+#
+# It passed if it ended with 0, its output has nothing that looks like a failure, and at least one file was opened under /talea/.
+# Settings: `good`, a pattern that the output must have; `bad`, one that it must not have; `deadline_s`.
+good='' bad='' deadline_s=${SUITES_DEADLINE_S:-120}
+program() {
+    local name=$1 ranks=$2 reason log began=$SECONDS code what=ok why=
+    shift 2
+    case $name in ${SUITES_ONLY:-*}) ;; *) return 0 ;; esac
+    reason=$(skip_reason "$name" "$ranks")
+    if [ -n "$reason" ] && [ -z "${SUITES_NO_SKIPS:-}" ]; then
+        record "$name" "$ranks" skipped 0 "$reason"
+        return 0
+    fi
+    log=$SUITES_LOGS/$suite.$name.$ranks.log
+    mkdir -p "$work/$name.$ranks"
+    : >"$work/opened"
+    (
+        cd "$work/$name.$ranks" || exit 1
+        export TALEA_REDIRECT="${redirect-/talea/run/$suite.$name.$ranks.}" TALEA_REDIRECT_LOG=$work/opened
+        timeout -k 10 "$deadline_s" mpiexec.mpich -n "$ranks" \
+            env LD_PRELOAD="$SUITES_LOGS/yield.so:$SUITES_LOGS/redirect.so:$driver" "$@"
+    ) >"$log" 2>&1 </dev/null
+    code=$?
+    if [ $code = 124 ] || [ $code = 137 ]; then
+        what=failed why="no end within $deadline_s s"
+    elif [ $code != 0 ]; then
+        what=failed why="exit status $code"
+    elif [ -n "$bad" ] && grep -qE "$bad" "$log"; then
+        what=failed why=$(grep -E -m1 "$bad" "$log" | cut -c1-100)
+    elif [ -n "$good" ] && ! grep -qE "$good" "$log"; then
+        what=failed why="its output lacks '$good'"
+    elif [ ! -s "$work/opened" ]; then
+        what=failed why='it opened no file under /talea/'
+    fi
+    record "$name" "$ranks" $what $((SECONDS - began)) "$why"
+    rm -rf "${work:?}/$name.$ranks"
+}
+
+# ---- the table ----
+
+summary() {
+    awk -F'\t' '
+        { n[$1, $4]++; total[$4]++; if (!($1 in seen)) { seen[$1] = 1; order[++suites] = $1 } seconds[$1] += $5 }
+        $4 == "failed" { list = list sprintf("failed: %s %s on %s ranks: %s\n", $1, $2, $3, $6) }
+        END {
+            printf "\n%-10s %7s %7s %7s %9s\n", "suite", "ok", "failed", "skipped", "seconds"
+            for (i = 1; i <= suites; i++) {
+                s = order[i]
+                printf "%-10s %7d %7d %7d %9d\n", s, n[s, "ok"], n[s, "failed"], n[s, "skipped"], seconds[s]
+            }
+            printf "%s", list
+            exit total["failed"] > 0 || total["ok"] == 0
+        }' "$@"
+}
