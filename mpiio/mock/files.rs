@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
 
-use talea_abi::{COMMIT_NEXT, Code, FileInfo, OPEN_CREATE, OPEN_EXCLUSIVE, OPEN_WRITE, Piece};
+use talea_abi::{
+    COMMIT_NEXT, COUNTER_ADD, COUNTER_SET, Code, FileInfo, OPEN_CREATE, OPEN_EXCLUSIVE, OPEN_WRITE, Piece,
+};
 
 use crate::Answer;
 
@@ -79,7 +81,9 @@ pub(crate) fn open(path: &str, flags: u32) -> Answer<Vec<u8>> {
         epochs(|all| all.insert(base.clone(), pending.clone()));
         (true, pending)
     };
-    Ok(format!("{flags}\n{founder}\n{}\n{}", base.display(), pending.display()).into_bytes())
+    let counters = root().join(format!(".counter-{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
+    let (base, pending, counters) = (base.display(), pending.display(), counters.display());
+    Ok(format!("{flags}\n{founder}\n{base}\n{pending}\n{counters}").into_bytes())
 }
 
 /// Unlinks.
@@ -110,6 +114,7 @@ pub(crate) struct MockFile {
     writable: bool,
     founder: bool,
     base: PathBuf,
+    counters: String,
     current: RwLock<Current>,
     written: AtomicU64,
     failed: AtomicU64,
@@ -119,7 +124,7 @@ impl MockFile {
     pub(crate) fn attach(shared: &[u8]) -> Answer<MockFile> {
         let text = String::from_utf8_lossy(shared).into_owned();
         let parts: Vec<&str> = text.split('\n').collect();
-        let [flags, founder, base, pending] = parts[..] else {
+        let [flags, founder, base, pending, counters] = parts[..] else {
             return Err((Code::Argument, "a foreign blob".to_owned()));
         };
         let writable = flags.parse::<u32>().unwrap_or(0) & OPEN_WRITE != 0;
@@ -131,6 +136,7 @@ impl MockFile {
             writable,
             founder: founder == "true",
             base: base.into(),
+            counters: counters.to_owned(),
             current: RwLock::new(current),
             written: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -247,6 +253,29 @@ impl MockFile {
         }
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
         Ok(())
+    }
+
+    /// A counter is a file with a number, changed under a lock.
+    pub(crate) fn counter(&self, number: u32, operation: u32, operand: i64) -> Answer<i64> {
+        let path = PathBuf::from(format!("{}-{number}", self.counters));
+        let failed = |e: std::io::Error| io_error(&path, &e);
+        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(failed)?;
+        file.lock().map_err(failed)?;
+        let mut bytes = [0; 8];
+        let before = if file.read_exact_at(&mut bytes, 0).is_ok() { i64::from_ne_bytes(bytes) } else { 0 };
+        let after = match operation {
+            COUNTER_ADD => before + operand,
+            COUNTER_SET => operand,
+            _ => return Ok(before),
+        };
+        file.write_all_at(&after.to_ne_bytes(), 0).map(|()| before).map_err(failed)
+    }
+
+    pub(crate) fn drop_counters(&self, first: u32, last: u32) {
+        for number in first..=last {
+            let _ = fs::remove_file(format!("{}-{number}", self.counters));
+        }
     }
 
     pub(crate) fn abort(&self) {

@@ -179,6 +179,23 @@ unsafe extern "C" fn path_delete(path: *const c_char) -> c_int {
     status(files::delete(&path))
 }
 
+unsafe extern "C" fn file_counter(
+    file: *mut File,
+    number: u32,
+    operation: u32,
+    operand: i64,
+    value: *mut i64,
+) -> c_int {
+    // SAFETY: a live handle and a place for the answer.
+    unsafe { status(mock(file).counter(number, operation, operand).map(|before| *value = before)) }
+}
+
+unsafe extern "C" fn file_counters_drop(file: *mut File, first: u32, last: u32) -> c_int {
+    // SAFETY: a live handle.
+    unsafe { mock(file) }.drop_counters(first, last);
+    0
+}
+
 static TABLE: Table = Table {
     size: size_of::<Table>(),
     version: VERSION,
@@ -199,6 +216,8 @@ static TABLE: Table = Table {
     file_advance,
     file_abort,
     path_delete,
+    file_counter,
+    file_counters_drop,
 };
 
 /// The one exported function.

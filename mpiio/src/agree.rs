@@ -107,6 +107,20 @@ fn maximum(group: &Group, numbers: &mut [i64]) -> Result<(), Failure> {
     checked("MPI_Allreduce", value)
 }
 
+/// Every rank's number, in the order of the ranks.
+pub(crate) fn gather(group: &Group, mine: i64) -> Result<Vec<i64>, Failure> {
+    if group.size == 1 {
+        return Ok(vec![mine]);
+    }
+    let mut all = vec![0_i64; usize::try_from(group.size).unwrap_or(0)];
+    let kind = MPI_LONG_LONG();
+    // SAFETY: one number goes out, and there is room for one of each rank.
+    let value = unsafe {
+        (mpi()?.MPI_Allgather)((&raw const mine).cast(), 1, kind, all.as_mut_ptr().cast(), 1, kind, group.comm)
+    };
+    checked("MPI_Allgather", value).map(|()| all)
+}
+
 /// Ends a collective call: if it failed on any rank, it fails on all of them with one class and one text, which names the server
 /// if one is lost. One small all-reduce; after a failure also one broadcast of the text by the rank whose failure was chosen.
 pub(crate) fn outcome<T>(group: &Group, mine: Result<T, Failure>) -> Result<T, Failure> {
@@ -151,8 +165,30 @@ fn rank_of_choice(choice: i64) -> Option<c_int> {
     (choice != 0).then(|| c_int::MAX - c_int::try_from(choice & i64::from(u32::MAX)).unwrap_or(c_int::MAX))
 }
 
-/// Length of a message of a reduction before its summary: its own length, then a verdict, aligned.
-const SUMMARY_START: usize = 8 + VERDICT_BYTES.next_multiple_of(8);
+/// Start of two numbers in a message of a reduction, after its own length and a verdict.
+const NUMBERS_START: usize = 8 + VERDICT_BYTES.next_multiple_of(8);
+/// Length of a message of a reduction before its summary.
+const SUMMARY_START: usize = NUMBERS_START + 16;
+
+fn put_numbers(message: &mut [u8], numbers: [i64; 2]) {
+    message[NUMBERS_START..NUMBERS_START + 8].copy_from_slice(&numbers[0].to_ne_bytes());
+    message[NUMBERS_START + 8..SUMMARY_START].copy_from_slice(&numbers[1].to_ne_bytes());
+}
+
+fn get_numbers(message: &[u8]) -> [i64; 2] {
+    let number = |at: usize| message[at..at + 8].try_into().map_or(i64::MIN, i64::from_ne_bytes);
+    [number(NUMBERS_START), number(NUMBERS_START + 8)]
+}
+
+/// What rank 0 has after a reduction.
+pub(crate) struct Reduced {
+    /// Success, or the heaviest failure of all ranks. Success on other ranks.
+    pub(crate) flushed: Result<(), Failure>,
+    /// All summaries merged, if none failed.
+    pub(crate) summary: Vec<u8>,
+    /// The maximum of each number.
+    pub(crate) numbers: [i64; 2],
+}
 
 /// How the summaries of a file are reduced: one element of a datatype that holds a whole message, and an operation of ours.
 #[derive(Debug)]
@@ -200,20 +236,22 @@ impl Reduction {
         }
     }
 
-    /// Reduces every rank's summary to rank 0; there, the merged one, or the failure of the lowest rank that had one.
+    /// Reduces every rank's summary and numbers to rank 0.
     pub(crate) fn run(
         &self,
         group: &Group,
+        numbers: [i64; 2],
         flush: impl FnOnce(&mut [u8]) -> Result<(), Failure>,
-    ) -> Result<(Result<(), Failure>, Vec<u8>), Failure> {
+    ) -> Result<Reduced, Failure> {
         let mut message = vec![0_u8; SUMMARY_START + self.summary_bytes];
         let flushed = flush(&mut message[SUMMARY_START..]);
         if group.size == 1 {
-            return Ok((flushed, message.split_off(SUMMARY_START)));
+            return Ok(Reduced { flushed, summary: message.split_off(SUMMARY_START), numbers });
         }
         let length = message.len() as u64;
         message[..8].copy_from_slice(&length.to_ne_bytes());
         put_verdict(&mut message[8..], group.rank, &flushed);
+        put_numbers(&mut message, numbers);
         let mut merged = vec![0_u8; message.len()];
         // SAFETY: both buffers hold one element of the datatype; all ranks call with the same datatype and operation.
         let value = unsafe {
@@ -228,8 +266,9 @@ impl Reduction {
             )
         };
         checked("MPI_Reduce", value)?;
-        let verdict = if group.rank == 0 { get_verdict(&merged[8..]) } else { Ok(()) };
-        Ok((verdict, merged.split_off(SUMMARY_START)))
+        let flushed = if group.rank == 0 { get_verdict(&merged[8..]) } else { Ok(()) };
+        let numbers = get_numbers(&merged);
+        Ok(Reduced { flushed, summary: merged.split_off(SUMMARY_START), numbers })
     }
 }
 
@@ -268,11 +307,13 @@ fn merge_message(into: &mut [u8], from: &[u8]) {
     if from.len() < SUMMARY_START || into.len() != from.len() {
         return;
     }
+    let (mine, theirs) = (get_numbers(into), get_numbers(from));
+    put_numbers(into, [mine[0].max(theirs[0]), mine[1].max(theirs[1])]);
     let failed = |message: &[u8]| integer(message, 8) != MPI_SUCCESS;
     let rank = |message: &[u8]| integer(message, 12);
     let order = |message: &[u8]| (std::cmp::Reverse(integer(message, 16)), rank(message));
     if failed(from) && (!failed(into) || order(from) < order(into)) {
-        into[8..SUMMARY_START].copy_from_slice(&from[8..SUMMARY_START]);
+        into[8..NUMBERS_START].copy_from_slice(&from[8..NUMBERS_START]);
         return;
     }
     if failed(into) {

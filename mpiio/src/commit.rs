@@ -8,10 +8,10 @@ use std::sync::Arc;
 use talea_abi::{COMMIT_LAST, COMMIT_NEXT};
 
 use crate::abi::*;
-use crate::agree;
+use crate::agree::{self, Reduced};
 use crate::error::Failure;
 use crate::file::OpenFile;
-use crate::{handle, storage};
+use crate::{handle, pointer, storage};
 
 /// What ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,9 @@ pub(crate) fn close(named: MPI_File) -> Result<(), Failure> {
     } else if file.writable() {
         settle(&file, End::Handle)
     } else {
-        Ok(())
+        let numbers = file.state().counters.numbers();
+        let agreed = agree::outcome_and_maximum(&file.group, Ok(()), numbers);
+        agreed.and_then(|((), numbers)| if file.group.rank == 0 { pointer::forget(&file, numbers) } else { Ok(()) })
     };
     let closed = file.storage.close();
     release(file);
@@ -53,15 +55,21 @@ fn release(file: Arc<OpenFile>) {
 
 fn settle(file: &OpenFile, end: End) -> Result<(), Failure> {
     let group = &file.group;
-    let (flushed, summary) = file.reduction.run(group, |summary| file.storage.flush(summary))?;
-    let (outcome, result) = if group.rank == 0 { decide(file, end, flushed, &summary) } else { (Ok(()), Vec::new()) };
+    let counters = file.state().counters.numbers();
+    let reduced = file.reduction.run(group, counters, |summary| file.storage.flush(summary))?;
+    let (outcome, result) = if group.rank == 0 { decide(file, end, reduced) } else { (Ok(()), Vec::new()) };
     let (outcome, result) = agree::broadcast(group, outcome, result)?;
     let advanced = if result.is_empty() { Ok(()) } else { file.storage.advance(&result) };
     outcome.and(advanced)
 }
 
 /// What rank 0 does with the merged summary.
-fn decide(file: &OpenFile, end: End, flushed: Result<(), Failure>, summary: &[u8]) -> (Result<(), Failure>, Vec<u8>) {
+fn decide(file: &OpenFile, end: End, reduced: Reduced) -> (Result<(), Failure>, Vec<u8>) {
+    let Reduced { flushed, summary, numbers } = reduced;
+    if end == End::Handle {
+        // Every rank has come here, so none uses them any more. What cannot be forgotten is a few bytes, and no failure of the close.
+        let _ = pointer::forget(file, numbers);
+    }
     let info = match file.storage.info() {
         Ok(info) => info,
         Err(failure) => return (Err(failure), Vec::new()),
@@ -77,14 +85,16 @@ fn decide(file: &OpenFile, end: End, flushed: Result<(), Failure>, summary: &[u8
         }
         return (Err(failure), Vec::new());
     }
-    file.storage.commit(summary, if end == End::Epoch { COMMIT_NEXT } else { COMMIT_LAST })
+    file.storage.commit(&summary, if end == End::Epoch { COMMIT_NEXT } else { COMMIT_LAST })
 }
 
 /// Aborts, then unlinks, when every rank has stopped writing.
 fn delete_on_close(file: &OpenFile) -> Result<(), Failure> {
     let group = &file.group;
-    let (_, _) = file.reduction.run(group, |summary| file.storage.flush(summary))?;
+    let counters = file.state().counters.numbers();
+    let reduced = file.reduction.run(group, counters, |summary| file.storage.flush(summary))?;
     let outcome = if group.rank == 0 {
+        let _ = pointer::forget(file, reduced.numbers);
         let aborted = if file.writable() { file.storage.abort() } else { Ok(()) };
         let closed = file.storage.close();
         let deleted = match storage::delete(&file.path) {

@@ -10,6 +10,7 @@ use crate::abi::*;
 use crate::agree::Reduction;
 use crate::errhandler::Handler;
 use crate::error::{Failure, checked, mpi};
+use crate::pointer::Used;
 use crate::storage::StorageFile;
 use crate::transfer::Begun;
 use crate::view::View;
@@ -69,6 +70,12 @@ pub(crate) struct State {
     pub(crate) split: Option<Begun>,
     /// What to do with errors.
     pub(crate) handler: Handler,
+    /// Views set so far: each has a shared pointer of its own.
+    pub(crate) views: u32,
+    /// Is it in atomic mode?
+    pub(crate) atomic: bool,
+    /// The counters that this process has used.
+    pub(crate) counters: Used,
 }
 
 /// An open file.
@@ -107,7 +114,8 @@ impl OpenFile {
     /// A file with the plain view.
     pub(crate) fn new(parts: Parts) -> OpenFile {
         let Parts { path, sequence, group, amode, hints, storage, reduction, handler, position } = parts;
-        let state = State { view: Arc::new(View::plain()), position, split: None, handler };
+        let view = Arc::new(View::plain());
+        let state = State { view, position, split: None, handler, views: 0, atomic: false, counters: Used::default() };
         OpenFile { path, sequence, group, amode, hints, storage, reduction, state: Mutex::new(state) }
     }
 
@@ -126,6 +134,7 @@ impl OpenFile {
         let old = {
             let mut state = self.state();
             state.position = 0;
+            state.views += 1;
             std::mem::replace(&mut state.view, Arc::new(view))
         };
         if let Ok(old) = Arc::try_unwrap(old) {
@@ -154,6 +163,15 @@ impl OpenFile {
         }
         let text = format!("{} is open for writing only: open it with MPI_MODE_RDWR to read", self.name());
         Err(Failure::refused(MPI_ERR_ACCESS, text))
+    }
+
+    /// Refuses what MPI_MODE_SEQUENTIAL forbids (MPI 4.1 §14.2.1): all but shared pointers, in order.
+    pub(crate) fn require_random(&self) -> Result<(), Failure> {
+        if self.amode & MPI_MODE_SEQUENTIAL == 0 {
+            return Ok(());
+        }
+        let text = format!("{} is open with MPI_MODE_SEQUENTIAL: only shared pointers move in it", self.name());
+        Err(Failure::refused(MPI_ERR_UNSUPPORTED_OPERATION, text))
     }
 
     /// The path for texts.

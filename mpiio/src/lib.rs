@@ -21,6 +21,7 @@ mod finalize;
 mod handle;
 mod info;
 mod open;
+mod pointer;
 mod position;
 mod real;
 mod request;

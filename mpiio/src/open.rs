@@ -86,10 +86,6 @@ fn flags_of(amode: c_int) -> Result<u32, Failure> {
     if has(MPI_MODE_RDWR) && has(MPI_MODE_SEQUENTIAL) {
         return Err(Failure::refused(MPI_ERR_AMODE, "MPI_MODE_SEQUENTIAL cannot be combined with MPI_MODE_RDWR"));
     }
-    if has(MPI_MODE_SEQUENTIAL) {
-        let text = "MPI_MODE_SEQUENTIAL is not supported on Talea files: use offsets or individual pointers";
-        return Err(Failure::refused(MPI_ERR_UNSUPPORTED_OPERATION, text));
-    }
     let table = [
         (MPI_MODE_RDONLY, OPEN_READ),
         (MPI_MODE_WRONLY, OPEN_WRITE),
@@ -220,7 +216,7 @@ mod tests {
         assert_eq!(class(MPI_MODE_RDONLY | MPI_MODE_CREATE), Some(MPI_ERR_AMODE));
         assert_eq!(class(MPI_MODE_RDONLY | MPI_MODE_EXCL), Some(MPI_ERR_AMODE));
         assert_eq!(class(MPI_MODE_RDWR | MPI_MODE_SEQUENTIAL), Some(MPI_ERR_AMODE));
-        assert_eq!(class(MPI_MODE_WRONLY | MPI_MODE_SEQUENTIAL), Some(MPI_ERR_UNSUPPORTED_OPERATION));
+        assert_eq!(flags_of(MPI_MODE_WRONLY | MPI_MODE_SEQUENTIAL), Ok(OPEN_WRITE));
         assert_eq!(flags_of(MPI_MODE_RDONLY | MPI_MODE_UNIQUE_OPEN), Ok(OPEN_READ));
         assert_eq!(
             flags_of(MPI_MODE_RDWR | MPI_MODE_CREATE | MPI_MODE_EXCL | MPI_MODE_DELETE_ON_CLOSE),

@@ -6,7 +6,7 @@ use crate::abi::*;
 use crate::error::{Failure, checked, mpi};
 use crate::file::OpenFile;
 use crate::view::View;
-use crate::{datatype, info};
+use crate::{datatype, info, pointer};
 
 /// Writes an answer into the program's memory.
 ///
@@ -37,8 +37,20 @@ pub(crate) unsafe fn set_view(
     }
     // SAFETY: not null; MPI wants a NUL-terminated string.
     let representation = info::representation(unsafe { CStr::from_ptr(representation) })?;
+    let displacement = displacement_of(file, displacement)?;
     file.replace_view(View::new(displacement, etype, filetype, representation)?);
     Ok(())
+}
+
+/// Where a view starts: in MPI_MODE_SEQUENTIAL where the shared pointer is, and never else there (MPI 4.1 §14.3).
+fn displacement_of(file: &OpenFile, displacement: i64) -> Result<i64, Failure> {
+    let sequential = file.amode & MPI_MODE_SEQUENTIAL != 0;
+    if sequential != (displacement == i64::from(MPI_DISPLACEMENT_CURRENT)) {
+        let text =
+            "MPI_DISPLACEMENT_CURRENT is for files opened with MPI_MODE_SEQUENTIAL, and no other displacement is";
+        return Err(Failure::refused(MPI_ERR_ARG, text));
+    }
+    if sequential { pointer::place_in_bytes(file) } else { Ok(displacement) }
 }
 
 /// `MPI_File_get_view`.
@@ -69,6 +81,7 @@ pub(crate) unsafe fn get_view(
 
 /// `MPI_File_seek`.
 pub(crate) fn seek(file: &OpenFile, offset: i64, whence: c_int) -> Result<(), Failure> {
+    file.require_random()?;
     let base = match whence {
         MPI_SEEK_SET => 0,
         MPI_SEEK_CUR => file.state().position,
@@ -103,14 +116,4 @@ pub(crate) fn group(file: &OpenFile) -> Result<MPI_Group, Failure> {
 /// `MPI_File_get_type_extent`: in the native representation, what it is in memory.
 pub(crate) fn type_extent(handle: MPI_Datatype) -> Result<i64, Failure> {
     datatype::extent_of_type(handle)
-}
-
-/// `MPI_File_set_atomicity`.
-pub(crate) fn set_atomicity(flag: c_int) -> Result<(), Failure> {
-    if flag == 0 {
-        return Ok(());
-    }
-    let text =
-        "atomic mode is not supported on Talea files: order conflicting accesses with MPI_File_sync and a barrier";
-    Err(Failure::refused(MPI_ERR_UNSUPPORTED_OPERATION, text))
 }

@@ -101,6 +101,7 @@ mpi_functions! {
     MPI_Abort(MPI_Comm, c_int);
     MPI_Add_error_code(c_int, *mut c_int);
     MPI_Add_error_string(c_int, *const c_char);
+    MPI_Allgather(*const c_void, c_int, MPI_Datatype, *mut c_void, c_int, MPI_Datatype, MPI_Comm);
     MPI_Allreduce(*const c_void, *mut c_void, c_int, MPI_Datatype, MPI_Op, MPI_Comm);
     MPI_Bcast(*mut c_void, c_int, MPI_Datatype, c_int, MPI_Comm);
     MPI_Comm_create_keyval(Option<CopyAttrFn>, Option<DeleteAttrFn>, *mut c_int, *mut c_void);

@@ -174,6 +174,20 @@ impl StorageFile {
         checked(self.table, "abort", unsafe { (self.table.file_abort)(self.file) })
     }
 
+    /// Changes a counter that the ranks share; returns what it was before.
+    pub(crate) fn counter(&self, number: u32, operation: u32, operand: i64) -> Result<i64, Failure> {
+        let mut before = 0;
+        // SAFETY: a live handle and a place for the answer.
+        let value = unsafe { (self.table.file_counter)(self.file, number, operation, operand, &raw mut before) };
+        checked(self.table, "shared counter", value).map(|()| before)
+    }
+
+    /// Forgets the counters from `first` to `last`.
+    pub(crate) fn forget_counters(&self, first: u32, last: u32) -> Result<(), Failure> {
+        // SAFETY: a live handle.
+        checked(self.table, "shared counter", unsafe { (self.table.file_counters_drop)(self.file, first, last) })
+    }
+
     /// Frees the handle: the last call on it.
     pub(crate) fn close(&self) -> Result<(), Failure> {
         if self.closed.swap(true, Ordering::AcqRel) {

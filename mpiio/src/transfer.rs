@@ -4,6 +4,7 @@
 //! that go on differently on different ranks hang). Nonblocking ones do not: they may not wait for other ranks. No data sieving: reading around a piece and writing it back would overwrite what other ranks wrote.
 
 use std::ffi::c_void;
+use std::sync::Arc;
 
 use talea_abi::Piece;
 
@@ -13,8 +14,10 @@ use crate::datatype::{self, Layout};
 use crate::error::Failure;
 use crate::exports::guarded;
 use crate::file::OpenFile;
+use crate::pointer;
 use crate::position::answer;
 use crate::request;
+use crate::view::View;
 
 /// Which way data goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,10 @@ pub(crate) enum Place {
     At(i64),
     /// At the individual pointer, which moves on.
     Pointer,
+    /// At the shared pointer, which moves on.
+    Shared,
+    /// At the shared pointer, in the order of the ranks.
+    Ordered,
 }
 
 /// The program's buffer.
@@ -56,16 +63,32 @@ pub(crate) struct Begun {
     outcome: Result<Pending, Failure>,
 }
 
-/// The four split collectives.
+/// Which of the six split collectives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Split {
+struct Split {
     direction: Direction,
-    explicit: bool,
+    place: SplitPlace,
+}
+
+/// Where split collectives may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SplitPlace {
+    /// At an explicit offset.
+    At,
+    /// At the individual pointer.
+    Pointer,
+    /// At the shared pointer, in the order of the ranks.
+    Ordered,
 }
 
 impl Split {
     fn of(direction: Direction, place: Place) -> Split {
-        Split { direction, explicit: matches!(place, Place::At(_)) }
+        let place = match place {
+            Place::At(_) => SplitPlace::At,
+            Place::Pointer => SplitPlace::Pointer,
+            Place::Shared | Place::Ordered => SplitPlace::Ordered,
+        };
+        Split { direction, place }
     }
 }
 
@@ -146,10 +169,10 @@ pub(crate) unsafe fn begin(file: &OpenFile, direction: Direction, place: Place, 
 pub(crate) unsafe fn end(
     file: &OpenFile,
     direction: Direction,
-    explicit: bool,
+    place: SplitPlace,
     status: *mut MPI_Status,
 ) -> Result<(), Failure> {
-    let wanted = Split { direction, explicit };
+    let wanted = Split { direction, place };
     let begun = file.state().split.take_if(|begun| begun.kind == wanted);
     let Some(Begun { outcome, .. }) = begun else {
         let text = "no split collective of this kind has begun on this file";
@@ -160,20 +183,25 @@ pub(crate) unsafe fn end(
     unsafe { request::fill(status, &done) }
 }
 
-/// Shared and ordered pointers are not there.
-pub(crate) fn shared_pointer() -> Result<(), Failure> {
-    let text = "shared file pointers are not supported on Talea files: use explicit offsets or individual pointers";
-    Err(Failure::refused(MPI_ERR_UNSUPPORTED_OPERATION, text))
+/// A call whose arguments are good.
+struct Checked {
+    view: Arc<View>,
+    memory: Layout,
+    buffer: Buffer,
+    /// Bytes to transfer.
+    bytes: u64,
+    /// The same in elementary types of the view.
+    etypes: i64,
 }
 
-/// Does one rank's I/O.
-///
-/// # Safety
-/// The buffer is the program's, as MPI wants it.
-unsafe fn transfer(file: &OpenFile, direction: Direction, place: Place, buffer: Buffer) -> Result<Pending, Failure> {
+/// Checks a call's arguments against file and view.
+fn check(file: &OpenFile, direction: Direction, place: Place, buffer: Buffer) -> Result<Checked, Failure> {
     match direction {
         Direction::Read => file.require_readable()?,
         Direction::Write => file.require_writable()?,
+    }
+    if matches!(place, Place::At(_) | Place::Pointer) {
+        file.require_random()?;
     }
     let view = file.view();
     let memory = memory_layout(&buffer)?;
@@ -183,26 +211,62 @@ unsafe fn transfer(file: &OpenFile, direction: Direction, place: Place, buffer: 
         return Err(Failure::refused(MPI_ERR_ARG, text));
     }
     let etypes = i64::try_from(bytes / view.etype_bytes).unwrap_or(i64::MAX);
-    let start = match place {
-        Place::At(offset) => offset,
-        Place::Pointer => {
+    Ok(Checked { view, memory, buffer, bytes, etypes })
+}
+
+/// Does one rank's I/O. At the place `Ordered` it is collective, whatever fails.
+///
+/// # Safety
+/// The buffer is the program's, as MPI wants it.
+unsafe fn transfer(file: &OpenFile, direction: Direction, place: Place, buffer: Buffer) -> Result<Pending, Failure> {
+    let checked = check(file, direction, place, buffer);
+    let ordered = match place {
+        Place::Ordered => {
+            let etypes = checked.as_ref().map(|checked| checked.etypes).map_err(Failure::clone);
+            Some(pointer::take_in_order(file, etypes)?)
+        }
+        _ => None,
+    };
+    let checked = checked?;
+    let start = match (place, ordered) {
+        (_, Some(start)) | (Place::At(start), None) => start,
+        (Place::Shared | Place::Ordered, None) => pointer::take(file, checked.etypes)?,
+        (Place::Pointer, None) => {
             let mut state = file.state();
             let start = state.position;
-            state.position = start.saturating_add(etypes);
+            state.position = start.saturating_add(checked.etypes);
             start
         }
     };
-    let position = view.stream_position(start)?;
-    if bytes == 0 {
-        return Ok(Pending { bytes: 0 });
+    // SAFETY: passed on to the caller.
+    let bytes = pointer::alone(file, || unsafe { run(file, direction, &checked, start) })?;
+    if place == Place::Pointer && bytes < checked.bytes {
+        // Only this call's own move is taken back: another thread may have moved the pointer since.
+        let reached = start.saturating_add(i64::try_from(bytes / checked.view.etype_bytes).unwrap_or(i64::MAX));
+        let mut state = file.state();
+        if state.position == start.saturating_add(checked.etypes) {
+            state.position = reached;
+        }
     }
-    let mut pieces = view.pieces(position, &memory, buffer.address, bytes)?;
+    Ok(Pending { bytes })
+}
+
+/// Transfers from elementary type `start` of the view on; returns the bytes that were.
+///
+/// # Safety
+/// The buffer is the program's, as MPI wants it.
+unsafe fn run(file: &OpenFile, direction: Direction, call: &Checked, start: i64) -> Result<u64, Failure> {
+    let position = call.view.stream_position(start)?;
+    if call.bytes == 0 {
+        return Ok(0);
+    }
+    let mut pieces = call.view.pieces(position, &call.memory, call.buffer.address, call.bytes)?;
     let mut batch: Vec<Piece> = Vec::new();
     let mut done = 0;
     loop {
         pieces.next_batch(&mut batch)?;
         if batch.is_empty() {
-            break;
+            return Ok(done);
         }
         if batch.iter().any(|piece| piece.memory.is_null()) {
             return Err(Failure::refused(MPI_ERR_BUFFER, "the buffer is null"));
@@ -211,15 +275,6 @@ unsafe fn transfer(file: &OpenFile, direction: Direction, place: Place, buffer: 
         // during the call.
         done += unsafe { list_io(file, direction, &batch) }?;
     }
-    if place == Place::Pointer && done < bytes {
-        // Only this call's own move is taken back: another thread may have moved the pointer since.
-        let reached = start.saturating_add(i64::try_from(done / view.etype_bytes).unwrap_or(i64::MAX));
-        let mut state = file.state();
-        if state.position == start.saturating_add(etypes) {
-            state.position = reached;
-        }
-    }
-    Ok(Pending { bytes: done })
 }
 
 /// Hands one batch to libtalea; returns the bytes transferred.

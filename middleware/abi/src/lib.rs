@@ -64,6 +64,13 @@ pub const COMMIT_NEXT: u32 = 1;
 /// [`Table::file_commit`]: no epoch follows (close).
 pub const COMMIT_LAST: u32 = 2;
 
+/// [`Table::file_counter`]: adds, and answers what was there before.
+pub const COUNTER_ADD: u32 = 1;
+/// [`Table::file_counter`]: sets, and answers what was there before.
+pub const COUNTER_SET: u32 = 2;
+/// [`Table::file_counter`]: answers what is there.
+pub const COUNTER_GET: u32 = 3;
+
 /// What [`Table::file_info`] tells.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -143,6 +150,13 @@ pub struct Table {
 
     /// Unlinks a path.
     pub path_delete: unsafe extern "C" fn(path: *const c_char) -> c_int,
+
+    /// A counter that all processes of one collective open share; it starts at zero. `counter` below 2^31 names it, `operation` is
+    /// one of `COUNTER_*`. Atomic, and a transaction of its own: at once for all, whatever becomes of the epoch.
+    pub file_counter:
+        unsafe extern "C" fn(file: *mut File, counter: u32, operation: u32, operand: i64, value: *mut i64) -> c_int,
+    /// Forgets the counters from `first` to `last`. On ONE process, when no other uses them any more.
+    pub file_counters_drop: unsafe extern "C" fn(file: *mut File, first: u32, last: u32) -> c_int,
 }
 
 // SAFETY: the table holds plain function pointers and numbers; nothing in it is bound to a thread.

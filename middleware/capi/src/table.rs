@@ -6,7 +6,7 @@ use std::ffi::{c_char, c_int};
 
 use talea_abi::{Blob, File, FileInfo, Piece, Table};
 use talea_model::Summary;
-use talea_posix::{Fault, Handle, Hints, OpenFlags};
+use talea_posix::{CounterChange, Fault, Handle, Hints, OpenFlags};
 
 use crate::boundary::{argument, bytes, error_text, optional_string, place, put, slice, slice_mut, string, table};
 use crate::handles::Handles;
@@ -34,6 +34,8 @@ static TABLE: Table = Table {
     file_advance,
     file_abort,
     path_delete,
+    file_counter,
+    file_counters_drop,
 };
 
 /// The table of functions for shims, or null if the library does not speak `version`.
@@ -246,4 +248,29 @@ unsafe extern "C" fn path_delete(path: *const c_char) -> c_int {
         let path = unsafe { string(path, "path") }?;
         process::job()?.files.unlink(path)
     })
+}
+
+unsafe extern "C" fn file_counter(
+    file: *mut File,
+    counter: u32,
+    operation: u32,
+    operand: i64,
+    value: *mut i64,
+) -> c_int {
+    table(|| {
+        place(value, "value")?;
+        let change = match operation {
+            talea_abi::COUNTER_ADD => CounterChange::Add(operand),
+            talea_abi::COUNTER_SET => CounterChange::Set(operand),
+            talea_abi::COUNTER_GET => CounterChange::None,
+            _ => return Err(argument(format!("unknown operation on a counter: {operation}"))),
+        };
+        let before = FILES.get(file)?.counter(counter, change)?;
+        // SAFETY: checked above, valid for writing by the table's contract.
+        unsafe { put(value, before, "value") }
+    })
+}
+
+unsafe extern "C" fn file_counters_drop(file: *mut File, first: u32, last: u32) -> c_int {
+    table(|| FILES.get(file)?.drop_counters(first..=last))
 }

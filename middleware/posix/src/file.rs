@@ -16,6 +16,7 @@ use crate::path::{PathView, TaleaPath};
 use crate::{Fault, Namespace};
 
 mod blob;
+mod counter;
 mod group;
 mod handle;
 mod pieces;
@@ -23,6 +24,7 @@ mod pieces;
 mod tests;
 
 use blob::{Base, Mode, Shared};
+pub use counter::CounterChange;
 use group::{Group, Newborn};
 pub use handle::{CommitAnswer, Handle, Info, merge_summaries};
 
@@ -204,7 +206,7 @@ impl Files {
         } else {
             self.open_reader(path, &parsed, backing)?
         };
-        blob::encode(&shared)
+        blob::encode(&Shared { counters: random()?, ..shared })
     }
 
     fn open_reader(&self, path: &[u8], parsed: &TaleaPath, backing: Arc<dyn Backing>) -> Result<Shared, Fault> {
@@ -369,6 +371,7 @@ fn shared(path: &[u8], inode: &Inode, backing: &dyn Backing, delete: bool, mode:
         chunk_bytes: inode.chunk_bytes,
         summary_bytes: Summary::encoded_bytes(backing.targets() + SPARE_TARGETS) as u32,
         delete_on_close: delete,
+        counters: 0,
         mode,
     }
 }

@@ -8,7 +8,7 @@ use crate::abi::*;
 use crate::errhandler::Handler;
 use crate::position::{self, answer};
 use crate::size::{self, Change};
-use crate::{commit, info};
+use crate::{commit, info, pointer};
 
 on_file! {
     MPI_File_set_size PMPI_File_set_size (file; size: MPI_Offset) => size::change(file, size, Change::Exactly);
@@ -21,12 +21,12 @@ on_file! {
     MPI_File_set_view PMPI_File_set_view (file; disp: MPI_Offset, etype: MPI_Datatype, filetype: MPI_Datatype, datarep: *const c_char, info: MPI_Info) => { let _ = info; position::set_view(file, disp, etype, filetype, datarep) };
     MPI_File_get_view PMPI_File_get_view (file; disp: *mut MPI_Offset, etype: *mut MPI_Datatype, filetype: *mut MPI_Datatype, datarep: *mut c_char) => position::get_view(file, disp, etype, filetype, datarep);
     MPI_File_seek PMPI_File_seek (file; offset: MPI_Offset, whence: c_int) => position::seek(file, offset, whence);
-    MPI_File_get_position PMPI_File_get_position (file; offset: *mut MPI_Offset) => answer(offset, file.state().position);
+    MPI_File_get_position PMPI_File_get_position (file; offset: *mut MPI_Offset) => { file.require_random()?; answer(offset, file.state().position) };
     MPI_File_get_byte_offset PMPI_File_get_byte_offset (file; offset: MPI_Offset, disp: *mut MPI_Offset) => answer(disp, position::byte_offset(file, offset)?);
     MPI_File_get_type_extent PMPI_File_get_type_extent (file; datatype: MPI_Datatype, extent: *mut MPI_Aint) => answer(extent, position::type_extent(datatype)? as MPI_Aint);
     MPI_File_get_type_extent_c PMPI_File_get_type_extent_c (file; datatype: MPI_Datatype, extent: *mut MPI_Count) => answer(extent, position::type_extent(datatype)?);
-    MPI_File_set_atomicity PMPI_File_set_atomicity (file; flag: c_int) => position::set_atomicity(flag);
-    MPI_File_get_atomicity PMPI_File_get_atomicity (file; flag: *mut c_int) => answer(flag, 0);
+    MPI_File_set_atomicity PMPI_File_set_atomicity (file; flag: c_int) => pointer::set_atomicity(file, flag);
+    MPI_File_get_atomicity PMPI_File_get_atomicity (file; flag: *mut c_int) => answer(flag, c_int::from(file.state().atomic));
     MPI_File_sync PMPI_File_sync (file; ) => commit::sync(file);
     MPI_File_set_errhandler PMPI_File_set_errhandler (file; errhandler: MPI_Errhandler) => { file.state().handler = Handler::of(errhandler); Ok(()) };
     MPI_File_get_errhandler PMPI_File_get_errhandler (file; errhandler: *mut MPI_Errhandler) => answer(errhandler, file.state().handler.handle);

@@ -84,6 +84,7 @@ integers! {
     MPI_SEEK_SET: c_int = 600;
     MPI_SEEK_CUR: c_int = 602;
     MPI_SEEK_END: c_int = 604;
+    MPI_DISPLACEMENT_CURRENT: c_int = -54278278;
     MPI_MAX_ERROR_STRING: c_int = 256;
     MPI_MAX_INFO_KEY: c_int = 36;
     MPI_MAX_INFO_VAL: c_int = 256;

@@ -60,6 +60,7 @@ integers! {
     MPI_SEEK_SET: c_int = 403;
     MPI_SEEK_CUR: c_int = 401;
     MPI_SEEK_END: c_int = 402;
+    MPI_DISPLACEMENT_CURRENT: c_int = -1;
     MPI_MAX_ERROR_STRING: c_int = 512;
     MPI_MAX_INFO_KEY: c_int = 256;
     MPI_MAX_INFO_VAL: c_int = 1024;

@@ -108,3 +108,14 @@ fn a_forked_childs_copy_is_dead_and_the_parents_lives() {
     site.run(1, &c_program("forked.c"), &[]).well();
     assert_eq!(site.committed("forked"), Some(7_i32.to_ne_bytes().to_vec()));
 }
+
+#[test]
+fn shared_pointers_and_atomic_mode_keep_mpis_promises_and_leave_nothing() {
+    for ranks in [1, 3] {
+        let site = Site::new();
+        site.run(ranks, &c_program("shared.c"), &[]).well();
+        let left = std::fs::read_dir(site.path("store")).expect("the store").flatten();
+        let counters = left.filter(|entry| entry.file_name().to_string_lossy().starts_with(".counter")).count();
+        assert_eq!(counters, 0, "a close forgets what shared pointers needed");
+    }
+}

@@ -121,7 +121,8 @@ static void queries(MPI_File file, MPI_Comm comm) {
     OK(MPI_File_get_atomicity(file, &flag));
     CHECK(!flag);
     OK(MPI_File_set_atomicity(file, 0));
-    FAILS(MPI_File_set_atomicity(file, 1), MPI_ERR_UNSUPPORTED_OPERATION, "MPI_File_sync");
+    OK(MPI_File_set_atomicity(file, 1));
+    OK(MPI_File_set_atomicity(file, 0));
     OK(MPI_Type_contiguous(2, MPI_INT, &pair));
     OK(MPI_Type_commit(&pair));
     OK(MPI_Type_create_resized(pair, 0, 24, &gap));
@@ -140,18 +141,6 @@ static void queries(MPI_File file, MPI_Comm comm) {
     FAILS(MPI_File_set_view(file, 0, MPI_INT, MPI_BYTE, "native", MPI_INFO_NULL), MPI_ERR_ARG, "multiple");
     FAILS(MPI_File_set_view(file, -1, MPI_BYTE, MPI_BYTE, "native", MPI_INFO_NULL), MPI_ERR_ARG, "negative");
     (void)comm;
-}
-
-static void shared(MPI_File file) {
-    char byte = 0;
-    MPI_Request request;
-    MPI_Offset offset;
-    FAILS(MPI_File_write_shared(file, &byte, 1, MPI_BYTE, MPI_STATUS_IGNORE), MPI_ERR_UNSUPPORTED_OPERATION, "explicit offsets");
-    FAILS(MPI_File_read_ordered(file, &byte, 1, MPI_BYTE, MPI_STATUS_IGNORE), MPI_ERR_UNSUPPORTED_OPERATION, "explicit offsets");
-    FAILS(MPI_File_iread_shared(file, &byte, 1, MPI_BYTE, &request), MPI_ERR_UNSUPPORTED_OPERATION, "explicit offsets");
-    FAILS(MPI_File_write_ordered_begin(file, &byte, 1, MPI_BYTE), MPI_ERR_UNSUPPORTED_OPERATION, "explicit offsets");
-    FAILS(MPI_File_seek_shared(file, 0, MPI_SEEK_SET), MPI_ERR_UNSUPPORTED_OPERATION, "explicit offsets");
-    FAILS(MPI_File_get_position_shared(file, &offset), MPI_ERR_UNSUPPORTED_OPERATION, "explicit offsets");
 }
 
 static void mistakes(MPI_File file) {
@@ -177,7 +166,9 @@ int main(int argc, char **argv) {
     OK(MPI_File_open(MPI_COMM_WORLD, "/talea/run/basic", MPI_MODE_CREATE | MPI_MODE_RDWR, info, &file));
     OK(MPI_Info_free(&info));
     CHECK(MPI_File_f2c(MPI_File_c2f(file)) == file);
+#ifndef MPI_ABI_VERSION /* There it is the handle's own number. */
     CHECK(MPI_File_c2f(MPI_FILE_NULL) == 0);
+#endif
     pointers(file);
     MPI_Barrier(MPI_COMM_WORLD);
     requests(file);
@@ -185,7 +176,6 @@ int main(int argc, char **argv) {
     MPI_Barrier(MPI_COMM_WORLD);
     sizes(file);
     queries(file, MPI_COMM_WORLD);
-    shared(file);
     mistakes(file);
     copy = file;
     OK(MPI_File_close(&file));

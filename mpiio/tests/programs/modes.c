@@ -20,7 +20,7 @@ int main(int argc, char **argv) {
     FAILS(open_as("/talea/run", MPI_MODE_CREATE | MPI_MODE_RDWR), MPI_ERR_BAD_FILE, "/talea/CONTAINER/PATH");
     FAILS(open_as(path, 0), MPI_ERR_AMODE, "exactly one");
     FAILS(open_as(path, MPI_MODE_RDONLY | MPI_MODE_CREATE), MPI_ERR_AMODE, "MPI_MODE_RDWR");
-    FAILS(open_as(path, MPI_MODE_WRONLY | MPI_MODE_CREATE | MPI_MODE_SEQUENTIAL), MPI_ERR_UNSUPPORTED_OPERATION, "SEQUENTIAL");
+    FAILS(open_as(path, MPI_MODE_RDWR | MPI_MODE_CREATE | MPI_MODE_SEQUENTIAL), MPI_ERR_AMODE, "SEQUENTIAL");
     FAILS(open_as(path, MPI_MODE_CREATE | (rank ? MPI_MODE_WRONLY : MPI_MODE_RDWR)), MPI_ERR_NOT_SAME, "different access modes");
     OK(open_as(path, MPI_MODE_CREATE | MPI_MODE_EXCL | MPI_MODE_WRONLY));
     OK(MPI_File_write_at(file, rank, &byte, 1, MPI_BYTE, MPI_STATUS_IGNORE));

@@ -9,7 +9,7 @@ use talea_model::{Oid, Step, TxId, View};
 use crate::Fault;
 use crate::inode::SizeRecord;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Enough to attach to a file that another process has opened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,6 +21,8 @@ pub(super) struct Shared {
     pub chunk_bytes: u64,
     pub summary_bytes: u32,
     pub delete_on_close: bool,
+    /// Random number of the collective open, under which its counters are kept.
+    pub counters: u64,
     pub mode: Mode,
 }
 

@@ -6,6 +6,7 @@ use talea_abi::Code;
 use talea_model::{Step, Summary};
 
 use super::blob::{self, Base, Outcome, Shared};
+use super::counter::{CounterChange, Counters};
 use super::{Registry, group::Group, pieces};
 use crate::Fault;
 use crate::backing::{Backing, Snapshot, SnapshotAt};
@@ -39,6 +40,7 @@ pub struct CommitAnswer {
 pub struct Handle {
     shared: Shared,
     backing: Arc<dyn Backing>,
+    counters: Counters,
     kind: Side,
 }
 
@@ -66,7 +68,7 @@ impl Handle {
         lease: Option<Box<dyn Snapshot>>,
         fixed: bool,
     ) -> Self {
-        Self { shared, backing, kind: Side::Reader { base: RwLock::new(base), lease: Mutex::new(lease), fixed } }
+        Self::new(shared, backing, Side::Reader { base: RwLock::new(base), lease: Mutex::new(lease), fixed })
     }
 
     pub(super) fn writer(
@@ -76,7 +78,22 @@ impl Handle {
         founder: bool,
         registry: Arc<Registry>,
     ) -> Self {
-        Self { shared, backing, kind: Side::Writer { group, founder, registry, ended: Mutex::new(false) } }
+        Self::new(shared, backing, Side::Writer { group, founder, registry, ended: Mutex::new(false) })
+    }
+
+    fn new(shared: Shared, backing: Arc<dyn Backing>, kind: Side) -> Self {
+        let counters = Counters::new(backing.clone(), shared.counters);
+        Self { shared, backing, counters, kind }
+    }
+
+    /// Changes a counter that all processes of this collective open share; answers what it was before.
+    pub fn counter(&self, number: u32, change: CounterChange) -> Result<i64, Fault> {
+        self.counters.change(number, change)
+    }
+
+    /// Forgets counters, on one process, when no other uses them any more.
+    pub fn drop_counters(&self, numbers: std::ops::RangeInclusive<u32>) -> Result<(), Fault> {
+        self.counters.forget(numbers)
     }
 
     /// What the handle is.

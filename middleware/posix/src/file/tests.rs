@@ -220,7 +220,7 @@ fn errors_have_their_codes() {
     assert_eq!(open_code(&job, "/talea/run", WRITE), Code::Kind);
     assert_eq!(open_code(&job, "/talea/run", READ), Code::Kind);
     assert_eq!(open_code(&job, "/talea/run/.talea/steps/9/f", READ), Code::NotFound);
-    assert_eq!(code(job.files[0].attach(b"\x01garbage")), Code::Argument);
+    assert_eq!(code(job.files[0].attach(b"\x02garbage")), Code::Argument);
     assert_eq!(job.memory.open_epochs(), 0);
     let handle = &job.open("/talea/run/f", WRITE)[0];
     assert_eq!(code(write(handle, u64::MAX - 1, b"xx")), Code::TooLong);
