@@ -6,16 +6,21 @@
 pub mod config;
 pub mod error;
 mod map;
+pub mod media;
 pub mod medium;
 pub mod nvme;
 pub mod pmem;
 pub mod ram;
+pub mod record;
+mod room;
 pub mod sim;
 
 pub use config::{TierConfig, TierKind, open_medium};
 pub use error::TierError;
+pub use media::{Address, Media, Tier};
 pub use medium::{Medium, MediumKind, Share};
 pub use nvme::NvmeMedium;
 pub use pmem::PmemMedium;
 pub use ram::RamMedium;
+pub use record::{Playback, RecordedMedium, Recorder, Step, Survives};
 pub use sim::{SimMedium, Torn};

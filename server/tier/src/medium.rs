@@ -44,6 +44,12 @@ pub trait Medium: Send {
     /// part of them.
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), TierError>;
 
+    /// As [`write`](Self::write), for a caller that owns whole blocks of 4096 bytes: `offset` begins one, and what lies behind the
+    /// data in its last block may become zeros. Spares block devices the reading of what will never be needed.
+    fn write_padded(&mut self, offset: u64, data: &[u8]) -> Result<(), TierError> {
+        self.write(offset, data)
+    }
+
     /// Reads bytes, also those not yet persisted.
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), TierError>;
 

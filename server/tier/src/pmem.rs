@@ -6,18 +6,17 @@
 mod library;
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, fallocate, fstatfs};
+use rustix::fs::fstatfs;
 
 use crate::map::Mapping;
 use crate::medium::check_range;
-use crate::{Medium, MediumKind, TierError};
+use crate::room::{Room, lock};
+use crate::{Medium, MediumKind, Share, TierError};
 use library::Library;
 
-/// Room is taken from the file system in steps of this many bytes, so that a full one is an error and not a signal.
-const ROOM_STEP_BYTES: u64 = 64 << 20;
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 const PAGE_BYTES: u64 = 4096;
 
@@ -29,8 +28,7 @@ pub struct PmemMedium {
     library: Library,
     /// Flushing cache lines is enough.
     direct: bool,
-    /// The file system has room for all bytes below it.
-    room_bytes: u64,
+    room: Room,
     /// Written since the last sync: start and end.
     dirty: Vec<(u64, u64)>,
 }
@@ -52,7 +50,15 @@ impl PmemMedium {
         let map = Mapping::shared(&file, capacity_bytes)?;
         let tmpfs = fstatfs(&file).is_ok_and(|stat| stat.f_type == TMPFS_MAGIC);
         let direct = tmpfs || library.is_pmem(&map);
-        Ok(Self { map, file, path: path.to_owned(), library, direct, room_bytes: 0, dirty: Vec::new() })
+        Ok(Self {
+            map,
+            file,
+            path: path.to_owned(),
+            library,
+            direct,
+            room: Room::new(capacity_bytes),
+            dirty: Vec::new(),
+        })
     }
 
     /// Whether flushing cache lines is enough (DAX, tmpfs).
@@ -64,42 +70,6 @@ impl PmemMedium {
     pub fn path(&self) -> &Path {
         &self.path
     }
-
-    /// Takes room from the file system for everything below `end`.
-    fn ensure_room(&mut self, end: u64) -> Result<(), TierError> {
-        if end <= self.room_bytes {
-            return Ok(());
-        }
-        let generous = end.next_multiple_of(ROOM_STEP_BYTES).min(self.map.len());
-        for to in [generous, end] {
-            match fallocate(&self.file, FallocateFlags::empty(), self.room_bytes, to - self.room_bytes) {
-                Ok(()) => {
-                    self.room_bytes = to;
-                    return Ok(());
-                }
-                Err(rustix::io::Errno::OPNOTSUPP) => {
-                    // No such call there: writing zeros takes the room as well, but only where there is nothing yet.
-                    self.room_bytes = self.map.len();
-                    return Ok(());
-                }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(errno) if to == end => {
-                    return Err(TierError::NoRoom { offset: end, source: errno.into() });
-                }
-                Err(_) => {}
-            }
-        }
-        Err(TierError::NoRoom { offset: end, source: std::io::ErrorKind::Interrupted.into() })
-    }
-}
-
-/// One process at a time: two would write one log.
-pub(crate) fn lock(file: &File) -> std::io::Result<()> {
-    use rustix::fs::{FlockOperation, flock};
-    flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
-        rustix::io::Errno::WOULDBLOCK => std::io::Error::other("another process has it open"),
-        other => other.into(),
-    })
 }
 
 impl Medium for PmemMedium {
@@ -114,7 +84,7 @@ impl Medium for PmemMedium {
     }
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), TierError> {
         check_range(offset, data.len(), self.map.len())?;
-        self.ensure_room(offset + data.len() as u64)?;
+        self.room.ensure(&self.file, offset + data.len() as u64)?;
         if self.direct {
             self.library.copy(&mut self.map, offset, data);
             return Ok(());
@@ -129,7 +99,7 @@ impl Medium for PmemMedium {
     }
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), TierError> {
         check_range(offset, out.len(), self.map.len())?;
-        if offset + out.len() as u64 <= self.room_bytes {
+        if offset + out.len() as u64 <= self.room.bytes() {
             out.copy_from_slice(self.map.slice(offset, out.len() as u64));
             return Ok(());
         }
@@ -150,6 +120,14 @@ impl Medium for PmemMedium {
             })?;
         }
         Ok(())
+    }
+    fn is_persist_costly(&self) -> bool {
+        !self.direct
+    }
+    fn share(&self) -> Option<Share> {
+        let meta = self.file.metadata().ok()?;
+        let path = self.path.to_str()?.to_owned();
+        Some(Share { path, device: meta.dev(), inode: meta.ino() })
     }
 }
 

@@ -29,11 +29,6 @@ impl RamMedium {
         fcntl_add_seals(&file, seals).map_err(failed)?;
         Ok(Self { map, file })
     }
-
-    /// The file behind the memory: what another process would map.
-    pub fn file(&self) -> &OwnedFd {
-        &self.file
-    }
 }
 
 impl Medium for RamMedium {

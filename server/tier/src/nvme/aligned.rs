@@ -15,7 +15,7 @@ pub(super) struct Aligned {
 unsafe impl Send for Aligned {}
 
 impl Aligned {
-    /// Zeros. `len` must not be 0.
+    /// Zeros.
     pub(super) fn zeroed(len: usize) -> Self {
         let layout = Self::layout(len);
         // SAFETY: the layout's size is not 0 (at least one byte is asked for).
@@ -31,6 +31,11 @@ impl Aligned {
             Ok(layout) => layout,
             Err(_) => panic!("{len} bytes are more than an address space holds"),
         }
+    }
+
+    /// Where it begins, for the kernel.
+    pub(super) fn address(&self) -> *mut u8 {
+        self.start.as_ptr()
     }
 }
 

@@ -1,79 +1,272 @@
-//! The queue: many writes in flight at once, all waited for before the call returns.
+//! The queue: a fixed set of buffers, each idle or in flight to or from the file.
+//!
+//! Buffers and file are registered with the kernel where it allows that (the limit on locked memory may not), and completions
+//! are polled for where the device has queues for it. Without io_uring the same calls block.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use io_uring::{IoUring, opcode, types};
 
 use super::aligned::Aligned;
 
-/// Writes in flight.
-const DEPTH: usize = 32;
+/// Buffers, and so the most in flight.
+pub(super) const BUFFERS: usize = 8;
+/// Bytes of a buffer.
+pub(super) const BUFFER_BYTES: usize = 512 << 10;
 
-/// An io_uring of this target.
+/// What a buffer is doing.
+#[derive(Clone, Copy, Debug)]
+struct Flight {
+    offset: u64,
+    len: usize,
+    write: bool,
+}
+
+/// The queue of one file.
 pub(super) struct Queue {
-    ring: IoUring,
+    ring: Option<IoUring>,
+    registered_buffers: bool,
+    registered_file: bool,
+    polled: bool,
+    buffers: [Option<Aligned>; BUFFERS],
+    flights: [Option<Flight>; BUFFERS],
+    in_flight: usize,
+    /// Held for what a read brings, until somebody has copied it.
+    held: [bool; BUFFERS],
+    /// The first write that failed since somebody asked.
+    failed: Option<(u64, Error)>,
+    file: File,
+}
+
+/// How a queue came to be, for reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueKind {
+    /// Through io_uring; else by plain calls.
+    pub ring: bool,
+    /// Buffers are registered.
+    pub registered_buffers: bool,
+    /// The file is registered.
+    pub registered_file: bool,
+    /// Completions are polled for.
+    pub polled: bool,
 }
 
 impl Queue {
-    /// A queue, if the system allows one.
-    pub(super) fn new() -> std::io::Result<Self> {
-        Ok(Self { ring: IoUring::new(DEPTH as u32)? })
+    /// A queue for a file.
+    pub(super) fn new(file: File) -> Self {
+        let polled = has_polled_queues(&file);
+        let ring = open_ring(polled);
+        let polled = polled && ring.is_some();
+        let mut queue = Self {
+            ring,
+            registered_buffers: false,
+            registered_file: false,
+            polled,
+            buffers: std::array::from_fn(|_| Some(Aligned::zeroed(BUFFER_BYTES))),
+            flights: [None; BUFFERS],
+            in_flight: 0,
+            held: [false; BUFFERS],
+            failed: None,
+            file,
+        };
+        queue.register();
+        queue
     }
 
-    /// Writes all runs. On an error it names the offset; the others are written or not, and none is in flight any more.
-    pub(super) fn write_all(&mut self, file: &File, runs: &[(u64, Aligned)]) -> Result<(), (u64, Error)> {
-        for batch in runs.chunks(DEPTH) {
-            let mut results: [Option<i32>; DEPTH] = [None; DEPTH];
-            let mut sent = 0;
-            for (number, (offset, buffer)) in batch.iter().enumerate() {
-                let bytes = buffer.as_ref();
-                let entry = opcode::Write::new(types::Fd(file.as_raw_fd()), bytes.as_ptr(), bytes.len() as u32)
-                    .offset(*offset)
-                    .build()
-                    .user_data(number as u64);
-                // SAFETY: file and buffer outlive the write: the loop below returns only when all pushed are completed.
-                if unsafe { self.ring.submission().push(&entry) }.is_err() {
-                    break;
-                }
-                sent += 1;
-            }
-            self.wait(sent, &mut results);
-            for (number, (offset, buffer)) in batch.iter().enumerate() {
-                finish(file, *offset, buffer.as_ref(), results[number]).map_err(|error| (*offset, error))?;
-            }
+    fn register(&mut self) {
+        let Some(ring) = &self.ring else { return };
+        self.registered_file = ring.submitter().register_files(&[self.file.as_raw_fd()]).is_ok();
+        let vectors: Vec<libc::iovec> = self
+            .buffers
+            .iter()
+            .flatten()
+            .map(|buffer| libc::iovec { iov_base: buffer.address().cast(), iov_len: BUFFER_BYTES })
+            .collect();
+        // SAFETY: the buffers live as long as the ring (dropped after it, see Drop) and never move.
+        self.registered_buffers = unsafe { ring.submitter().register_buffers(&vectors) }.is_ok();
+    }
+
+    /// How it works.
+    pub(super) fn kind(&self) -> QueueKind {
+        QueueKind {
+            ring: self.ring.is_some(),
+            registered_buffers: self.registered_buffers,
+            registered_file: self.registered_file,
+            polled: self.polled,
         }
-        Ok(())
     }
 
-    /// Waits until `sent` writes have completed: the kernel may read their buffers until then.
-    fn wait(&mut self, sent: usize, results: &mut [Option<i32>; DEPTH]) {
-        let mut done = 0;
-        while done < sent {
-            if self.ring.submit_and_wait(sent - done).is_err() {
+    /// The file.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// An idle buffer other than `not`; waits for one.
+    pub(super) fn idle(&mut self, not: Option<usize>) -> usize {
+        loop {
+            let is_idle =
+                |number: &usize| self.flights[*number].is_none() && !self.held[*number] && Some(*number) != not;
+            let idle = (0..BUFFERS).find(is_idle);
+            if let Some(number) = idle {
+                return number;
+            }
+            self.wait();
+        }
+    }
+
+    /// Memory of an idle buffer.
+    pub(super) fn buffer(&mut self, number: usize) -> &mut [u8] {
+        debug_assert!(self.flights[number].is_none(), "the kernel has it");
+        self.buffers[number].as_mut().map_or(&mut [], |buffer| buffer.as_mut())
+    }
+
+    /// Whether a write in flight touches a range.
+    pub(super) fn writes_into(&self, offset: u64, len: u64) -> bool {
+        let overlaps = |flight: &Flight| offset < flight.offset + flight.len as u64 && flight.offset < offset + len;
+        self.flights.iter().flatten().any(|flight| flight.write && overlaps(flight))
+    }
+
+    /// Sends the first `len` bytes of a buffer to the file, or fills them from it. Offset and length are whole pages. A write
+    /// waits for others of the same bytes: a queue keeps no order.
+    pub(super) fn start(&mut self, number: usize, offset: u64, len: usize, write: bool) {
+        if write && self.writes_into(offset, len as u64) {
+            self.wait_all();
+        }
+        self.flights[number] = Some(Flight { offset, len, write });
+        self.held[number] = !write;
+        self.in_flight += 1;
+        if self.push(number).is_none() {
+            let flight = Flight { offset, len, write };
+            let result = self.plainly(number, flight, 0);
+            self.land(number, flight, result);
+        }
+    }
+
+    fn push(&mut self, number: usize) -> Option<()> {
+        let flight = self.flights[number]?;
+        let address = self.buffers[number].as_ref()?.address();
+        let (len, index) = (flight.len as u32, number as u16);
+        let fd = types::Fd(self.file.as_raw_fd());
+        let entry = match (flight.write, self.registered_buffers, self.registered_file) {
+            (true, true, true) => {
+                opcode::WriteFixed::new(types::Fixed(0), address, len, index).offset(flight.offset).build()
+            }
+            (true, true, false) => opcode::WriteFixed::new(fd, address, len, index).offset(flight.offset).build(),
+            (true, false, _) => opcode::Write::new(fd, address, len).offset(flight.offset).build(),
+            (false, true, true) => {
+                opcode::ReadFixed::new(types::Fixed(0), address, len, index).offset(flight.offset).build()
+            }
+            (false, true, false) => opcode::ReadFixed::new(fd, address, len, index).offset(flight.offset).build(),
+            (false, false, _) => opcode::Read::new(fd, address, len).offset(flight.offset).build(),
+        };
+        let ring = self.ring.as_mut()?;
+        // SAFETY: the buffer is not touched, moved or freed while its flight is noted, and Drop waits for all flights.
+        unsafe { ring.submission().push(&entry.user_data(number as u64)) }.ok()?;
+        // At once: the device works while more is gathered. What it cannot take now goes with the next wait.
+        let _ = ring.submit();
+        Some(())
+    }
+
+    /// Waits until at least one flight has landed.
+    pub(super) fn wait(&mut self) {
+        let before = self.in_flight;
+        while self.in_flight == before && before > 0 {
+            let Some(ring) = self.ring.as_mut() else { return };
+            if ring.completion().is_empty() && ring.submit_and_wait(1).is_err() {
                 // Interrupted or short of memory: what was pushed is still in the ring, so try again.
                 std::thread::yield_now();
             }
-            for completion in self.ring.completion() {
-                if let Some(slot) = results.get_mut(completion.user_data() as usize) {
-                    *slot = Some(completion.result());
-                }
-                done += 1;
+            let landed: Vec<(u64, i32)> = ring.completion().map(|entry| (entry.user_data(), entry.result())).collect();
+            for (number, result) in landed {
+                let number = number as usize;
+                let Some(flight) = self.flights.get(number).copied().flatten() else { continue };
+                let result = self.finish(number, flight, result);
+                self.land(number, flight, result);
             }
         }
     }
+
+    /// Waits for all flights.
+    pub(super) fn wait_all(&mut self) {
+        while self.in_flight > 0 {
+            self.wait();
+        }
+    }
+
+    /// Waits for a read, and gives what it brought. The buffer is idle after that.
+    pub(super) fn take(&mut self, number: usize) -> &[u8] {
+        while self.flights[number].is_some() {
+            self.wait();
+        }
+        self.held[number] = false;
+        self.buffer(number)
+    }
+
+    /// What failed since the last call.
+    pub(super) fn take_failure(&mut self) -> Option<(u64, Error)> {
+        self.failed.take()
+    }
+
+    fn land(&mut self, number: usize, flight: Flight, result: Result<(), Error>) {
+        self.flights[number] = None;
+        self.in_flight -= 1;
+        if let Err(error) = result
+            && self.failed.is_none()
+        {
+            self.failed = Some((flight.offset, error));
+        }
+    }
+
+    /// Does plainly what the queue did not do or not wholly.
+    fn finish(&mut self, number: usize, flight: Flight, result: i32) -> Result<(), Error> {
+        if result == flight.len as i32 {
+            return Ok(());
+        }
+        let again = [libc::EINTR, libc::EAGAIN, libc::EOPNOTSUPP];
+        if result < 0 && !again.contains(&-result) {
+            return Err(Error::from_raw_os_error(-result));
+        }
+        self.plainly(number, flight, result.max(0) as usize / super::PAGE_BYTES as usize * super::PAGE_BYTES as usize)
+    }
+
+    fn plainly(&mut self, number: usize, flight: Flight, done: usize) -> Result<(), Error> {
+        let buffer = self.buffers[number].as_mut().ok_or(ErrorKind::NotFound)?;
+        let (bytes, offset) = (&mut buffer.as_mut()[done..flight.len], flight.offset + done as u64);
+        if flight.write { self.file.write_all_at(bytes, offset) } else { self.file.read_exact_at(bytes, offset) }
+    }
 }
 
-/// Writes what the queue did not.
-fn finish(file: &File, offset: u64, bytes: &[u8], result: Option<i32>) -> std::io::Result<()> {
-    match result {
-        Some(written) if written as usize == bytes.len() => Ok(()),
-        Some(error) if error < 0 && Error::from_raw_os_error(-error).kind() != ErrorKind::Interrupted => {
-            Err(Error::from_raw_os_error(-error))
-        }
-        // Short, interrupted or never sent: whole, by a plain call.
-        _ => file.write_all_at(bytes, offset),
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.wait_all();
+        // The kernel takes a ring apart later, at its leisure: its hold on the file must not keep the next user out.
+        crate::room::unlock(&self.file);
+        // The ring first: it has the buffers registered.
+        self.ring = None;
     }
+}
+
+fn open_ring(polled: bool) -> Option<IoUring> {
+    let mut builder = IoUring::builder();
+    // One thread uses it: no interrupts of that thread for completions that it will look for anyway.
+    builder.setup_coop_taskrun();
+    if polled {
+        builder.setup_iopoll();
+    }
+    builder.build(BUFFERS as u32).or_else(|_| IoUring::new(BUFFERS as u32)).ok()
+}
+
+/// Whether the device below a file has queues that can be polled.
+fn has_polled_queues(file: &File) -> bool {
+    let Ok(meta) = file.metadata() else { return false };
+    let block = rustix::fs::FileType::from_raw_mode(meta.mode()) == rustix::fs::FileType::BlockDevice;
+    let device = if block { meta.rdev() } else { meta.dev() };
+    let numbers = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    // A partition's queue is its parent's.
+    [format!("/sys/dev/block/{numbers}/queue/io_poll"), format!("/sys/dev/block/{numbers}/../queue/io_poll")]
+        .iter()
+        .any(|path| std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "1"))
 }
