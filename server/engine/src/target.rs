@@ -19,7 +19,7 @@ use std::sync::Arc;
 use talea_fabric::endpoint::MAX_PAYLOAD_BYTES;
 use talea_fabric::{Hello, PeerId};
 use talea_model::{ContainerId, PoolMap, Position, SessionId, Stamp, TargetId};
-use talea_tier::Medium;
+use talea_tier::Media;
 use talea_vos::{Change, Recovered, Store, StoreError, StoreOptions};
 use talea_wire::data::{Body, Reply, ReplyBody, ReplyHead, Request, StoreStat};
 use talea_wire::{Refusal, RefusalCode};
@@ -162,15 +162,17 @@ pub struct Target {
     recheck: bool,
     /// Background work may be left.
     background: bool,
+    /// Others may still read in place what an earlier process named.
+    restarted: bool,
     flushes: u64,
 }
 
 impl Target {
     /// Opens the target's store on a medium. Serves nothing until it has a map and a lease.
-    pub fn open(medium: Box<dyn Medium>, options: TargetOptions) -> Result<(Target, Recovered), Fatal> {
+    pub fn open(media: impl Into<Media>, options: TargetOptions) -> Result<(Target, Recovered), Fatal> {
         let id = options.id;
         let store = StoreOptions { max_answer_bytes: MAX_PAYLOAD_BYTES as u64, ..options.store };
-        let (store, recovered) = Store::open(medium, store).map_err(|source| Fatal { target: id, source })?;
+        let (store, recovered) = Store::open(media, store).map_err(|source| Fatal { target: id, source })?;
         let target = Target {
             id,
             store,
@@ -190,6 +192,7 @@ impl Target {
             dirty: true,
             recheck: false,
             background: true,
+            restarted: !recovered.fresh,
             flushes: 0,
         };
         Ok((target, recovered))
@@ -230,7 +233,7 @@ impl Target {
 
     /// A request arrived. The bytes are no longer needed when this returns.
     pub fn message(&mut self, now: Now, peer: PeerId, bytes: &[u8], out: &mut Outbox) {
-        self.store.end_leases(now.monotonic_ns);
+        self.tick(now);
         let waiting = out.waiting_for(peer);
         if waiting >= MAX_QUEUED {
             self.effects.push(Effect::Drop { peer });
@@ -325,6 +328,7 @@ impl Target {
     /// Ends a turn: looks at the parked operations again, drops the late ones, flushes if anything was written, and lets the
     /// replies go.
     pub fn finish(&mut self, now: Now, out: &mut Outbox) -> Result<(), Fatal> {
+        self.tick(now);
         if std::mem::take(&mut self.recheck) {
             self.run_ready(now, out);
         }

@@ -2,7 +2,7 @@
 //!
 //! Must never know what the bytes mean, nor choose where something goes: addresses say it.
 
-use crate::{Medium, MediumKind, TierError};
+use crate::{Medium, MediumKind, Share, TierError};
 
 /// Where bytes lie: a tier, and an offset in it. Never a pointer.
 ///
@@ -44,6 +44,16 @@ impl Address {
     }
 }
 
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.tier() {
+            Some(Tier::Log) => write!(f, "offset {} of the medium", self.offset()),
+            Some(Tier::Bulk) => write!(f, "offset {} of the bulk tier", self.offset()),
+            None => write!(f, "address {:#x}, in no tier", self.0),
+        }
+    }
+}
+
 /// One or two media. As a [`Medium`] it is that of the log, whose offsets are [`Address`]es of both.
 pub struct Media {
     log: Box<dyn Medium>,
@@ -79,20 +89,6 @@ impl Media {
     /// Bytes of all tiers.
     pub fn total_bytes(&self) -> u64 {
         self.log.capacity_bytes() + self.bulk.as_ref().map_or(0, |bulk| bulk.capacity_bytes())
-    }
-
-    /// Makes values durable before records name them. Where both share a medium whose flush is costly this does nothing: one
-    /// flush does for both, and who reads records back verifies the values of those that no later flush proves.
-    pub fn persist_values(&mut self) -> Result<(), TierError> {
-        match &mut self.bulk {
-            Some(bulk) => {
-                bulk.persist()?;
-                self.bulk_dirty = false;
-                Ok(())
-            }
-            None if self.log.is_persist_costly() => Ok(()),
-            None => self.log.persist(),
-        }
     }
 
     fn at(&self, address: u64, len: u64) -> Result<(&dyn Medium, u64), TierError> {
@@ -154,7 +150,7 @@ impl Medium for Media {
         let (medium, offset) = self.at(offset, len).ok()?;
         medium.bytes(offset, len)
     }
-    /// Bulk first: what the log says is never durable before what it names.
+    /// Bulk first: when the log is flushed, so is all that it names.
     fn persist(&mut self) -> Result<(), TierError> {
         if let Some(bulk) = self.bulk.as_mut().filter(|_| self.bulk_dirty) {
             bulk.persist()?;
@@ -165,6 +161,10 @@ impl Medium for Media {
     fn is_persist_costly(&self) -> bool {
         self.log.is_persist_costly()
     }
+    /// The log's alone: who reads in place asks for the rest.
+    fn share(&self) -> Option<Share> {
+        self.log.share()
+    }
 }
 
 #[cfg(test)]
@@ -173,7 +173,7 @@ mod tests {
     use crate::{SimMedium, Torn};
 
     #[test]
-    fn addresses_lead_to_their_tiers_and_bulk_is_durable_first() {
+    fn addresses_lead_to_their_tiers_and_what_is_clean_is_not_flushed() {
         let (log, bulk) = (SimMedium::new(8192, Torn::Lines), SimMedium::new(1 << 20, Torn::Sectors));
         let mut media = Media::two(Box::new(log.clone()), Box::new(bulk.clone()));
         let far = Address::new(Tier::Bulk, 100_000);
@@ -181,10 +181,10 @@ mod tests {
         media.write(far.0, b"bulk").unwrap();
         media.write(5, b"log").unwrap();
         assert_eq!((bulk.image()[100_000..100_004].to_vec(), &log.image()[5..8]), (b"bulk".to_vec(), &b"log"[..]));
-        media.persist_values().unwrap();
-        assert_eq!((bulk.persists(), log.persists()), (1, 0));
         media.persist().unwrap();
-        assert_eq!((bulk.persists(), log.persists()), (1, 1), "bulk was clean");
+        assert_eq!((bulk.persists(), log.persists()), (1, 1));
+        media.persist().unwrap();
+        assert_eq!((bulk.persists(), log.persists()), (1, 2), "bulk was clean");
         assert!(matches!(media.write(2 << OFFSET_BITS, b"x"), Err(TierError::OutOfRange { .. })));
         let mut alone = Media::from(Box::new(log));
         assert!(matches!(alone.read(far.0, &mut [0]), Err(TierError::OutOfRange { .. })));

@@ -14,6 +14,14 @@ pub enum Plant {
     IgnoreHorizonOnRead,
     /// Writes of closed transactions are taken.
     KeepZombie,
+    /// Values reach the medium only after the records that name them.
+    LogBeforeData,
+    /// Freed blocks are used again although the durable log names them.
+    ReuseEarly,
+    /// Checkpoints forget the transactions that are open.
+    ForgetPending,
+    /// The superblock is written before what it points to is durable.
+    EarlySuperblock,
 }
 
 /// How to open a store.
@@ -255,10 +263,12 @@ pub struct Answer {
 /// Figures of a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
-    /// Bytes of the medium that are not free, the log included.
+    /// Bytes of all tiers that are not free, the log included.
     pub used_bytes: u64,
-    /// Bytes of the medium.
+    /// Bytes of all tiers.
     pub capacity_bytes: u64,
+    /// Bytes that are free but for leases.
+    pub leased_bytes: u64,
     /// Versions in the index.
     pub versions: u64,
     /// Bytes of log that a restart would replay.

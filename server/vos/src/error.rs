@@ -47,11 +47,11 @@ pub enum StoreError {
         bytes: u64,
     },
     /// Stored bytes are not what was written.
-    #[error("data lost: {what} (offset {offset} of the medium): restore it from a copy or an earlier step")]
+    #[error("data lost: {what} ({}): restore it from a copy or an earlier step", talea_tier::Address(*offset))]
     DataLost {
         /// What is lost.
         what: String,
-        /// Where it lay, in bytes; 0 if the whole log is meant.
+        /// Where it lay (a [`talea_tier::Address`]); 0 if the whole log is meant.
         offset: u64,
     },
     /// A view that aggregation may have passed.
@@ -123,6 +123,9 @@ pub enum StoreError {
         /// Bytes now.
         found_bytes: u64,
     },
+    /// The tier for bulk is not the one that the log knows.
+    #[error("the bulk tier does not fit the store's log: {0}")]
+    Bulk(&'static str),
     /// The store's last write failed; what is on the medium is unknown.
     #[error("an earlier write to the medium failed: the store takes no more updates; restart the server")]
     Broken,

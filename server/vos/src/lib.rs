@@ -11,6 +11,7 @@ pub mod error;
 mod index;
 mod log;
 mod space;
+mod spaces;
 pub mod store;
 
 pub use api::{

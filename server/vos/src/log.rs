@@ -3,6 +3,7 @@
 //! Owns the order in which bytes become durable: values before the records that name them, records before anything is
 //! acknowledged. Must never know what versions mean.
 
+pub(crate) mod bulk;
 pub(crate) mod bytes;
 pub(crate) mod chain;
 pub(crate) mod header;
@@ -12,9 +13,10 @@ pub(crate) mod scan;
 use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
-use talea_tier::Medium;
+use talea_tier::{Address, Media, Medium, Tier};
 
-use crate::space::{BLOCK_BYTES, Space, whole_blocks};
+use crate::space::{BLOCK_BYTES, whole_blocks};
+use crate::spaces::Spaces;
 use crate::{Plant, StoreError};
 use bytes::Writer;
 use header::{RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, record_bytes};
@@ -77,11 +79,11 @@ fn next_record(next: Segment) -> Writer {
     record
 }
 
-/// The medium with its log and its blocks.
+/// The tiers with the log and the blocks.
 pub(crate) struct Log {
-    medium: Box<dyn Medium>,
+    medium: Media,
     /// Free blocks.
-    pub space: Space,
+    pub space: Spaces,
     /// Segments in use, by their start.
     pub segments: BTreeMap<u64, SegmentUse>,
     nonce: u64,
@@ -100,6 +102,8 @@ pub(crate) struct Log {
     values_dirty: bool,
     /// Records in their place wait for a flush.
     records_dirty: bool,
+    /// Values that a planted bug holds back.
+    late_values: Vec<(u64, Vec<u8>)>,
     broken: bool,
     plant: Plant,
     /// Blocks are refused when less would stay free: punches and checkpoints need room, too.
@@ -113,7 +117,7 @@ pub(crate) struct Log {
 /// What a log continues with.
 pub(crate) struct Resume {
     /// Free blocks.
-    pub space: Space,
+    pub space: Spaces,
     /// Segments in use, the current one included.
     pub segments: BTreeMap<u64, SegmentUse>,
     /// The segment that is written now.
@@ -130,8 +134,8 @@ pub(crate) struct Resume {
 
 impl Log {
     /// A log that goes on where `resume` says.
-    pub(crate) fn new(medium: Box<dyn Medium>, nonce: u64, segment_bytes: u64, plant: Plant, resume: Resume) -> Self {
-        let stages = medium.is_persist_costly() || medium.kind() == talea_tier::MediumKind::Nvme;
+    pub(crate) fn new(medium: Media, nonce: u64, segment_bytes: u64, plant: Plant, resume: Resume) -> Self {
+        let stages = medium.is_persist_costly();
         Self {
             medium,
             stages,
@@ -147,6 +151,7 @@ impl Log {
             flushed_lsn: resume.next_lsn,
             values_dirty: false,
             records_dirty: false,
+            late_values: Vec::new(),
             broken: false,
             plant,
             reserve_bytes: 0,
@@ -181,21 +186,28 @@ impl Log {
         self.nonce
     }
 
-    /// Writes a value into blocks of its own; durable before any record that is appended later.
+    /// Writes a value into blocks of its own and gives their address; durable when any record that is appended later is, or found
+    /// out to be torn together with it.
     pub(crate) fn write_blocks(&mut self, data: &[u8]) -> Result<u64, StoreError> {
         self.check_usable()?;
+        let tier = self.medium.bulk_tier();
+        let reserve_bytes = if tier == Tier::Log { self.reserve_bytes } else { 0 };
         let needed_bytes = whole_blocks(data.len() as u64);
-        let free_bytes = self.space.free_bytes();
-        let no_space = StoreError::NoSpace { needed_bytes, free_bytes: free_bytes.saturating_sub(self.reserve_bytes) };
-        if needed_bytes + self.reserve_bytes > free_bytes {
+        let free_bytes = self.space.free_in(tier);
+        let no_space = StoreError::NoSpace { needed_bytes, free_bytes: free_bytes.saturating_sub(reserve_bytes) };
+        if needed_bytes + reserve_bytes > free_bytes {
             return Err(no_space);
         }
-        let start = self.space.allocate(needed_bytes).ok_or(no_space)?;
-        if let Err(error) = self.medium.write(start, data) {
+        let start = self.space.allocate(tier, needed_bytes).ok_or(no_space)?;
+        self.values_dirty = true;
+        if self.plant == Plant::LogBeforeData {
+            self.late_values.push((start, data.to_vec()));
+            return Ok(start);
+        }
+        if let Err(error) = self.medium.write_padded(start, data) {
             self.space.release(start, needed_bytes);
             return Err(error.into());
         }
-        self.values_dirty = true;
         Ok(start)
     }
 
@@ -239,11 +251,9 @@ impl Log {
         Ok(Appended { lsn, data_at })
     }
 
-    /// Writes a record to where it belongs; values in blocks are durable before it can be.
+    /// Writes a record to where it belongs. It may become durable before the values in blocks that it names: see
+    /// [`flush`](Self::flush).
     fn put_in_place(&mut self, data_at: u64, sealed: &[u8], data: &Data) -> Result<(), StoreError> {
-        if std::mem::take(&mut self.values_dirty) && self.plant != Plant::SkipFlush {
-            self.persist()?;
-        }
         let mut at = data_at;
         for part in &data.parts {
             self.write_raw(at, part)?;
@@ -258,7 +268,7 @@ impl Log {
     pub(crate) fn roll(&mut self, needed: u64) -> Result<(), StoreError> {
         self.flush()?;
         let next = self.new_segment(needed)?;
-        self.write_segment_header(next, None)?;
+        self.write_first_header(next)?;
         self.put(kind::NEXT, &mut next_record(next), &Data::default())?;
         self.write_segment_header(self.current, Some((next, self.next_lsn)))?;
         self.flush()?;
@@ -271,16 +281,25 @@ impl Log {
     pub(crate) fn new_segment(&mut self, needed: u64) -> Result<Segment, StoreError> {
         let least = SEGMENT_HEADER_BYTES as u64 + needed + record_bytes(NEXT_META_BYTES) as u64;
         let len = whole_blocks(least.max(self.segment_bytes));
-        let free_bytes = self.space.free_bytes();
-        let start = match self.space.allocate(len) {
-            Some(start) => start,
-            None => self.space.allocate(least).ok_or(StoreError::NoSpace { needed_bytes: least, free_bytes })?,
+        let free_bytes = self.space.free_in(Tier::Log);
+        let no_space = StoreError::NoSpace { needed_bytes: least, free_bytes };
+        let (start, len) = match self.space.allocate(Tier::Log, len) {
+            Some(start) => (start, len),
+            None => (self.space.allocate(Tier::Log, least).ok_or(no_space)?, whole_blocks(least)),
         };
-        let len = if free_bytes - self.space.free_bytes() == len { len } else { whole_blocks(least) };
         let segment = Segment { start, len, number: self.next_segment };
         self.next_segment += 1;
         self.segments.insert(start, SegmentUse { segment, live_bytes: 0 });
         Ok(segment)
+    }
+
+    /// Writes the header of a segment that holds nothing yet.
+    pub(crate) fn write_first_header(&mut self, segment: Segment) -> Result<(), StoreError> {
+        self.check_usable()?;
+        let bytes = SegmentHeader { segment, next: None }.encode(self.nonce);
+        let result = self.medium.write_padded(segment.start, &bytes);
+        self.broken |= result.is_err();
+        Ok(result?)
     }
 
     /// Writes a segment's header.
@@ -301,19 +320,20 @@ impl Log {
         Ok(result?)
     }
 
-    /// Makes everything written and appended before durable.
+    /// Makes everything written and appended before durable: one flush for values and records. A power loss before its end may
+    /// leave a record without its values; recovery finds that out, for nothing later says that the record was flushed.
     pub(crate) fn flush(&mut self) -> Result<(), StoreError> {
         if self.plant == Plant::SkipFlush {
-            self.records_dirty = false;
+            (self.values_dirty, self.records_dirty) = (false, false);
             return self.write_staged();
-        }
-        if std::mem::take(&mut self.values_dirty) && !self.staged.is_empty() {
-            self.persist()?;
         }
         self.write_staged()?;
         self.persist()?;
-        self.records_dirty = false;
+        (self.values_dirty, self.records_dirty) = (false, false);
         self.flushed_lsn = self.next_lsn;
+        for (start, data) in std::mem::take(&mut self.late_values) {
+            self.write_raw(start, &data)?;
+        }
         Ok(())
     }
 
@@ -372,9 +392,9 @@ impl Log {
         self.medium.share()
     }
 
-    /// Whether these bytes lie on the medium already.
+    /// Whether these bytes lie on the medium that [`share`](Self::share) names, already.
     pub(crate) fn is_placed(&self, offset: u64, len: u64) -> bool {
-        self.staged_range(offset, len).is_none()
+        Address(offset).tier() == Some(Tier::Log) && self.staged_range(offset, len).is_none()
     }
 
     fn staged_range(&self, offset: u64, len: u64) -> Option<std::ops::Range<usize>> {
@@ -395,15 +415,21 @@ impl Log {
     pub(crate) fn free_value(&mut self, offset: u64, len: u64, inline: bool) {
         if inline {
             self.count_live(offset, len, false);
-        } else if self.medium.is_persistent() {
+        } else if self.medium.is_persistent() && self.plant != Plant::ReuseEarly {
             self.space.retire(offset, len);
         } else {
             self.space.release(offset, len);
         }
     }
 
-    /// Size of the medium in whole blocks, in bytes.
+    /// Size of the log's medium in whole blocks, in bytes.
     pub(crate) fn capacity_bytes(&self) -> u64 {
         self.medium.capacity_bytes() / BLOCK_BYTES * BLOCK_BYTES
+    }
+
+    /// Size of the medium for bulk in whole blocks, in bytes; 0 if there is none.
+    pub(crate) fn bulk_bytes(&self) -> u64 {
+        let bulk = if self.medium.bulk_tier() == Tier::Bulk { self.medium.medium(Tier::Bulk) } else { None };
+        bulk.map_or(0, |bulk| bulk.capacity_bytes() / BLOCK_BYTES * BLOCK_BYTES)
     }
 }

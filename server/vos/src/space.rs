@@ -108,6 +108,11 @@ impl Space {
         }
     }
 
+    /// Free but for leases, in bytes.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.held.iter().map(|(_, _, bytes)| whole_blocks(*bytes)).sum()
+    }
+
     /// Changes whenever a block is given back: what was in use under the same number still lies where it lay.
     pub(crate) fn generation(&self) -> u64 {
         self.generation

@@ -13,6 +13,7 @@ mod memory;
 mod open;
 mod punch;
 mod query;
+mod recover;
 mod replay;
 mod state;
 mod update;
@@ -83,10 +84,11 @@ impl Store {
 
     /// Figures.
     pub fn stats(&self) -> StoreStats {
-        let capacity_bytes = self.log.capacity_bytes();
+        let capacity_bytes = self.log.capacity_bytes() + self.log.bulk_bytes();
         StoreStats {
             used_bytes: capacity_bytes - self.log.space.free_bytes(),
             capacity_bytes,
+            leased_bytes: self.log.space.held_bytes(),
             versions: self.memory.index.versions.len() as u64,
             log_bytes: self.log.since_checkpoint_bytes,
             records: self.log.records(),

@@ -99,6 +99,14 @@ impl Target {
         Ok(fetched)
     }
 
+    /// Lets leases end; those that the process before this one granted are taken to last as long as they can.
+    pub(super) fn tick(&mut self, now: Now) {
+        if std::mem::take(&mut self.restarted) {
+            self.store.lease_blocks(now.monotonic_ns + (LEASE_MS + LEASE_DRIFT_MS) * 1_000_000);
+        }
+        self.store.end_leases(now.monotonic_ns);
+    }
+
     /// Names places and leases all blocks: from now on none that is in use is used again before the lease has ended.
     fn locate(
         &mut self,
@@ -119,7 +127,7 @@ impl Target {
             skip_bytes: span.skip_bytes,
             checksums: span.checksums,
         };
-        let bytes = self.store.stats().capacity_bytes;
+        let bytes = self.store.shared_bytes();
         Ok(Located {
             share: Share { path: share.path, device: share.device, inode: share.inode, bytes },
             lease_ms: LEASE_MS as u32,

@@ -37,7 +37,7 @@ impl Chain {
             filled: SEGMENT_HEADER_BYTES as u64,
             next_lsn: CHECKPOINT_LSN,
         };
-        log.write_segment_header(first, None)?;
+        log.write_first_header(first)?;
         Ok(chain)
     }
 
@@ -53,7 +53,7 @@ impl Chain {
         if self.filled + needed + record_bytes(NEXT_META_BYTES) as u64 > self.current.len {
             let next = log.new_segment(needed)?;
             self.segments.push(next);
-            log.write_segment_header(next, None)?;
+            log.write_first_header(next)?;
             self.write(log, kind::NEXT, &mut next_record(next), &[])?;
             let first_lsn = self.next_lsn;
             log.write_segment_header(self.current, Some((next, first_lsn)))?;

@@ -21,6 +21,8 @@ pub(crate) const SUPERBLOCK_BYTES: usize = 128;
 pub(crate) const SUPERBLOCK_AT: [u64; 2] = [0, 4096];
 /// First byte that is neither.
 pub(crate) const FIRST_BLOCK: u64 = 8192;
+/// First byte of a bulk tier's blocks: its header lies below.
+pub(crate) const FIRST_BULK_BLOCK: u64 = 4096;
 
 const RECORD_MAGIC: [u8; 3] = *b"TAL";
 const SEGMENT_MAGIC: u64 = 0x4745_5341_454c_4154;
@@ -171,6 +173,8 @@ pub(crate) struct Superblock {
     pub first_lsn: u64,
     /// First segment of the checkpoint that the log continues; length 0 if there is none.
     pub checkpoint: Segment,
+    /// Size of the bulk tier in bytes; 0 if there is none.
+    pub bulk_bytes: u64,
 }
 
 /// What lies where a superblock should.
@@ -207,8 +211,9 @@ impl Superblock {
             checkpoint.start,
             checkpoint.len,
             checkpoint.number,
+            self.bulk_bytes,
         ];
-        for (slot, number) in bytes[32..112].chunks_exact_mut(8).zip(numbers) {
+        for (slot, number) in bytes[32..120].chunks_exact_mut(8).zip(numbers) {
             slot.copy_from_slice(&number.to_le_bytes());
         }
         let crc = crc32c(&bytes[..124]);
@@ -248,6 +253,7 @@ impl Superblock {
             log: segment(56),
             first_lsn: u64_at(bytes, 80),
             checkpoint: segment(88),
+            bulk_bytes: u64_at(bytes, 112),
         })
     }
 }

@@ -16,6 +16,8 @@ use super::{NEXT_META_BYTES, Segment};
 pub(crate) struct Found<'a> {
     /// Its number.
     pub(crate) lsn: u64,
+    /// All records below it were durable when this one was made.
+    pub(crate) flushed: u64,
     /// Its kind.
     pub(crate) kind: u8,
     /// What it says.
@@ -39,6 +41,8 @@ pub(crate) struct Scanned {
     pub(crate) bytes: u64,
     /// The last segment holds something else behind the last record.
     pub(crate) dirty_tail: bool,
+    /// All records below it were durable, values and all: something written after a flush says so.
+    pub(crate) proven: u64,
 }
 
 /// What follows at one place of a segment.
@@ -48,17 +52,26 @@ enum Next {
     End,
 }
 
-/// Reads the chain that begins with `first`, whose first record has number `first_lsn`. `each` may stop it.
+/// Reads the chain that begins with `first`, whose first record has number `first_lsn`, and takes record `until` for the torn tail
+/// wherever it stands. `each` may stop it.
 pub(crate) fn scan(
     medium: &dyn Medium,
     nonce: u64,
     first: Segment,
     first_lsn: u64,
+    until: u64,
     mut each: impl FnMut(Found) -> ControlFlow<()>,
 ) -> Result<Scanned, TierError> {
-    let mut scanned =
-        Scanned { segments: vec![], filled: 0, next_lsn: first_lsn, lost: false, bytes: 0, dirty_tail: false };
-    let mut following = Some(first);
+    let mut scanned = Scanned {
+        segments: vec![],
+        filled: 0,
+        next_lsn: first_lsn,
+        lost: false,
+        bytes: 0,
+        dirty_tail: false,
+        proven: 0,
+    };
+    let mut following = (first.len > 0).then_some(first);
     let mut bytes = Vec::new();
     while let Some(segment) = following.take() {
         let outside = segment.start.checked_add(segment.len).is_none_or(|end| end > medium.capacity_bytes());
@@ -70,8 +83,14 @@ pub(crate) fn scan(
         bytes.resize(segment.len as usize, 0);
         medium.read(segment.start, &mut bytes)?;
         let header = SegmentHeader::decode(&bytes, segment, nonce);
+        // A segment is linked to the next only when all before the record that leads there is durable.
+        let linked = header.and_then(|header| header.next).map_or(0, |(_, first_lsn)| first_lsn.saturating_sub(1));
+        scanned.proven = scanned.proven.max(linked);
         let mut at = SEGMENT_HEADER_BYTES;
         loop {
+            if scanned.next_lsn >= until {
+                break;
+            }
             let (next, lost) = look(&bytes, at, nonce, segment, header, scanned.next_lsn);
             scanned.lost |= lost;
             match next {
@@ -81,6 +100,7 @@ pub(crate) fn scan(
                     at = found_at + record_bytes(header.len as usize);
                     scanned.bytes += record_bytes(header.len as usize) as u64;
                     scanned.next_lsn = header.lsn + 1;
+                    scanned.proven = scanned.proven.max(header.flushed);
                     scanned.filled = at as u64;
                     if header.kind == kind::NEXT {
                         following = Segment::from_next(meta);
@@ -89,7 +109,7 @@ pub(crate) fn scan(
                     }
                     let data_at = segment.start + (start + meta.len()) as u64;
                     let data = DataAt { at: data_at, end: segment.start + (start + header.len as usize) as u64 };
-                    let found = Found { lsn: header.lsn, kind: header.kind, meta, data };
+                    let found = Found { lsn: header.lsn, flushed: header.flushed, kind: header.kind, meta, data };
                     if each(found).is_break() {
                         return Ok(scanned);
                     }

@@ -6,12 +6,12 @@
 use super::Store;
 use super::dump::{encode_dkey, encode_object};
 use super::state::encode_segments;
-use crate::StoreError;
 use crate::log::Segment;
 use crate::log::bytes::Writer;
 use crate::log::chain::Chain;
 use crate::log::header::{SUPERBLOCK_AT, Superblock};
 use crate::log::record::kind;
+use crate::{Plant, StoreError};
 
 /// A checkpoint under way.
 pub(super) struct Checkpoint {
@@ -37,7 +37,7 @@ impl Store {
             0 => log.since_checkpoint_bytes > (16 * log.segment_bytes()).max(2 * self.dump_bytes),
             bytes => log.since_checkpoint_bytes > bytes,
         };
-        grown || log.space.waiting_bytes() > log.capacity_bytes() / 8
+        grown || log.space.wants_checkpoint(log.capacity_bytes(), log.bulk_bytes())
     }
 
     /// Begins a checkpoint.
@@ -48,7 +48,7 @@ impl Store {
         let mut chain = Chain::start(&mut self.log)?;
         let mut payload = Writer::default();
         payload.begin_record();
-        self.memory.encode_state(&mut payload);
+        self.memory.encode_state(self.options.plant, &mut payload);
         if let Err(error) = chain.append(&mut self.log, kind::STATE, &mut payload, &[]) {
             self.give_up(&chain);
             return Err(error);
@@ -156,7 +156,9 @@ impl Store {
             self.give_up(&checkpoint.chain);
             return Err(error);
         }
-        self.log.flush()?;
+        if self.options.plant != Plant::EarlySuperblock {
+            self.log.flush()?;
+        }
         self.superblock.generation += 1;
         self.superblock.log = checkpoint.log;
         self.superblock.first_lsn = checkpoint.first_lsn;

@@ -19,6 +19,11 @@ impl Store {
         self.log.share()
     }
 
+    /// Bytes of the medium that can be mapped.
+    pub fn shared_bytes(&self) -> u64 {
+        self.log.capacity_bytes()
+    }
+
     /// Whoever was told of places may read them until then: no block that is in use now is used for anything else before.
     /// Times are the caller's and only grow.
     pub fn lease_blocks(&mut self, until_ns: u64) {

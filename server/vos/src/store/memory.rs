@@ -6,6 +6,7 @@ use std::collections::{HashMap, VecDeque};
 
 use talea_model::{Fate, Ledger, Position, SessionId, Stamp, TxId};
 
+use super::recover::Named;
 use crate::index::Index;
 use crate::log::record::Done;
 use crate::{Caller, Change};
@@ -25,6 +26,8 @@ pub(super) struct Memory {
     pub(super) sweep: Vec<u32>,
     /// A floor rose or a kept stamp ended since the last aggregation pass began.
     pub(super) sweep_wanted: bool,
+    /// During recovery: values in blocks that the log names.
+    pub(super) named: Named,
 }
 
 impl Memory {

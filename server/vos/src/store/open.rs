@@ -1,28 +1,61 @@
 //! Opening: a fresh medium gets a store, an old one gives its store back.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
 use talea_model::PoolId;
-use talea_tier::Medium;
+use talea_tier::{Address, Media, Medium, Tier};
 
 use super::Store;
 use super::memory::Memory;
+use super::recover::recover;
 use crate::error::PoolIdHex;
+use crate::log::bulk::{BULK_HEADER_BYTES, BulkHeader, FoundBulk};
 use crate::log::bytes::Writer;
-use crate::log::chain::CHECKPOINT_LSN;
 use crate::log::header::{
-    FIRST_BLOCK, FoundSuperblock, SEGMENT_HEADER_BYTES, SUPERBLOCK_AT, SUPERBLOCK_BYTES, SegmentHeader, Superblock,
+    FIRST_BLOCK, FIRST_BULK_BLOCK, FoundSuperblock, SEGMENT_HEADER_BYTES, SUPERBLOCK_AT, SUPERBLOCK_BYTES,
+    SegmentHeader, Superblock,
 };
-use crate::log::scan::{Scanned, scan};
 use crate::log::{Log, Resume, Segment, SegmentUse};
-use crate::space::{BLOCK_BYTES, Space};
+use crate::space::BLOCK_BYTES;
+use crate::spaces::{Bounds, Spaces};
 use crate::{Recovered, StoreError, StoreOptions};
 
+/// Where the header of a bulk tier lies.
+const BULK_HEADER_AT: u64 = Address::new(Tier::Bulk, 0).0;
+
+/// The sizes of a store's tiers, in whole blocks.
+#[derive(Clone, Copy)]
+pub(super) struct Sizes {
+    /// Bytes of the tier with the log.
+    pub(super) log: u64,
+    /// Bytes of the tier for bulk; 0 if there is none.
+    pub(super) bulk: u64,
+}
+
+impl Sizes {
+    fn of(media: &Media) -> Self {
+        let whole = |bytes: u64| bytes / BLOCK_BYTES * BLOCK_BYTES;
+        let bulk = media.medium(Tier::Bulk).map_or(0, |bulk| bulk.capacity_bytes());
+        Self { log: whole(media.capacity_bytes()), bulk: whole(bulk) }
+    }
+
+    /// Free space but what is used.
+    pub(super) fn without(self, used: Vec<(u64, u64)>) -> Result<Spaces, crate::space::Overlap> {
+        let bulk = |bytes| Bounds {
+            first: Address::new(Tier::Bulk, FIRST_BULK_BLOCK).0,
+            end: Address::new(Tier::Bulk, bytes).0,
+        };
+        let log = Bounds { first: FIRST_BLOCK, end: self.log };
+        Spaces::without(log, (self.bulk > 0).then(|| bulk(self.bulk)), used)
+    }
+}
+
 impl Store {
-    /// Opens the store on a medium, making it if the medium is empty, and replays its log.
-    pub fn open(mut medium: Box<dyn Medium>, options: StoreOptions) -> Result<(Store, Recovered), StoreError> {
-        let capacity = medium.capacity_bytes() / BLOCK_BYTES * BLOCK_BYTES;
+    /// Opens the store on its tiers (or on one medium), making it if they are empty, and replays its log.
+    pub fn open(media: impl Into<Media>, options: StoreOptions) -> Result<(Store, Recovered), StoreError> {
+        let mut media = media.into();
+        let sizes = Sizes::of(&media);
+        let capacity = sizes.log;
         let segment_bytes = match options.segment_bytes {
             0 => (capacity / 128).clamp(64 << 10, 4 << 20),
             bytes => bytes.next_multiple_of(BLOCK_BYTES),
@@ -30,16 +63,17 @@ impl Store {
         if capacity < FIRST_BLOCK + 4 * segment_bytes {
             return Err(StoreError::Bad("the medium is too small for a store: 4 log segments are needed at least"));
         }
-        let found = find_superblock(&*medium)?;
+        let found = find_superblock(&media)?;
         let (superblock, memory, resume) = match found {
             Some(superblock) => {
                 check_superblock(&superblock, &options, capacity)?;
-                let (memory, resume) = recover(&mut *medium, &superblock, capacity)?;
+                check_bulk(&media, &superblock, sizes)?;
+                let (memory, resume) = recover(&mut media, &superblock, sizes)?;
                 (superblock, memory, resume)
             }
             None => {
-                let superblock = format(&mut *medium, &options, segment_bytes, capacity)?;
-                (superblock, Memory::default(), first_resume(superblock.log, capacity)?)
+                let superblock = format(&mut media, &options, segment_bytes, sizes)?;
+                (superblock, Memory::default(), first_resume(superblock.log, sizes)?)
             }
         };
         let recovered = Recovered {
@@ -48,7 +82,7 @@ impl Store {
             ceiling: memory.ceiling,
             lost: memory.lost,
         };
-        let log = Log::new(medium, superblock.nonce, segment_bytes, options.plant, resume);
+        let log = Log::new(media, superblock.nonce, segment_bytes, options.plant, resume);
         let scratch = Writer::default();
         let mut store = Store { log, memory, superblock, options, checkpoint: None, dump_bytes: 0, scratch };
         store.memory.sweep_wanted = true;
@@ -57,7 +91,7 @@ impl Store {
 }
 
 /// The newer of the two superblocks; `None` on an empty medium.
-fn find_superblock(medium: &dyn Medium) -> Result<Option<Superblock>, StoreError> {
+pub(crate) fn find_superblock(medium: &dyn Medium) -> Result<Option<Superblock>, StoreError> {
     let mut best: Option<Superblock> = None;
     let (mut damaged, mut foreign, mut version) = (false, false, None);
     for at in SUPERBLOCK_AT {
@@ -97,13 +131,53 @@ fn check_superblock(superblock: &Superblock, options: &StoreOptions, capacity: u
     Ok(())
 }
 
+/// Checks that the bulk tier is the one that the log knows.
+fn check_bulk(media: &Media, superblock: &Superblock, sizes: Sizes) -> Result<(), StoreError> {
+    match (superblock.bulk_bytes, sizes.bulk) {
+        (0, 0) => return Ok(()),
+        (0, _) => return Err(StoreError::Bulk("it was made with one tier: give it none for bulk")),
+        (_, 0) => return Err(StoreError::Bulk("there is none, and it was made with one: name it in the tier")),
+        (made_bytes, found_bytes) if made_bytes > found_bytes => {
+            return Err(StoreError::Shrunk { made_bytes, found_bytes });
+        }
+        _ => {}
+    }
+    let mut bytes = [0; BULK_HEADER_BYTES];
+    media.read(BULK_HEADER_AT, &mut bytes)?;
+    match BulkHeader::decode(&bytes) {
+        FoundBulk::Whole(found) if found.nonce == superblock.nonce => Ok(()),
+        FoundBulk::Whole(_) => Err(StoreError::Bulk("it belongs to another store: name the one that belongs to this")),
+        FoundBulk::Damaged => Err(StoreError::Bulk("its header is damaged: restore it from a copy")),
+        FoundBulk::Nothing => Err(StoreError::Bulk("it is empty: name the one that belongs to this")),
+        FoundBulk::Foreign => Err(StoreError::Foreign),
+    }
+}
+
+/// Gives an empty bulk tier its header; what belongs to somebody else is left alone.
+fn format_bulk(media: &mut Media, superblock: &Superblock) -> Result<(), StoreError> {
+    let mut bytes = [0; BULK_HEADER_BYTES];
+    media.read(BULK_HEADER_AT, &mut bytes)?;
+    match BulkHeader::decode(&bytes) {
+        FoundBulk::Nothing => {}
+        // A crash may have come between this header and the superblock; and what a log in memory named is gone with it.
+        FoundBulk::Whole(found)
+            if !media.is_persistent() || (found.pool, found.target) == (superblock.pool, superblock.target) => {}
+        FoundBulk::Damaged if !media.is_persistent() => {}
+        FoundBulk::Whole(_) => return Err(StoreError::Bulk("it belongs to another store: name an empty one")),
+        FoundBulk::Damaged => return Err(StoreError::Bulk("it is damaged or of another version: name an empty one")),
+        FoundBulk::Foreign => return Err(StoreError::Foreign),
+    }
+    Ok(media.write_padded(BULK_HEADER_AT, &BulkHeader::of(superblock).encode())?)
+}
+
 /// Writes an empty store. The superblock's magic number comes last: a crash before leaves an empty medium.
 fn format(
-    medium: &mut dyn Medium,
+    medium: &mut Media,
     options: &StoreOptions,
     segment_bytes: u64,
-    capacity_bytes: u64,
+    sizes: Sizes,
 ) -> Result<Superblock, StoreError> {
+    let capacity_bytes = sizes.log;
     let log = Segment { start: FIRST_BLOCK, len: segment_bytes, number: 1 };
     let superblock = Superblock {
         generation: 0,
@@ -114,9 +188,13 @@ fn format(
         log,
         first_lsn: 1,
         checkpoint: Segment { start: 0, len: 0, number: 0 },
+        bulk_bytes: sizes.bulk,
     };
+    if sizes.bulk > 0 {
+        format_bulk(medium, &superblock)?;
+    }
     let bytes = superblock.encode();
-    medium.write(log.start, &SegmentHeader { segment: log, next: None }.encode(options.nonce))?;
+    medium.write_padded(log.start, &SegmentHeader { segment: log, next: None }.encode(options.nonce))?;
     medium.write(SUPERBLOCK_AT[0] + 8, &bytes[8..])?;
     medium.persist()?;
     medium.write(SUPERBLOCK_AT[0], &bytes)?;
@@ -124,9 +202,9 @@ fn format(
     Ok(superblock)
 }
 
-fn first_resume(current: Segment, capacity: u64) -> Result<Resume, StoreError> {
+fn first_resume(current: Segment, sizes: Sizes) -> Result<Resume, StoreError> {
     let used = SegmentUse { segment: current, live_bytes: 0 };
-    let space = Space::without(FIRST_BLOCK, capacity, vec![(current.start, current.len)]);
+    let space = sizes.without(vec![(current.start, current.len)]);
     Ok(Resume {
         space: space.map_err(|_| StoreError::Superblock)?,
         segments: BTreeMap::from([(current.start, used)]),
@@ -136,83 +214,4 @@ fn first_resume(current: Segment, capacity: u64) -> Result<Resume, StoreError> {
         next_segment: 2,
         since_checkpoint_bytes: 0,
     })
-}
-
-/// Reads checkpoint and log.
-fn recover(medium: &mut dyn Medium, superblock: &Superblock, capacity: u64) -> Result<(Memory, Resume), StoreError> {
-    let mut memory = Memory::default();
-    let mut in_use: Vec<Segment> = Vec::new();
-    if superblock.checkpoint.len > 0 {
-        let mut pinned = None;
-        let scanned = scan(medium, superblock.nonce, superblock.checkpoint, CHECKPOINT_LSN, |found| {
-            match memory.replay_checkpoint(&found) {
-                Ok(None) => ControlFlow::Continue(()),
-                Ok(Some(segments)) => {
-                    pinned = Some(segments);
-                    ControlFlow::Break(())
-                }
-                Err(_) => ControlFlow::Break(()),
-            }
-        })?;
-        memory.lost |= scanned.lost || pinned.is_none();
-        in_use.extend(scanned.segments);
-        in_use.extend(pinned.unwrap_or_default());
-    }
-    let scanned = scan(medium, superblock.nonce, superblock.log, superblock.first_lsn, |found| {
-        if memory.replay(&found).is_err() {
-            memory.lost = true;
-        }
-        ControlFlow::Continue(())
-    })?;
-    memory.lost |= scanned.lost;
-    memory.index.versions.take_freed();
-    in_use.extend(&scanned.segments);
-    cut_tail(medium, &scanned)?;
-    let resume = resume_after(&mut memory, &scanned, in_use, capacity);
-    Ok((memory, resume))
-}
-
-/// Overwrites what survived of records behind the tail: they were never acknowledged, and must not come back later.
-fn cut_tail(medium: &mut dyn Medium, scanned: &Scanned) -> Result<(), StoreError> {
-    if let Some(last) = scanned.segments.last().filter(|_| scanned.dirty_tail) {
-        let zeros = vec![0; (last.len - scanned.filled) as usize];
-        medium.write(last.start + scanned.filled, &zeros)?;
-        medium.persist()?;
-    }
-    Ok(())
-}
-
-/// Finds out which blocks are free, by what versions name.
-fn resume_after(memory: &mut Memory, scanned: &Scanned, in_use: Vec<Segment>, capacity: u64) -> Resume {
-    let next_segment = in_use.iter().map(|segment| segment.number).max().unwrap_or(0) + 1;
-    let mut segments: BTreeMap<u64, SegmentUse> =
-        in_use.into_iter().map(|segment| (segment.start, SegmentUse { segment, live_bytes: 0 })).collect();
-    let mut used: Vec<(u64, u64)> = segments.values().map(|used| (used.segment.start, used.segment.len)).collect();
-    for place in memory.index.versions.places().filter(|place| place.len > 0) {
-        if !place.inline {
-            used.push((place.offset, place.len.into()));
-            continue;
-        }
-        match segments.range_mut(..=place.offset).next_back() {
-            Some((_, held)) if place.offset < held.segment.start + held.segment.len => {
-                held.live_bytes += u64::from(place.len);
-            }
-            // A value in a segment that no list names: the medium is damaged.
-            _ => memory.lost = true,
-        }
-    }
-    let space = Space::without(FIRST_BLOCK, capacity, used).unwrap_or_else(|_| {
-        memory.lost = true;
-        Space::default()
-    });
-    let nowhere = Segment { start: 0, len: 0, number: 0 };
-    Resume {
-        space,
-        segments,
-        current: scanned.segments.last().copied().unwrap_or(nowhere),
-        filled: scanned.filled,
-        next_lsn: scanned.next_lsn,
-        next_segment,
-        since_checkpoint_bytes: scanned.bytes,
-    }
 }

@@ -66,6 +66,7 @@ impl Memory {
                 if record_bytes != 0 && extent.count.checked_mul(record_bytes) != Some(place.len.into()) {
                     return Err(BadRecord);
                 }
+                self.named.add(found.lsn, &place);
                 values.push((extent, place));
             }
             let known = self.index.dkey(head.at, entry.dkey).is_some_and(|(_, node)| node.as_of >= found.lsn);

@@ -3,17 +3,22 @@
 use talea_model::{ContainerId, Ledger, Position, SessionId, Stamp, TxId};
 
 use super::memory::Memory;
+use crate::Plant;
 use crate::log::Segment;
 use crate::log::bytes::{Reader, Writer};
 use crate::log::record::{BadRecord, Done, decode_fate, encode_fate};
 
 impl Memory {
     /// Appends the state.
-    pub(super) fn encode_state(&self, out: &mut Writer) {
+    pub(super) fn encode_state(&self, plant: Plant, out: &mut Writer) {
         out.u64(self.ceiling.0);
         out.u8(self.lost.into());
         out.u64(self.ledger.horizon().0);
         let (fates, begun_below) = self.ledger.parts();
+        let mut fates: Vec<_> = fates.into_iter().collect();
+        if plant == Plant::ForgetPending {
+            fates.retain(|(_, fate)| *fate != talea_model::Fate::Open);
+        }
         out.u64(begun_below.0);
         out.u32(fates.len() as u32);
         for (tx, fate) in fates {

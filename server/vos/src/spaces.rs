@@ -1,0 +1,161 @@
+//! Free space of all tiers of a store, by address.
+//!
+//! Must never mix them up: each tier has its own rules of when it is full.
+
+use talea_tier::{Address, Tier};
+
+use crate::space::{Overlap, Space};
+
+/// A run of a tier: address and bytes.
+pub(crate) type Run = (u64, u64);
+
+/// Free space of the tiers.
+#[derive(Debug, Default)]
+pub(crate) struct Spaces {
+    log: Space,
+    bulk: Option<Space>,
+}
+
+/// The part of the address space that a tier has for blocks: first byte and end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// First byte of the first block.
+    pub(crate) first: u64,
+    /// End of the last block.
+    pub(crate) end: u64,
+}
+
+impl Spaces {
+    /// All blocks of the tiers but the runs in `used`.
+    pub(crate) fn without(log: Bounds, bulk: Option<Bounds>, used: Vec<Run>) -> Result<Self, Overlap> {
+        let (in_log, in_bulk): (Vec<Run>, Vec<Run>) =
+            used.into_iter().partition(|(start, _)| Address(*start).tier() == Some(Tier::Log));
+        if bulk.is_none()
+            && let Some((offset, _)) = in_bulk.first()
+        {
+            return Err(Overlap { offset: *offset });
+        }
+        let log = Space::without(log.first, log.end, in_log)?;
+        let bulk = bulk.map(|bulk| Space::without(bulk.first, bulk.end, in_bulk)).transpose()?;
+        Ok(Self { log, bulk })
+    }
+
+    fn of(&mut self, tier: Tier) -> &mut Space {
+        match (tier, &mut self.bulk) {
+            (Tier::Bulk, Some(bulk)) => bulk,
+            _ => &mut self.log,
+        }
+    }
+
+    fn at(&mut self, address: u64) -> &mut Space {
+        self.of(Address(address).tier().unwrap_or(Tier::Log))
+    }
+
+    /// Free now in all tiers, in bytes.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.log.free_bytes() + self.bulk.as_ref().map_or(0, Space::free_bytes)
+    }
+
+    /// Free now in one tier, in bytes.
+    pub(crate) fn free_in(&self, tier: Tier) -> u64 {
+        match (tier, &self.bulk) {
+            (Tier::Bulk, Some(bulk)) => bulk.free_bytes(),
+            _ => self.log.free_bytes(),
+        }
+    }
+
+    /// Free after the next checkpoint, in bytes.
+    pub(crate) fn waiting_bytes(&self) -> u64 {
+        self.log.waiting_bytes() + self.bulk.as_ref().map_or(0, Space::waiting_bytes)
+    }
+
+    /// Free but for leases, in bytes.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.log.held_bytes() + self.bulk.as_ref().map_or(0, Space::held_bytes)
+    }
+
+    /// Whether what waits in some tier is worth a checkpoint: an eighth of it, or half as much as is free.
+    pub(crate) fn wants_checkpoint(&self, log_bytes: u64, bulk_bytes: u64) -> bool {
+        self.log.waiting_bytes() > log_bytes / 8
+            || self.bulk.as_ref().is_some_and(|bulk| bulk.waiting_bytes() > bulk_bytes / 8)
+    }
+
+    /// Takes a run of whole blocks that holds `bytes`; its address.
+    pub(crate) fn allocate(&mut self, tier: Tier, bytes: u64) -> Option<u64> {
+        self.of(tier).allocate(bytes)
+    }
+
+    /// Gives a run back that nothing durable names: for use at once, or when all leases granted before have ended.
+    pub(crate) fn release(&mut self, start: u64, bytes: u64) {
+        self.at(start).release(start, bytes);
+    }
+
+    /// Gives a run back that the durable log still names.
+    pub(crate) fn retire(&mut self, start: u64, bytes: u64) {
+        self.at(start).retire(start, bytes);
+    }
+
+    /// What waits now: to be released when a checkpoint begun from here on is durable.
+    pub(crate) fn take_waiting(&mut self) -> Vec<Run> {
+        let mut waiting = self.log.take_waiting();
+        waiting.extend(self.bulk.as_mut().map(Space::take_waiting).unwrap_or_default());
+        waiting
+    }
+
+    /// Nothing that is in use now is given out again before this time, in whatever unit [`end_leases`](Self::end_leases) uses.
+    pub(crate) fn lease(&mut self, until: u64) {
+        self.log.lease(until);
+        self.bulk.iter_mut().for_each(|bulk| bulk.lease(until));
+    }
+
+    /// Frees what leases held that have ended by now.
+    pub(crate) fn end_leases(&mut self, now: u64) {
+        self.log.end_leases(now);
+        self.bulk.iter_mut().for_each(|bulk| bulk.end_leases(now));
+    }
+
+    /// Changes whenever a block is given back.
+    pub(crate) fn generation(&self) -> u64 {
+        self.log.generation() + self.bulk.as_ref().map_or(0, Space::generation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spaces() -> Spaces {
+        let bulk = Bounds { first: Address::new(Tier::Bulk, 4096).0, end: Address::new(Tier::Bulk, 65_536).0 };
+        Spaces::without(Bounds { first: 8192, end: 65_536 }, Some(bulk), vec![(8192, 4096)]).unwrap()
+    }
+
+    #[test]
+    fn each_tier_has_its_own_room() {
+        let mut spaces = spaces();
+        let bulk = spaces.allocate(Tier::Bulk, 61_440).unwrap();
+        assert_eq!(Address(bulk), Address::new(Tier::Bulk, 4096));
+        assert_eq!(spaces.allocate(Tier::Bulk, 1), None, "bulk is full");
+        assert_eq!(spaces.allocate(Tier::Log, 1), Some(12_288), "the log is not");
+        spaces.retire(bulk, 4096);
+        assert_eq!(spaces.waiting_bytes(), 4096);
+        for (start, bytes) in spaces.take_waiting() {
+            spaces.release(start, bytes);
+        }
+        assert_eq!(spaces.allocate(Tier::Bulk, 4096), Some(bulk));
+        let alone = Spaces::without(Bounds { first: 8192, end: 65_536 }, None, vec![(bulk, 1)]);
+        assert!(alone.is_err(), "an address in a tier that is not there");
+    }
+
+    #[test]
+    fn a_lease_holds_the_blocks_of_all_tiers() {
+        let mut spaces = spaces();
+        let runs = [Tier::Log, Tier::Bulk].map(|tier| spaces.allocate(tier, 8192).unwrap());
+        spaces.lease(100);
+        let (free, generation) = (spaces.free_bytes(), spaces.generation());
+        runs.iter().for_each(|run| spaces.release(*run, 8192));
+        assert_eq!((spaces.held_bytes(), spaces.free_bytes()), (16_384, free));
+        assert_ne!(spaces.generation(), generation);
+        spaces.end_leases(100);
+        assert_eq!((spaces.held_bytes(), spaces.free_bytes()), (0, free + 16_384));
+    }
+}
