@@ -26,6 +26,12 @@ pub(crate) type MPI_Status = c_void;
 
 /// C type of a file error handler; the arguments after the first two are not passed.
 pub(crate) type FileErrhandlerFn = unsafe extern "C" fn(*mut MPI_File, *mut c_int, ...);
+/// C types of a data representation's functions.
+pub(crate) type ConversionFn =
+    unsafe extern "C" fn(*mut c_void, MPI_Datatype, c_int, *mut c_void, MPI_Offset, *mut c_void) -> c_int;
+pub(crate) type LargeConversionFn =
+    unsafe extern "C" fn(*mut c_void, MPI_Datatype, MPI_Count, *mut c_void, MPI_Offset, *mut c_void) -> c_int;
+pub(crate) type ExtentFn = unsafe extern "C" fn(MPI_Datatype, *mut MPI_Aint, *mut c_void) -> c_int;
 pub(crate) type UserFn = unsafe extern "C" fn(*mut c_void, *mut c_void, *mut c_int, *mut MPI_Datatype);
 pub(crate) type QueryFn = unsafe extern "C" fn(*mut c_void, *mut MPI_Status) -> c_int;
 pub(crate) type FreeFn = unsafe extern "C" fn(*mut c_void) -> c_int;

@@ -3,16 +3,19 @@
 //! Owns the walk over a datatype's envelope and contents. Must never pack, and must keep the type map's order: it decides
 //! which byte of the memory meets which byte of the file.
 
+mod contents;
 mod distribute;
 mod layout;
 
 use std::ffi::c_int;
 
+use contents::{Contents, Envelope, malformed};
 pub(crate) use layout::{Cursor, Layout};
 
 use crate::abi::*;
 use crate::error::{Failure, checked, mpi};
 use crate::real::Mpi;
+use crate::representation::Representation;
 
 /// Runs that one datatype may flatten to: 1 GiB of them in memory. Larger ones are refused instead of exhausting memory.
 const MAX_RUNS: usize = 1 << 26;
@@ -86,13 +89,22 @@ pub(crate) fn extent_of_type(handle: MPI_Datatype) -> Result<i64, Failure> {
     Ok(extent)
 }
 
-/// Flattens a datatype.
+/// How many bytes a predefined type takes.
+#[derive(Clone, Copy)]
+pub(super) enum Measure<'a> {
+    /// In memory.
+    Native,
+    /// In a file, by its data representation; constructors' own displacements in bytes stay what they are (MPI 4.1 §14.5.1).
+    File(&'a Representation),
+}
+
+/// Flattens a datatype as it lies in memory.
 pub(crate) fn flatten(handle: MPI_Datatype) -> Result<Layout, Failure> {
     let bytes = size_of_type(handle)?;
     let extent = extent_of_type(handle)?;
     let mut runs = Runs::default();
-    walk(mpi()?, handle, &mut runs)?;
-    let layout = Layout::new(runs.0, extent);
+    walk(mpi()?, handle, Measure::Native, &mut runs)?;
+    let layout = Layout::new(runs.runs, extent);
     if layout.bytes() == bytes {
         Ok(layout)
     } else {
@@ -100,31 +112,54 @@ pub(crate) fn flatten(handle: MPI_Datatype) -> Result<Layout, Failure> {
     }
 }
 
+/// Flattens a datatype as it lies in a file of this representation.
+pub(crate) fn flatten_in(handle: MPI_Datatype, representation: &Representation) -> Result<Layout, Failure> {
+    if !representation.resizes() {
+        return flatten(handle);
+    }
+    // Checks the handle.
+    size_of_type(handle)?;
+    let mut runs = Runs::default();
+    let measure = Measure::File(representation);
+    walk(mpi()?, handle, measure, &mut runs)?;
+    let extent = runs.extent(handle, measure)?;
+    Ok(Layout::new(runs.runs, extent))
+}
+
 /// Runs under construction: (displacement, bytes) in type-map order, adjacent ones merged.
 #[derive(Default)]
-struct Runs(Vec<(i64, u64)>);
+struct Runs {
+    runs: Vec<(i64, u64)>,
+    /// Lower and upper bound so far.
+    bounds: Option<(i64, i64)>,
+}
 
 impl Runs {
     fn push(&mut self, displacement: i64, bytes: u64) -> Result<(), Failure> {
         if bytes == 0 {
             return Ok(());
         }
-        if let Some((start, length)) = self.0.last_mut()
+        if let Some((start, length)) = self.runs.last_mut()
             && start.checked_add_unsigned(*length) == Some(displacement)
         {
             *length += bytes;
             return Ok(());
         }
-        if self.0.len() >= MAX_RUNS {
+        if self.runs.len() >= MAX_RUNS {
             let text = format!("a datatype with more than {MAX_RUNS} pieces: use several smaller calls");
             return Err(Failure::refused(MPI_ERR_TYPE, text));
         }
-        self.0.push((displacement, bytes));
+        self.runs.push((displacement, bytes));
         Ok(())
     }
 
     /// Appends `count` copies of `child`, `stride` bytes apart, the first one at `at`.
     fn repeat(&mut self, child: &Child, at: i64, stride: i64, count: i64) -> Result<(), Failure> {
+        if count > 0 {
+            self.reach(child, at)?;
+            let last = stride.checked_mul(count - 1).and_then(|far| at.checked_add(far)).ok_or_else(too_far)?;
+            self.reach(child, last)?;
+        }
         if let [(start, bytes)] = child.runs[..]
             && i64::try_from(bytes) == Ok(stride)
         {
@@ -141,121 +176,63 @@ impl Runs {
     }
 }
 
-fn too_far() -> Failure {
-    Failure::refused(MPI_ERR_TYPE, "a datatype's displacement exceeds 2^63 bytes")
-}
-
-/// A flattened constituent and its extent.
-struct Child {
-    runs: Vec<(i64, u64)>,
-    extent: i64,
-}
-
-/// How a datatype was made, and of what.
-struct Envelope {
-    integers: c_int,
-    addresses: c_int,
-    datatypes: c_int,
-    combiner: c_int,
-}
-
-impl Envelope {
-    fn of(mpi: &Mpi, handle: MPI_Datatype) -> Result<Envelope, Failure> {
-        let mut envelope = Envelope { integers: 0, addresses: 0, datatypes: 0, combiner: 0 };
-        // SAFETY: MPI checks the handle and fills four integers.
-        let value = unsafe {
-            (mpi.MPI_Type_get_envelope)(
-                handle,
-                &raw mut envelope.integers,
-                &raw mut envelope.addresses,
-                &raw mut envelope.datatypes,
-                &raw mut envelope.combiner,
-            )
-        };
-        checked("MPI_Type_get_envelope", value)?;
-        Ok(envelope)
-    }
-}
-
-/// The arguments that a datatype was made with; constituents that MPI handed out are freed with it.
-struct Contents<'a> {
-    mpi: &'a Mpi,
-    integers: Vec<c_int>,
-    addresses: Vec<MPI_Aint>,
-    datatypes: Vec<MPI_Datatype>,
-}
-
-impl Contents<'_> {
-    fn of<'a>(mpi: &'a Mpi, handle: MPI_Datatype, envelope: &Envelope) -> Result<Contents<'a>, Failure> {
-        let length = |n: c_int| usize::try_from(n).unwrap_or(0);
-        let mut contents = Contents {
-            mpi,
-            integers: vec![0; length(envelope.integers)],
-            addresses: vec![0; length(envelope.addresses)],
-            datatypes: Vec::new(),
-        };
-        let mut datatypes = vec![MPI_DATATYPE_NULL(); length(envelope.datatypes)];
-        // SAFETY: the arrays have the lengths that the envelope asked for.
-        let value = unsafe {
-            (mpi.MPI_Type_get_contents)(
-                handle,
-                envelope.integers,
-                envelope.addresses,
-                envelope.datatypes,
-                contents.integers.as_mut_ptr(),
-                contents.addresses.as_mut_ptr(),
-                datatypes.as_mut_ptr(),
-            )
-        };
-        checked("MPI_Type_get_contents", value)?;
-        contents.datatypes = datatypes;
-        Ok(contents)
+impl Runs {
+    /// Widens the bounds to hold `child` at `at`.
+    fn reach(&mut self, child: &Child, at: i64) -> Result<(), Failure> {
+        let lower = at.checked_add(child.lower).ok_or_else(too_far)?;
+        let upper = lower.checked_add(child.extent).ok_or_else(too_far)?;
+        let (low, high) = self.bounds.unwrap_or((lower, upper));
+        self.bounds = Some((low.min(lower), high.max(upper)));
+        Ok(())
     }
 
-    fn integer(&self, index: usize) -> Result<i64, Failure> {
-        self.integers.get(index).map(|&n| i64::from(n)).ok_or_else(malformed)
+    fn lower(&self) -> i64 {
+        self.bounds.map_or(0, |(lower, _)| lower)
     }
 
-    fn address(&self, index: usize) -> Result<i64, Failure> {
-        self.addresses.get(index).and_then(|&n| i64::try_from(n).ok()).ok_or_else(malformed)
-    }
-
-    fn child(&self, index: usize) -> Result<Child, Failure> {
-        let handle = *self.datatypes.get(index).ok_or_else(malformed)?;
-        let mut runs = Runs::default();
-        walk(self.mpi, handle, &mut runs)?;
-        Ok(Child { runs: runs.0, extent: extent_of_type(handle)? })
-    }
-}
-
-impl Drop for Contents<'_> {
-    fn drop(&mut self) {
-        for &handle in &self.datatypes {
-            if Envelope::of(self.mpi, handle).is_ok_and(|envelope| envelope.combiner != MPI_COMBINER_NAMED) {
-                free(self.mpi, handle);
+    /// The extent of `handle`, whose runs these are: MPI's own word in memory (it may pad), the bounds in a file.
+    fn extent(&self, handle: MPI_Datatype, measure: Measure<'_>) -> Result<i64, Failure> {
+        match measure {
+            Measure::Native => extent_of_type(handle),
+            Measure::File(_) => {
+                self.bounds.map_or(Ok(0), |(lower, upper)| upper.checked_sub(lower).ok_or_else(too_far))
             }
         }
     }
 }
 
-fn malformed() -> Failure {
-    Failure::refused(MPI_ERR_TYPE, "MPI describes a datatype with fewer arguments than its constructor takes")
+fn too_far() -> Failure {
+    Failure::refused(MPI_ERR_TYPE, "a datatype's displacement exceeds 2^63 bytes")
+}
+
+/// A flattened constituent, its lower bound and its extent.
+struct Child {
+    runs: Vec<(i64, u64)>,
+    lower: i64,
+    extent: i64,
 }
 
 /// Appends the runs of one element of `handle`.
-fn walk(mpi: &Mpi, handle: MPI_Datatype, runs: &mut Runs) -> Result<(), Failure> {
+fn walk(mpi: &Mpi, handle: MPI_Datatype, measure: Measure<'_>, runs: &mut Runs) -> Result<(), Failure> {
     let envelope = Envelope::of(mpi, handle)?;
     match envelope.combiner {
         MPI_COMBINER_NAMED | MPI_COMBINER_F90_REAL | MPI_COMBINER_F90_COMPLEX | MPI_COMBINER_F90_INTEGER => {
-            return named(handle, runs);
+            return named(handle, measure, runs);
         }
         _ => {}
     }
-    let contents = Contents::of(mpi, handle, &envelope)?;
+    let contents = Contents::of(mpi, handle, &envelope, measure)?;
     match envelope.combiner {
-        MPI_COMBINER_DUP | MPI_COMBINER_RESIZED => {
+        MPI_COMBINER_DUP => {
             let child = contents.child(0)?;
             runs.repeat(&child, 0, child.extent, 1)
+        }
+        MPI_COMBINER_RESIZED => {
+            let child = contents.child(0)?;
+            runs.repeat(&child, 0, child.extent, 1)?;
+            let (lower, extent) = (contents.address(0)?, contents.address(1)?);
+            runs.bounds = Some((lower, lower.checked_add(extent).ok_or_else(too_far)?));
+            Ok(())
         }
         MPI_COMBINER_CONTIGUOUS => {
             let child = contents.child(0)?;
@@ -277,7 +254,12 @@ fn walk(mpi: &Mpi, handle: MPI_Datatype, runs: &mut Runs) -> Result<(), Failure>
 }
 
 /// A predefined type: its bytes without holes, except for two pairs whose second part is aligned.
-fn named(handle: MPI_Datatype, runs: &mut Runs) -> Result<(), Failure> {
+fn named(handle: MPI_Datatype, measure: Measure<'_>, runs: &mut Runs) -> Result<(), Failure> {
+    if let Measure::File(representation) = measure {
+        let bytes = representation.bytes_of(handle)?;
+        runs.bounds = Some((0, i64::try_from(bytes).map_err(|_| too_far())?));
+        return runs.push(0, bytes);
+    }
     let bytes = size_of_type(handle)?;
     if handle == MPI_SHORT_INT() {
         runs.push(0, 2)?;
@@ -302,7 +284,7 @@ fn vector(contents: &Contents<'_>, combiner: c_int, runs: &mut Runs) -> Result<(
 fn block_of(child: &Child, length: i64) -> Result<Child, Failure> {
     let mut block = Runs::default();
     block.repeat(child, 0, child.extent, length)?;
-    Ok(Child { runs: block.0, extent: child.extent.checked_mul(length).ok_or_else(too_far)? })
+    Ok(Child { lower: block.lower(), runs: block.runs, extent: child.extent.checked_mul(length).ok_or_else(too_far)? })
 }
 
 /// Integers: count, block lengths (, displacements in elements); addresses: displacements in bytes.

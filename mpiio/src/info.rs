@@ -2,7 +2,7 @@
 //!
 //! Owns the reading and writing of info objects. Must never echo a hint that has no effect.
 
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CString, c_char, c_int};
 
 use crate::abi::*;
 use crate::error::{Failure, checked, mpi};
@@ -80,21 +80,6 @@ pub(crate) fn write(hints: &[(String, String)]) -> Result<MPI_Info, Failure> {
         checked("MPI_Info_set", unsafe { (mpi.MPI_Info_set)(info, key.as_ptr(), value.as_ptr()) })?;
     }
     Ok(info)
-}
-
-/// The data representation that a program names: native and internal are the same bytes here.
-pub(crate) fn representation(name: &CStr) -> Result<&'static CStr, Failure> {
-    match name.to_bytes().to_ascii_lowercase().as_slice() {
-        b"native" => Ok(c"native"),
-        b"internal" => Ok(c"internal"),
-        _ => {
-            let text = format!(
-                "data representation \"{}\" is not supported on Talea files: use \"native\"",
-                name.to_string_lossy()
-            );
-            Err(Failure::refused(MPI_ERR_UNSUPPORTED_DATAREP, text))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod open;
 mod pointer;
 mod position;
 mod real;
+mod representation;
 mod request;
 mod size;
 mod storage;

@@ -5,8 +5,9 @@ use std::ffi::{CStr, c_char, c_int};
 use crate::abi::*;
 use crate::error::{Failure, checked, mpi};
 use crate::file::OpenFile;
+use crate::representation::Representation;
 use crate::view::View;
-use crate::{datatype, info, pointer};
+use crate::{datatype, pointer};
 
 /// Writes an answer into the program's memory.
 ///
@@ -36,7 +37,7 @@ pub(crate) unsafe fn set_view(
         return Err(Failure::refused(MPI_ERR_ARG, "the data representation is null: use \"native\""));
     }
     // SAFETY: not null; MPI wants a NUL-terminated string.
-    let representation = info::representation(unsafe { CStr::from_ptr(representation) })?;
+    let representation = Representation::named(unsafe { CStr::from_ptr(representation) })?;
     let displacement = displacement_of(file, displacement)?;
     file.replace_view(View::new(displacement, etype, filetype, representation)?);
     Ok(())
@@ -68,7 +69,7 @@ pub(crate) unsafe fn get_view(
     if representation.is_null() {
         return Err(Failure::refused(MPI_ERR_ARG, "the pointer for the answer is null"));
     }
-    let name = view.representation.to_bytes_with_nul();
+    let name = view.representation.name().to_bytes_with_nul();
     // SAFETY: passed on to the caller; the names are shorter than MPI_MAX_DATAREP_STRING.
     unsafe {
         answer(displacement, view.displacement)?;
@@ -113,7 +114,7 @@ pub(crate) fn group(file: &OpenFile) -> Result<MPI_Group, Failure> {
     Ok(group)
 }
 
-/// `MPI_File_get_type_extent`: in the native representation, what it is in memory.
-pub(crate) fn type_extent(handle: MPI_Datatype) -> Result<i64, Failure> {
-    datatype::extent_of_type(handle)
+/// `MPI_File_get_type_extent`: what it is in the view's representation.
+pub(crate) fn type_extent(file: &OpenFile, handle: MPI_Datatype) -> Result<i64, Failure> {
+    datatype::flatten_in(handle, &file.view().representation).map(|layout| layout.extent())
 }

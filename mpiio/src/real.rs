@@ -124,6 +124,8 @@ mpi_functions! {
     MPI_Info_set(MPI_Info, *const c_char, *const c_char);
     MPI_Op_create(UserFn, c_int, *mut MPI_Op);
     MPI_Op_free(*mut MPI_Op);
+    MPI_Pack_external(*const c_char, *const c_void, c_int, MPI_Datatype, *mut c_void, MPI_Aint, *mut MPI_Aint);
+    MPI_Pack_external_size(*const c_char, c_int, MPI_Datatype, *mut MPI_Aint);
     MPI_Reduce(*const c_void, *mut c_void, c_int, MPI_Datatype, MPI_Op, c_int, MPI_Comm);
     MPI_Status_set_cancelled(*mut MPI_Status, c_int);
     MPI_Status_set_elements_x(*mut MPI_Status, MPI_Datatype, MPI_Count);
@@ -134,7 +136,55 @@ mpi_functions! {
     MPI_Type_get_contents(MPI_Datatype, c_int, c_int, c_int, *mut c_int, *mut MPI_Aint, *mut MPI_Datatype);
     MPI_Type_get_envelope(MPI_Datatype, *mut c_int, *mut c_int, *mut c_int, *mut c_int);
     MPI_Type_get_extent_x(MPI_Datatype, *mut MPI_Count, *mut MPI_Count);
+    MPI_Unpack_external(*const c_char, *const c_void, MPI_Aint, *mut MPI_Aint, *mut c_void, c_int, MPI_Datatype);
     MPI_Type_size_x(MPI_Datatype, *mut MPI_Count);
+}
+
+type EnvelopeFn = unsafe extern "C" fn(
+    MPI_Datatype,
+    *mut MPI_Count,
+    *mut MPI_Count,
+    *mut MPI_Count,
+    *mut MPI_Count,
+    *mut c_int,
+) -> c_int;
+type ContentsFn = unsafe extern "C" fn(
+    MPI_Datatype,
+    MPI_Count,
+    MPI_Count,
+    MPI_Count,
+    MPI_Count,
+    *mut c_int,
+    *mut MPI_Aint,
+    *mut MPI_Count,
+    *mut MPI_Datatype,
+) -> c_int;
+
+/// Functions of MPI 4 that the driver uses where they are: an older MPI has no datatypes with large counts.
+#[derive(Default)]
+pub(crate) struct LargeCounts {
+    /// `MPI_Type_get_envelope_c`.
+    pub(crate) envelope: Option<EnvelopeFn>,
+    /// `MPI_Type_get_contents_c`.
+    pub(crate) contents: Option<ContentsFn>,
+}
+
+/// MPI's functions for large counts.
+pub(crate) fn large_counts() -> &'static LargeCounts {
+    static FOUND: OnceLock<LargeCounts> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let (envelope, contents) = (lookup(c"PMPI_Type_get_envelope_c"), lookup(c"PMPI_Type_get_contents_c"));
+        if envelope.is_null() || contents.is_null() {
+            return LargeCounts::default();
+        }
+        // SAFETY: MPI 4.1 §5.1.13 gives the functions of these names these types.
+        unsafe {
+            LargeCounts {
+                envelope: Some(std::mem::transmute::<*mut c_void, EnvelopeFn>(envelope)),
+                contents: Some(std::mem::transmute::<*mut c_void, ContentsFn>(contents)),
+            }
+        }
+    })
 }
 
 static MPI: OnceLock<Result<Mpi, &'static str>> = OnceLock::new();

@@ -3,7 +3,7 @@
 //! Collective calls do the same, and then agree on the outcome, so that a failure on one rank is the same failure on all (MPI leaves it open; programs
 //! that go on differently on different ranks hang). Nonblocking ones do not: they may not wait for other ranks. No data sieving: reading around a piece and writing it back would overwrite what other ranks wrote.
 
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::sync::Arc;
 
 use talea_abi::Piece;
@@ -17,7 +17,7 @@ use crate::file::OpenFile;
 use crate::pointer;
 use crate::position::answer;
 use crate::request;
-use crate::view::View;
+use crate::view::{Pieces, View};
 
 /// Which way data goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,8 +188,10 @@ struct Checked {
     view: Arc<View>,
     memory: Layout,
     buffer: Buffer,
-    /// Bytes to transfer.
+    /// Bytes to transfer, as they lie in the file.
     bytes: u64,
+    /// Bytes of one element of the buffer's datatype in the file.
+    element_bytes: u64,
     /// The same in elementary types of the view.
     etypes: i64,
 }
@@ -205,13 +207,20 @@ fn check(file: &OpenFile, direction: Direction, place: Place, buffer: Buffer) ->
     }
     let view = file.view();
     let memory = memory_layout(&buffer)?;
-    let bytes = memory_bytes(&buffer, &memory)?;
+    memory_bytes(&buffer, &memory)?;
+    let element_bytes = if view.representation.resizes() {
+        datatype::flatten_in(buffer.datatype, &view.representation)?.bytes()
+    } else {
+        memory.bytes()
+    };
+    let bytes = element_bytes.checked_mul(buffer.count.cast_unsigned()).filter(|bytes| i64::try_from(*bytes).is_ok());
+    let bytes = bytes.ok_or_else(|| Failure::refused(MPI_ERR_COUNT, "the data exceeds 2^63 bytes"))?;
     if bytes % view.etype_bytes != 0 {
         let text = format!("{bytes} bytes are no multiple of the view's etype of {} bytes", view.etype_bytes);
         return Err(Failure::refused(MPI_ERR_ARG, text));
     }
     let etypes = i64::try_from(bytes / view.etype_bytes).unwrap_or(i64::MAX);
-    Ok(Checked { view, memory, buffer, bytes, etypes })
+    Ok(Checked { view, memory, buffer, bytes, element_bytes, etypes })
 }
 
 /// Does one rank's I/O. At the place `Ordered` it is collective, whatever fails.
@@ -248,7 +257,18 @@ unsafe fn transfer(file: &OpenFile, direction: Direction, place: Place, buffer: 
             state.position = reached;
         }
     }
-    Ok(Pending { bytes })
+    Ok(Pending { bytes: checked.in_memory(bytes) })
+}
+
+impl Checked {
+    /// Bytes of memory for bytes of the file, which is what a status counts.
+    fn in_memory(&self, bytes: u64) -> u64 {
+        if self.element_bytes == self.memory.bytes() || self.element_bytes == 0 {
+            return bytes;
+        }
+        let (whole, part) = (bytes / self.element_bytes, bytes % self.element_bytes);
+        whole * self.memory.bytes() + part * self.memory.bytes() / self.element_bytes
+    }
 }
 
 /// Transfers from elementary type `start` of the view on; returns the bytes that were.
@@ -260,7 +280,62 @@ unsafe fn run(file: &OpenFile, direction: Direction, call: &Checked, start: i64)
     if call.bytes == 0 {
         return Ok(0);
     }
-    let mut pieces = call.view.pieces(position, &call.memory, call.buffer.address, call.bytes)?;
+    if call.view.representation.converts(direction == Direction::Write) {
+        // SAFETY: passed on to the caller.
+        return unsafe { run_converted(file, direction, call, position) };
+    }
+    // SAFETY: passed on to the caller.
+    unsafe { run_pieces(file, direction, call.view.pieces(position, &call.memory, call.buffer.address, call.bytes)?) }
+}
+
+/// Bytes that are converted at once.
+const CONVERTED_BYTES: u64 = 4 << 20;
+
+/// As [`run`], through a buffer that has the file's form.
+///
+/// # Safety
+/// The buffer is the program's, as MPI wants it.
+unsafe fn run_converted(file: &OpenFile, direction: Direction, call: &Checked, position: u64) -> Result<u64, Failure> {
+    let (view, extent) = (&call.view, call.memory.extent());
+    let at_once = (CONVERTED_BYTES / call.element_bytes).clamp(1, 1 << 20).cast_signed();
+    let (mut first, mut done) = (0, 0);
+    let mut converted = vec![0_u8; usize::try_from(at_once.cast_unsigned() * call.element_bytes).unwrap_or(0)];
+    while first < call.buffer.count {
+        let count = at_once.min(call.buffer.count - first);
+        let bytes = count.cast_unsigned() * call.element_bytes;
+        let part = &mut converted[..usize::try_from(bytes).unwrap_or(0)];
+        let memory = call.buffer.address.wrapping_byte_offset((first * extent) as isize);
+        let count = c_int::try_from(count).unwrap_or(0);
+        if direction == Direction::Write {
+            // SAFETY: the program's elements from `first` on.
+            unsafe { view.representation.write(memory, count, call.buffer.datatype, part) }?;
+        } else {
+            part.fill(0);
+        }
+        let dense = Layout::dense(bytes);
+        let pieces = view.pieces(position + done, &dense, part.as_mut_ptr().cast(), bytes)?;
+        // SAFETY: the pieces lie within `part`.
+        let moved = unsafe { run_pieces(file, direction, pieces) }?;
+        if direction == Direction::Read {
+            // What the file has of an element that it ends in is converted too; its rest reads as zeros.
+            let whole = c_int::try_from(moved.div_ceil(call.element_bytes)).unwrap_or(0);
+            // SAFETY: as above.
+            unsafe { view.representation.read(part, memory, whole, call.buffer.datatype) }?;
+        }
+        done += moved;
+        if moved < bytes {
+            break;
+        }
+        first += i64::from(count);
+    }
+    Ok(done)
+}
+
+/// Transfers pieces; returns their bytes that were.
+///
+/// # Safety
+/// The pieces' memory is the program's buffer or the driver's own.
+unsafe fn run_pieces(file: &OpenFile, direction: Direction, mut pieces: Pieces<'_>) -> Result<u64, Failure> {
     let mut batch: Vec<Piece> = Vec::new();
     let mut done = 0;
     loop {

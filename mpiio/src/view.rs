@@ -9,6 +9,7 @@ use talea_abi::Piece;
 use crate::abi::*;
 use crate::datatype::{self, Cursor, KeptType, Layout};
 use crate::error::Failure;
+use crate::representation::Representation;
 
 /// Pieces handed to libtalea in one call: bounds the driver's memory, not the call.
 const PIECES_PER_CALL: usize = 1 << 16;
@@ -24,7 +25,7 @@ pub(crate) struct View {
     /// Bytes of the elementary type.
     pub(crate) etype_bytes: u64,
     /// The data representation, as the program named it.
-    pub(crate) representation: &'static std::ffi::CStr,
+    pub(crate) representation: Representation,
     layout: Layout,
 }
 
@@ -36,7 +37,7 @@ impl View {
             etype: KeptType::predefined(MPI_BYTE()),
             filetype: KeptType::predefined(MPI_BYTE()),
             etype_bytes: 1,
-            representation: c"native",
+            representation: Representation::Native,
             layout: Layout::dense(1),
         }
     }
@@ -46,13 +47,14 @@ impl View {
         displacement: i64,
         etype: MPI_Datatype,
         filetype: MPI_Datatype,
-        representation: &'static std::ffi::CStr,
+        representation: Representation,
     ) -> Result<View, Failure> {
         if displacement < 0 {
             return Err(Failure::refused(MPI_ERR_ARG, format!("the view's displacement {displacement} is negative")));
         }
-        let etype_bytes = datatype::size_of_type(etype)?;
-        let layout = if filetype == etype { datatype::flatten(etype)? } else { datatype::flatten(filetype)? };
+        let element = datatype::flatten_in(etype, &representation)?;
+        let etype_bytes = element.bytes();
+        let layout = if filetype == etype { element } else { datatype::flatten_in(filetype, &representation)? };
         if etype_bytes == 0 || layout.bytes() % etype_bytes != 0 {
             let text = format!("a file type of {} bytes is no multiple of the etype's {etype_bytes}", layout.bytes());
             return Err(Failure::refused(MPI_ERR_ARG, text));

@@ -75,6 +75,7 @@ fn product(contents: &Contents<'_>, mut dims: Vec<Dimension>, order: i64, runs: 
     if order == i64::from(MPI_ORDER_FORTRAN) {
         dims.reverse();
     }
+    let whole = dims.iter().try_fold(child.extent, |bytes, dim| bytes.checked_mul(dim.size)).ok_or_else(too_far)?;
     let Some((fastest, slower)) = dims.split_last() else { return Ok(()) };
     let mut row_starts: Vec<i64> = vec![0];
     for (dim, next) in slower.iter().zip(slower.iter().skip(1).chain(std::iter::once(fastest))) {
@@ -94,6 +95,8 @@ fn product(contents: &Contents<'_>, mut dims: Vec<Dimension>, order: i64, runs: 
             runs.repeat(&child, at, child.extent, length)?;
         }
     }
+    // The type stands for the whole array, whatever part of it is owned.
+    runs.bounds = Some((0, whole));
     Ok(())
 }
 

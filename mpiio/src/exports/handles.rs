@@ -1,13 +1,14 @@
 //! Functions that make, end or convert handles, and MPI_Error_string.
 #![allow(non_snake_case, reason = "MPI's own names")]
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int, c_void};
 
 use super::{NO_MPI, guarded, on_file};
 use crate::abi::*;
 use crate::errhandler::{self, Handler};
 use crate::error::Failure;
 use crate::handle::{self, Named};
+use crate::representation::{self, Conversion};
 use crate::{commit, error, open, storage};
 
 /// Calls the next definition of a function.
@@ -151,6 +152,49 @@ both!(MPI_File_call_errhandler, PMPI_File_call_errhandler, (fh: MPI_File, errorc
     unsafe { handler.apply(fh, comm, errorcode, "the program called the file's error handler") };
     MPI_SUCCESS
 });
+
+/// Registers a representation here and with the real MPI, whose local files may not know any (Open MPI's do not): that is told
+/// when a program sets a view with it.
+///
+/// # Safety
+/// `name` is null or NUL-terminated.
+unsafe fn registered(
+    real: impl FnOnce() -> c_int,
+    name: *const c_char,
+    conversions: [Conversion; 2],
+    extent: Option<ExtentFn>,
+    state: *mut c_void,
+) -> c_int {
+    let (false, Some(extent)) = (name.is_null(), extent) else { return real() };
+    let [read, write] = conversions;
+    // SAFETY: not null, NUL-terminated as MPI wants it.
+    let name = unsafe { CStr::from_ptr(name) };
+    let noted = guarded(|| representation::note(name, read, write, extent, state));
+    if noted.is_ok() {
+        real();
+    }
+    returned(noted)
+}
+
+both!(MPI_Register_datarep, PMPI_Register_datarep,
+    (name: *const c_char, read: Option<ConversionFn>, write: Option<ConversionFn>, extent: Option<ExtentFn>, state: *mut c_void) -> c_int,
+    else NO_MPI,
+    |real| {
+        let conversions = [read, write].map(|function| function.map_or(Conversion::None, Conversion::Small));
+        // SAFETY: the program's own arguments.
+        unsafe { registered(real, name, conversions, extent, state) }
+    }
+);
+
+both!(MPI_Register_datarep_c, PMPI_Register_datarep_c,
+    (name: *const c_char, read: Option<LargeConversionFn>, write: Option<LargeConversionFn>, extent: Option<ExtentFn>, state: *mut c_void) -> c_int,
+    else NO_MPI,
+    |real| {
+        let conversions = [read, write].map(|function| function.map_or(Conversion::None, Conversion::Large));
+        // SAFETY: the program's own arguments.
+        unsafe { registered(real, name, conversions, extent, state) }
+    }
+);
 
 both!(MPI_Error_string, PMPI_Error_string, (code: c_int, string: *mut c_char, length: *mut c_int) -> c_int, else NO_MPI, |real| {
     // SAFETY: the program's own arguments.

@@ -23,8 +23,8 @@ on_file! {
     MPI_File_seek PMPI_File_seek (file; offset: MPI_Offset, whence: c_int) => position::seek(file, offset, whence);
     MPI_File_get_position PMPI_File_get_position (file; offset: *mut MPI_Offset) => { file.require_random()?; answer(offset, file.state().position) };
     MPI_File_get_byte_offset PMPI_File_get_byte_offset (file; offset: MPI_Offset, disp: *mut MPI_Offset) => answer(disp, position::byte_offset(file, offset)?);
-    MPI_File_get_type_extent PMPI_File_get_type_extent (file; datatype: MPI_Datatype, extent: *mut MPI_Aint) => answer(extent, position::type_extent(datatype)? as MPI_Aint);
-    MPI_File_get_type_extent_c PMPI_File_get_type_extent_c (file; datatype: MPI_Datatype, extent: *mut MPI_Count) => answer(extent, position::type_extent(datatype)?);
+    MPI_File_get_type_extent PMPI_File_get_type_extent (file; datatype: MPI_Datatype, extent: *mut MPI_Aint) => answer(extent, position::type_extent(file, datatype)? as MPI_Aint);
+    MPI_File_get_type_extent_c PMPI_File_get_type_extent_c (file; datatype: MPI_Datatype, extent: *mut MPI_Count) => answer(extent, position::type_extent(file, datatype)?);
     MPI_File_set_atomicity PMPI_File_set_atomicity (file; flag: c_int) => pointer::set_atomicity(file, flag);
     MPI_File_get_atomicity PMPI_File_get_atomicity (file; flag: *mut c_int) => answer(flag, c_int::from(file.state().atomic));
     MPI_File_sync PMPI_File_sync (file; ) => commit::sync(file);

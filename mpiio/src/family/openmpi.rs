@@ -118,6 +118,8 @@ integers! {
     MPI_ERR_ACCESS: c_int = 20;
     MPI_ERR_AMODE: c_int = 21;
     MPI_ERR_BAD_FILE: c_int = 23;
+    MPI_ERR_CONVERSION: c_int = 25;
+    MPI_ERR_DUP_DATAREP: c_int = 27;
     MPI_ERR_FILE_EXISTS: c_int = 28;
     MPI_ERR_FILE: c_int = 30;
     MPI_ERR_IO: c_int = 35;

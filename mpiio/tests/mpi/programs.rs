@@ -24,3 +24,9 @@ fn random_distributed_arrays_give_the_bytes_of_the_model() {
     let site = Site::new();
     site.run(3, &c_program("views.c"), &["2", "20"]).well();
 }
+
+#[test]
+fn data_representations_and_datatypes_with_large_counts_give_the_bytes_that_they_promise() {
+    let site = Site::new();
+    site.run(2, &c_program("datarep.c"), &[]).well();
+}
