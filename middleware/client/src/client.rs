@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use talea_fabric::{Address, Clock, Credentials, Endpoint, RealClock, client_endpoint, member::Spin, node_id};
+use talea_fabric::{Address, Clock, Credentials, Endpoint, RealClock, client_endpoint, node_id};
 use talea_model::{ContainerId, ObjectClass, Oid, PoolMap, SessionId, TargetId};
 use talea_wire::control::{ContainerInfo, Reply, Request, Status};
 use talea_wire::data::StoreStat;
@@ -57,7 +57,7 @@ impl Client {
             FabricPolicy::Ring => talea_fabric::Policy::Ring,
             FabricPolicy::Libfabric => talea_fabric::Policy::Libfabric,
         };
-        let endpoint = client_endpoint(&credentials, policy, Spin::Never)?;
+        let endpoint = client_endpoint(&credentials, policy, options.spin.unwrap_or_default())?;
         let (server, home) = home_of(&system.file.servers, &node_id())
             .ok_or_else(|| SystemError::NotFound { name: system.file.name.clone(), running: vec![] })?;
         let mut seed = [0; 8];

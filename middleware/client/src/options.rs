@@ -15,6 +15,8 @@ pub struct ConnectOptions {
     pub deadline_ms: Option<u64>,
     /// Fabric of the data plane; `None`: what the system's file says.
     pub fabric: Option<FabricPolicy>,
+    /// Whether waits may spin; `None`: if cores are free, as the targets say.
+    pub spin: Option<talea_fabric::Spin>,
     /// Name of the program, for people; `None`: that of its executable.
     pub name: Option<String>,
 }

@@ -31,11 +31,14 @@ pub struct Listen {
     pub interface: Option<String>,
     /// Whether waits may spin.
     pub spin: Spin,
+    /// Targets of this server: each is a thread that wants a core.
+    pub targets: usize,
 }
 
 /// A target's endpoint, and the addresses to publish for it.
 pub fn listen(credentials: &Credentials, listen: &Listen) -> Result<(MuxEndpoint, Vec<Address>), FabricError> {
     let mut rings = RingEndpoint::new(credentials, listen.spin)?;
+    rings.set_targets(listen.targets);
     let mut addresses = vec![rings.listen(&listen.ring_path)?];
     let mut streams = StreamEndpoint::new(credentials, listen.spin)?;
     let mut members: Vec<Box<dyn Member>> = Vec::new();

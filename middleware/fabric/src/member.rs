@@ -9,11 +9,36 @@ use crate::{Address, Clock, Endpoint, RealClock};
 /// Whether a wait may burn processor time before it sleeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Spin {
-    /// Yield once, then sleep: right when ranks and targets are as many as the cores or more.
+    /// As [`Never`](Self::Never) or [`Briefly`](Self::Briefly), by whether cores are free now: clients and targets of this
+    /// node are fewer than the cores that the process may use. A target knows that, and tells its clients in their rings.
     #[default]
+    Auto,
+    /// Yield once, then sleep: right when ranks and targets are as many as the cores or more.
     Never,
     /// Look again for a short time before sleeping: right only if cores are free.
     Briefly,
+}
+
+/// A word that names no wait policy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no wait policy: use auto, never or briefly")]
+pub struct UnknownSpin(String);
+
+impl std::str::FromStr for Spin {
+    type Err = UnknownSpin;
+    fn from_str(text: &str) -> Result<Self, UnknownSpin> {
+        match text {
+            "auto" => Ok(Spin::Auto),
+            "never" => Ok(Spin::Never),
+            "briefly" => Ok(Spin::Briefly),
+            other => Err(UnknownSpin(other.to_owned())),
+        }
+    }
+}
+
+/// Cores that this process may use.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// How long [`Spin::Briefly`] looks, in nanoseconds: about what a wake-up across cores costs.
@@ -42,6 +67,11 @@ pub trait Member: Endpoint {
     /// When this member has something to do by itself next, in monotonic nanoseconds.
     fn timer_ns(&self) -> u64;
 
+    /// Whether spinning would take no core from anybody, as far as this member knows (for [`Spin::Auto`]).
+    fn cores_free(&self) -> bool {
+        false
+    }
+
     /// Raw descriptors that a forked child must close, so that it does not keep connections of its parent alive.
     fn descriptors(&self) -> Vec<std::os::fd::RawFd>;
 }
@@ -51,9 +81,14 @@ pub(crate) fn wait(member: &mut dyn Member, spin: Spin, deadline_ns: u64) {
     if member.ready() {
         return;
     }
-    match spin {
-        Spin::Never => rustix::thread::sched_yield(),
-        Spin::Briefly => {
+    let briefly = match spin {
+        Spin::Never => false,
+        Spin::Briefly => true,
+        Spin::Auto => member.cores_free(),
+    };
+    match briefly {
+        false => rustix::thread::sched_yield(),
+        true => {
             let until_ns = RealClock.monotonic_ns().saturating_add(SPIN_NS).min(deadline_ns);
             while RealClock.monotonic_ns() < until_ns {
                 for _ in 0..64 {

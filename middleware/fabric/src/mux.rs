@@ -132,6 +132,10 @@ impl Member for MuxEndpoint {
         self.members.iter().map(|member| member.timer_ns()).min().unwrap_or(u64::MAX)
     }
 
+    fn cores_free(&self) -> bool {
+        self.members.iter().any(|member| member.cores_free())
+    }
+
     fn descriptors(&self) -> Vec<RawFd> {
         self.members.iter().flat_map(|member| member.descriptors()).collect()
     }

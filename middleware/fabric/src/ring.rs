@@ -32,7 +32,8 @@ use crate::stream::unreachable;
 use crate::{Address, Clock, Endpoint, Event, FabricError, Hello, PeerId, RealClock, SendError};
 use consumer::Consumer;
 use doorbell::{Doorbell, fence_sleep};
-use layout::{Geometry, SLEEPS_FOR_DATA, SLEEPS_FOR_ROOM, Side};
+use layout::{CORES_FREE_WORD, Geometry, SLEEPS_FOR_DATA, SLEEPS_FOR_ROOM, Side};
+use mapping::Mapping;
 use pass::Parts;
 use producer::{Producer, PushError};
 
@@ -68,6 +69,8 @@ struct Connection {
     producer: Producer,
     consumer: Consumer,
     doorbell: Arc<Doorbell>,
+    mapping: Arc<Mapping>,
+    side: Side,
     /// The head at which a send was refused for lack of room.
     full_at: Option<u64>,
     /// The other side is gone; what it sent before is still to be taken.
@@ -92,6 +95,10 @@ pub struct RingEndpoint {
     /// Doorbells rung by connections that have ended.
     ended_doorbells: u64,
     spin: Spin,
+    /// Targets of this server, which all have a thread.
+    targets: usize,
+    /// Cores that the process may use.
+    cores: usize,
 }
 
 impl RingEndpoint {
@@ -112,7 +119,14 @@ impl RingEndpoint {
             counters: RingCounters::default(),
             ended_doorbells: 0,
             spin,
+            targets: 1,
+            cores: crate::member::cores(),
         })
+    }
+
+    /// Says how many targets this server has: each is a thread that wants a core.
+    pub fn set_targets(&mut self, targets: usize) {
+        self.targets = targets;
     }
 
     /// Also listens, on a Unix socket at `path`; gives the address to publish.
@@ -151,13 +165,16 @@ impl RingEndpoint {
             socket,
             bell: ours,
             producer: Producer::new(mapping.clone(), parts.geometry.lane_from(side)),
-            consumer: Consumer::new(mapping, from, doorbell.clone()),
+            consumer: Consumer::new(mapping.clone(), from, doorbell.clone()),
             doorbell,
+            mapping,
+            side,
             full_at: None,
             hung_up: false,
         };
         let at = self.connections.partition_point(|other| other.token < token);
         self.connections.insert(at, connection);
+        self.tell_cores_free();
         Ok(())
     }
 
@@ -167,6 +184,14 @@ impl RingEndpoint {
         // Loans may live on, and with them the doorbell; the descriptors in the poller must not.
         self.poller.remove(&connection.bell);
         self.turn = 0;
+        self.tell_cores_free();
+    }
+
+    /// Tells clients whether they may spin: a client and a target each want a core while they work.
+    fn tell_cores_free(&self) {
+        let clients = self.connections.iter().filter(|connection| connection.side == Side::Server);
+        let free = clients.clone().count() + self.targets < self.cores;
+        clients.for_each(|connection| connection.mapping.word(CORES_FREE_WORD).store(free.into(), Ordering::Relaxed));
     }
 
     /// Looks at the sockets and doorbells, sleeping for up to `timeout_ns`.
@@ -250,7 +275,7 @@ impl RingEndpoint {
 /// Takes `bytes` for the contents of a ring whose other side is hostile, and reads it to the end.
 pub(crate) fn fuzz(bytes: &[u8]) {
     let geometry = Geometry { ring_bytes: 4 * 8192, area_bytes: 4096 };
-    let Ok((mapping, _memory)) = mapping::Mapping::create(geometry.total_bytes()) else { return };
+    let Ok((mapping, _memory)) = Mapping::create(geometry.total_bytes()) else { return };
     let Ok(bell) = crate::poller::new_eventfd() else { return };
     let mapping = Arc::new(mapping);
     let lane = geometry.lane_from(Side::Client);
@@ -376,6 +401,11 @@ impl Member for RingEndpoint {
 
     fn timer_ns(&self) -> u64 {
         self.acceptor.as_ref().map_or(u64::MAX, Acceptor::timer_ns)
+    }
+
+    fn cores_free(&self) -> bool {
+        let told = |connection: &Connection| connection.mapping.word(CORES_FREE_WORD).load(Ordering::Relaxed) != 0;
+        !self.connections.is_empty() && self.connections.iter().all(told)
     }
 
     fn descriptors(&self) -> Vec<RawFd> {

@@ -33,6 +33,19 @@ pub(crate) enum FabricChoice {
     Tcp,
 }
 
+/// Whether waits of the targets may spin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SpinChoice {
+    /// If cores are free.
+    #[default]
+    Auto,
+    /// Never.
+    Never,
+    /// For a short time before each sleep, whatever it costs others.
+    Briefly,
+}
+
 /// A planted bug, for tests only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -101,6 +114,9 @@ pub(crate) struct Config {
     /// Address of the interface that other nodes reach; without one, this node only.
     #[serde(default)]
     pub(crate) interface: Option<String>,
+    /// Whether waits of the targets may spin.
+    #[serde(default)]
+    pub(crate) spin: SpinChoice,
     /// Membership lease in milliseconds.
     #[serde(default = "default_lease_ms")]
     pub(crate) membership_lease_ms: u64,

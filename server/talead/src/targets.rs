@@ -10,7 +10,7 @@ use talea_model::{PoolId, Position, ServerId, TargetId, TargetInfo, TargetState}
 use talea_tier::{TierKind, open_medium};
 use talea_vos::StoreOptions;
 
-use crate::config::{FabricChoice, Plant, Settings};
+use crate::config::{FabricChoice, Plant, Settings, SpinChoice};
 use crate::directory::Directory;
 use crate::failure::Failure;
 use crate::incarnation;
@@ -96,7 +96,13 @@ fn listen_on(
         FabricChoice::Ring => None,
         FabricChoice::Tcp => Some(settings.config.interface.clone().unwrap_or_else(|| "127.0.0.1".to_owned())),
     };
-    let how = Listen { ring_path: path.to_string_lossy().into_owned(), interface, spin: Spin::default() };
+    let spin = match settings.config.spin {
+        SpinChoice::Auto => Spin::Auto,
+        SpinChoice::Never => Spin::Never,
+        SpinChoice::Briefly => Spin::Briefly,
+    };
+    let targets = settings.config.targets as usize;
+    let how = Listen { ring_path: path.to_string_lossy().into_owned(), interface, spin, targets };
     let (endpoint, mut addresses) =
         listen(&settings.credentials, &how).map_err(|source| Failure::Listen { target: number, source })?;
     directory.own(path);

@@ -5,6 +5,7 @@
 //!          128 tail, 256 head          of the ring from client to server
 //!          384 tail, 512 head          of the ring from server to client
 //!          640 what the client sleeps for, 768 what the server sleeps for
+//!          896 not 0: the server says that cores are free, so that waits may spin
 //! 4096   ring from client to server    (ring_bytes)
 //!        ring from server to client    (ring_bytes)
 //!        area from client to server    (area_bytes)
@@ -30,6 +31,9 @@ pub(crate) const INLINE_MAX_BYTES: usize = 8192;
 pub(crate) const SLEEPS_FOR_DATA: u64 = 1;
 /// A word of sleep: room in a full ring shall ring the doorbell.
 pub(crate) const SLEEPS_FOR_ROOM: u64 = 2;
+
+/// The server's word for its client: cores are free.
+pub(crate) const CORES_FREE_WORD: usize = 896;
 
 pub(crate) const KIND_INLINE: u32 = 1;
 pub(crate) const KIND_BLOCK: u32 = 2;

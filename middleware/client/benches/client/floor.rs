@@ -1,0 +1,172 @@
+//! What the machine and the bare fabric take for the same bytes.
+
+use std::fs::OpenOptions;
+use std::hint::black_box;
+use std::io::IoSlice;
+use std::os::unix::fs::FileExt;
+use std::time::Instant;
+
+use crc_fast::{CrcAlgorithm, checksum};
+use serde_json::json;
+use talea_fabric::{
+    Address, Clock, Credentials, Event, Hello, LibfabricEndpoint, Member, PeerId, RealClock, RingEndpoint, SendError,
+    Spin, StreamEndpoint,
+};
+
+use crate::measure::{Floor, Samples};
+use crate::worker::{Worker, ready};
+
+const REPLY_BYTES: usize = 64;
+const MIB: usize = 1 << 20;
+/// Far larger than any cache.
+const LARGE_BYTES: usize = 256 * MIB;
+
+fn credentials() -> Credentials {
+    Credentials::new([1; 16], [2; 32])
+}
+
+fn later() -> u64 {
+    RealClock.monotonic_ns() + 60_000_000_000
+}
+
+fn make(fabric: &str, mode: &str) -> Box<dyn Member> {
+    let spin = mode.parse().unwrap_or(Spin::Never);
+    match fabric {
+        "ring" => Box::new(RingEndpoint::new(&credentials(), spin).expect("an endpoint")),
+        "libfabric" => Box::new(LibfabricEndpoint::new(&credentials(), spin).expect("an endpoint")),
+        _ => Box::new(StreamEndpoint::new(&credentials(), spin).expect("an endpoint")),
+    }
+}
+
+fn listening(fabric: &str, mode: &str, path: &str) -> (Box<dyn Member>, Address) {
+    let spin = mode.parse().unwrap_or(Spin::Never);
+    match fabric {
+        "ring" => {
+            let mut endpoint = RingEndpoint::new(&credentials(), spin).expect("an endpoint");
+            let address = endpoint.listen(path).expect("a listener");
+            (Box::new(endpoint), address)
+        }
+        "libfabric" => {
+            let mut endpoint = LibfabricEndpoint::new(&credentials(), spin).expect("an endpoint");
+            let address = endpoint.listen("127.0.0.1").expect("a listener");
+            (Box::new(endpoint), address)
+        }
+        _ => {
+            let mut endpoint = StreamEndpoint::new(&credentials(), spin).expect("an endpoint");
+            let address = match fabric {
+                "unix" => endpoint.listen_unix(path),
+                _ => endpoint.listen_tcp("127.0.0.1:0"),
+            };
+            (Box::new(endpoint), address.expect("a listener"))
+        }
+    }
+}
+
+fn next(endpoint: &mut dyn Member) -> Option<Event> {
+    loop {
+        if let Some(event) = endpoint.recv() {
+            return Some(event);
+        }
+        endpoint.wait(later());
+    }
+}
+
+fn send(endpoint: &mut dyn Member, peer: PeerId, bytes: &[u8]) -> bool {
+    loop {
+        match endpoint.send(peer, &[IoSlice::new(bytes)]) {
+            Ok(()) => return true,
+            Err(SendError::Full) => endpoint.wait(later()),
+            Err(_) => return false,
+        }
+    }
+}
+
+/// The other end: a message of N bytes whose first eight say how many bytes are wanted back.
+pub(crate) fn pong(fabric: &str, mode: &str) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("p").to_string_lossy().into_owned();
+    let (mut endpoint, address) = listening(fabric, mode, &path);
+    println!("{address}");
+    let answer = vec![7u8; MIB];
+    while let Some(event) = next(&mut *endpoint) {
+        match event {
+            Event::Up { .. } => {}
+            Event::Message { peer, message } => {
+                let wanted = message[..8].try_into().map_or(REPLY_BYTES, |bytes| u64::from_le_bytes(bytes) as usize);
+                drop(message);
+                send(&mut *endpoint, peer, &answer[..wanted]);
+            }
+            Event::Down { .. } => return,
+        }
+    }
+}
+
+/// Round trips of `there` bytes one way and `back` bytes the other, between two processes over a bare fabric.
+pub(crate) fn ping_pong(fabric: &str, mode: &str, there: usize, back: usize, count: usize) -> Floor {
+    let (_worker, said) = Worker::start(&["pong".into(), fabric.into(), mode.into()]);
+    let address: Address = said.parse().expect("an address");
+    let mut endpoint = make(fabric, mode);
+    let peer = endpoint.connect(&address, &Hello::default(), later()).expect("a connection");
+    let mut bytes = vec![3u8; there.max(8)];
+    bytes[..8].copy_from_slice(&(back as u64).to_le_bytes());
+    let mut round = |_| {
+        assert!(send(&mut *endpoint, peer, &bytes), "the other end is there");
+        match next(&mut *endpoint) {
+            Some(Event::Message { message, .. }) => assert_eq!(message.len(), back),
+            other => panic!("{other:?}"),
+        }
+    };
+    Samples::take(count / 10, &mut round);
+    let samples = Samples::take(count, round);
+    endpoint.disconnect(peer);
+    Floor { name: format!("{fabric} ping-pong, {mode}, {there} B and {back} B"), value: samples.median() }
+}
+
+/// One copy and one checksum of a MiB, over buffers far larger than the caches, in nanoseconds.
+pub(crate) fn copy_and_checksum() -> Floor {
+    let from = vec![5u8; LARGE_BYTES];
+    let mut to = vec![1u8; LARGE_BYTES];
+    let samples = Samples::take(2 * LARGE_BYTES / MIB, |number| {
+        let at = number % (LARGE_BYTES / MIB) * MIB;
+        to[at..at + MIB].copy_from_slice(black_box(&from[at..at + MIB]));
+        black_box(checksum(CrcAlgorithm::Crc32Iscsi, &to[at..at + MIB]));
+    });
+    Floor { name: "copy + checksum of 1 MiB".into(), value: samples.median() }
+}
+
+/// Random blocks of a file on tmpfs, from two processes at once: operations a second of both.
+pub(crate) fn tmpfs(write: bool, bytes: usize, operations: usize) -> Floor {
+    let path = format!("/dev/shm/talea-bench-floor-{}", std::process::id());
+    let file = OpenOptions::new().create(true).truncate(true).write(true).open(&path).expect("a file on tmpfs");
+    let zeros = vec![1u8; MIB];
+    (0..512).for_each(|number| file.write_all_at(&zeros, number * MIB as u64).expect("room on tmpfs"));
+    let words = |seed: usize| {
+        ["tmpfs".into(), path.clone(), write.to_string(), bytes.to_string(), operations.to_string(), seed.to_string()]
+    };
+    let mut workers = [Worker::start(&words(1)).0, Worker::start(&words(2)).0];
+    workers.iter_mut().for_each(Worker::go);
+    let rate = workers.iter_mut().map(|worker| worker.results()["rate"].as_f64().unwrap_or(0.0)).sum();
+    let _ = std::fs::remove_file(&path);
+    let verb = if write { "pwrite" } else { "pread" };
+    Floor { name: format!("{verb} of {bytes} B on tmpfs, two processes"), value: rate }
+}
+
+pub(crate) fn tmpfs_worker(words: &[&str]) {
+    let [path, write, bytes, operations, seed] = words else { return };
+    let number = |text: &str| text.parse::<u64>().unwrap_or(0);
+    let (write, bytes, operations) = (*write == "true", number(bytes), number(operations));
+    let file = OpenOptions::new().read(true).write(true).open(path).expect("the parent's file");
+    let mut buffer = vec![2u8; bytes as usize];
+    let mut random = number(seed);
+    if !ready("ready") {
+        return;
+    }
+    let began = Instant::now();
+    for _ in 0..operations {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let at = (random >> 33) % (512 * MIB as u64 / bytes) * bytes;
+        let done = if write { file.write_at(&buffer, at) } else { file.read_at(&mut buffer, at) };
+        assert!(done.is_ok());
+    }
+    println!("{}", json!({ "rate": operations as f64 / began.elapsed().as_secs_f64() }));
+}

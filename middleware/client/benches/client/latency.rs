@@ -1,0 +1,116 @@
+//! One client, one operation at a time: update and fetch over each fabric, and commits.
+
+use serde_json::json;
+use talea_client::{
+    Client, Condition, Container, ContainerProperties, EntryFetch, EntryUpdate, Object, ValueKind, Write,
+};
+use talea_model::{Extent, Key, ObjectClass, View};
+
+use crate::floor;
+use crate::measure::{Floor, Report, Samples, cpu_ns, own_cpu_ns, rounded};
+use crate::system::{Fabric, Server};
+
+const SIZES: [(&str, usize, usize); 3] = [("64B", 64, 20_000), ("4KiB", 4096, 20_000), ("1MiB", 1 << 20, 300)];
+const BYTES: ValueKind = ValueKind::Array { record_bytes: 1 };
+/// What a request and its answer cost beside the data: the floor's messages carry as much.
+const SMALL_BYTES: usize = 64;
+
+pub(crate) fn container(client: &Client) -> Container {
+    client.container_create("bench", ContainerProperties::default(), true).expect("a container")
+}
+
+pub(crate) fn update(object: &Object, write: &Write<'_>, dkey: u64, extent: Extent, data: &[u8]) {
+    let (dkey, extents) = (Key::from_u64(dkey), [extent]);
+    let condition = Condition::None;
+    let entry = EntryUpdate { dkey: &dkey, akey: b"d", kind: BYTES, condition, extents: &extents, data };
+    object.update(write, &[entry]).expect("an update");
+}
+
+fn fetch(object: &Object, dkey: u64, out: &mut [u8]) {
+    let (dkey, extents) = (Key::from_u64(dkey), [Extent { index: 0, count: out.len() as u64 }]);
+    let mut entry = [EntryFetch::array(&dkey, b"d", 1, &extents, out)];
+    object.fetch(&View::Latest, &mut entry).expect("a fetch");
+    assert!(entry[0].filled);
+}
+
+pub(crate) fn run(report: &mut Report) {
+    for (fabric, bare, modes) in
+        [(Fabric::Ring, "ring", &["never", "briefly"][..]), (Fabric::Libfabric, "libfabric", &["never"][..])]
+    {
+        for mode in modes {
+            one_fabric(report, fabric, bare, mode);
+        }
+    }
+}
+
+fn one_fabric(report: &mut Report, fabric: Fabric, bare: &str, mode: &str) {
+    let server = Server::start(1, fabric, mode);
+    let client = server.client(fabric, mode);
+    let container = container(&client);
+    for (name, bytes, count) in SIZES {
+        let object = container.object(client.new_oid(ObjectClass::S1));
+        let data: Vec<u8> = (0..bytes).map(|at| at as u8).collect();
+        let mut out = vec![0; bytes];
+        let extent = Extent { index: 0, count: bytes as u64 };
+        let floors = |there, back| match bytes {
+            0..=65_536 => floor::ping_pong(bare, mode, there, back, count / 2),
+            _ if fabric == Fabric::Ring => floor::copy_and_checksum(),
+            _ => floor::ping_pong(bare, mode, there, back, count),
+        };
+        // The first round makes pages, which later ones use again: it is not counted.
+        Samples::take(count / 10, |number| update(&object, &Write::Auto, number as u64, extent, &data));
+        let label = format!("client/{bare}-{mode}/update/{name}");
+        let floor = floors(bytes, SMALL_BYTES);
+        timed(report, &server, &label, &floor, count, |number| {
+            update(&object, &Write::Auto, number as u64 % 256, extent, &data)
+        });
+        let floor = floors(SMALL_BYTES, bytes);
+        let label = format!("client/{bare}-{mode}/fetch/{name}");
+        timed(report, &server, &label, &floor, count, |number| {
+            fetch(&object, number as u64 % 256 % (count as u64 / 10), &mut out)
+        });
+    }
+}
+
+fn timed(report: &mut Report, server: &Server, name: &str, floor: &Floor, count: usize, operation: impl FnMut(usize)) {
+    let before = (own_cpu_ns(), cpu_ns(server.pid()));
+    let samples = Samples::take(count, operation);
+    let per = |ns: u64| rounded(ns as f64 / count as f64);
+    let more = json!({
+        "p99": rounded(samples.quantile(0.99)),
+        "cpu_client_ns": per(own_cpu_ns() - before.0),
+        "cpu_server_ns": per(cpu_ns(server.pid()) - before.1),
+    });
+    report.record(name, samples.median(), "ns", Some(floor), more);
+}
+
+/// Commits of a collective epoch that holds one small update; the floor is a round trip on a Unix socket.
+pub(crate) fn commits(report: &mut Report) {
+    let server = Server::start(1, Fabric::Ring, "never");
+    let client = server.client(Fabric::Ring, "never");
+    let container = container(&client);
+    let object = container.object(client.new_oid(ObjectClass::S1));
+    let floor = floor::ping_pong("unix", "never", SMALL_BYTES, SMALL_BYTES, 2_000);
+    let count = 500;
+    let mut epoch = Some(container.begin(true).expect("an epoch"));
+    let mut times = Vec::new();
+    let before = (own_cpu_ns(), cpu_ns(server.pid()));
+    for number in 0..count {
+        let open = epoch.take().expect("the next epoch");
+        update(&object, &Write::Inside(&open), number, Extent { index: 0, count: 64 }, &[1; 64]);
+        let commit = Samples::take(1, |_| {
+            let outcome = open.commit(&open.summary(), &[], true);
+            outcome.committed.expect("a commit");
+            epoch = outcome.next;
+        });
+        times.push(commit.median());
+    }
+    let cpu = (own_cpu_ns() - before.0, cpu_ns(server.pid()) - before.1);
+    times.sort_by(f64::total_cmp);
+    let more = json!({
+        "p99": rounded(times[times.len() * 99 / 100]),
+        "cpu_client_ns": rounded(cpu.0 as f64 / count as f64),
+        "cpu_server_ns": rounded(cpu.1 as f64 / count as f64),
+    });
+    report.record("client/commit-and-begin", times[times.len() / 2], "ns", Some(&floor), more);
+}

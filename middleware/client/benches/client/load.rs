@@ -1,0 +1,157 @@
+//! Two client processes beside one server: random blocks and interleaved ones, one at a time and several in flight.
+
+use std::time::Instant;
+
+use serde_json::json;
+use talea_client::{Client, Condition, EntryFetch, EntryUpdate, Object, RuntimeDir, ValueKind, Write};
+use talea_model::{Extent, Key, ObjectClass, Oid, View};
+
+use crate::floor;
+use crate::latency;
+use crate::measure::{Floor, Report, cpu_ns, own_cpu_ns, rounded};
+use crate::system::{Fabric, NAME, Server, client_of};
+use crate::worker::{Worker, ready};
+
+const CHUNK: u64 = 1 << 20;
+/// Size of the object that is read and written at random.
+const OBJECT_BYTES: u64 = 64 << 20;
+
+/// What each worker does.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) write: bool,
+    pub(crate) bytes: usize,
+    /// Operations in flight.
+    pub(crate) depth: usize,
+    pub(crate) operations: usize,
+    /// Blocks of the workers alternate in one object, each written once in order.
+    pub(crate) interleaved: bool,
+}
+
+/// What all workers together came to.
+pub(crate) struct Result {
+    pub(crate) rate: f64,
+    pub(crate) client_ns: f64,
+    pub(crate) server_ns: f64,
+}
+
+pub(crate) fn run(report: &mut Report) {
+    let write = Plan { write: true, bytes: 4096, depth: 1, operations: 40_000, interleaved: false };
+    let deep = |plan: Plan| Plan { depth: 16, ..plan };
+    let floors = [floor::tmpfs(true, 4096, 200_000), floor::tmpfs(false, 4096, 200_000)];
+    let hard = Plan { bytes: 47_008, interleaved: true, operations: 5_000, ..write };
+    let hard_floor = floor::tmpfs(true, 47_008, 40_000);
+    for (name, plan, floor) in [
+        ("write-4KiB", write, &floors[0]),
+        ("write-4KiB-16-in-flight", deep(write), &floors[0]),
+        ("read-4KiB", Plan { write: false, ..write }, &floors[1]),
+        ("read-4KiB-16-in-flight", deep(Plan { write: false, ..write }), &floors[1]),
+        ("write-47008B-interleaved", hard, &hard_floor),
+        ("write-47008B-interleaved-4-in-flight", Plan { depth: 4, ..hard }, &hard_floor),
+    ] {
+        let server = Server::start(1, Fabric::Ring, "never");
+        let result = together(&server, 2, plan);
+        put(report, &format!("load/two-processes/{name}"), &result, Some(floor));
+    }
+}
+
+pub(crate) fn put(report: &mut Report, name: &str, result: &Result, floor: Option<&Floor>) {
+    let more = json!({ "cpu_client_ns": rounded(result.client_ns), "cpu_server_ns": rounded(result.server_ns) });
+    report.record(name, result.rate, "op/s", floor, more);
+}
+
+/// Runs so many worker processes with one plan.
+pub(crate) fn together(server: &Server, workers: usize, plan: Plan) -> Result {
+    let client = server.client(Fabric::Ring, "never");
+    let container = latency::container(&client);
+    let object = container.object(client.new_oid(ObjectClass::S1));
+    if !plan.write {
+        let data = vec![3; CHUNK as usize];
+        (0..OBJECT_BYTES / CHUNK).for_each(|chunk| {
+            latency::update(&object, &Write::Auto, chunk, Extent { index: 0, count: CHUNK }, &data);
+        });
+    }
+    let words = |number: usize| {
+        let Plan { write, bytes, depth, operations, interleaved } = plan;
+        let numbers = [number, workers, bytes, depth, operations];
+        let mut words = vec!["load".to_owned(), server.runtime(), object.oid().0.to_string()];
+        words.extend([write, interleaved].map(|flag| flag.to_string()));
+        words.extend(numbers.map(|number| number.to_string()));
+        words
+    };
+    let mut all: Vec<Worker> = (0..workers).map(|number| Worker::start(&words(number)).0).collect();
+    let before = cpu_ns(server.pid());
+    let began = Instant::now();
+    all.iter_mut().for_each(Worker::go);
+    let client_ns: f64 = all.iter_mut().map(|worker| worker.results()["cpu_ns"].as_f64().unwrap_or(0.0)).sum();
+    let took = began.elapsed().as_secs_f64();
+    let total = (workers * plan.operations) as f64;
+    let server_ns = (cpu_ns(server.pid()) - before) as f64;
+    Result { rate: total / took, client_ns: client_ns / total, server_ns: server_ns / total }
+}
+
+struct Job {
+    object: Object,
+    data: Vec<u8>,
+    number: u64,
+    workers: u64,
+    plan: Plan,
+}
+
+impl Job {
+    /// Where the operation's block lies: dkey and index in it.
+    fn place(&self, operation: usize, random: &mut u64) -> (u64, u64) {
+        let bytes = self.plan.bytes as u64;
+        if self.plan.interleaved {
+            let at = (operation as u64 * self.workers + self.number) * bytes;
+            // Files cut at a chunk's end; here each block stays in the chunk that it begins in.
+            return (at / CHUNK, at % CHUNK);
+        }
+        *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let at = (*random >> 33) % (OBJECT_BYTES / bytes) * bytes;
+        (at / CHUNK, at % CHUNK)
+    }
+
+    async fn one(&self, (dkey, index): (u64, u64)) {
+        let (dkey, extents) = (Key::from_u64(dkey), [Extent { index, count: self.plan.bytes as u64 }]);
+        let kind = ValueKind::Array { record_bytes: 1 };
+        if self.plan.write {
+            let condition = Condition::None;
+            let entry = EntryUpdate { dkey: &dkey, akey: b"d", kind, condition, extents: &extents, data: &self.data };
+            self.object.update_async(&Write::Auto, &[entry]).await.expect("an update");
+        } else {
+            let mut out = vec![0; self.plan.bytes];
+            let mut entry = [EntryFetch::array(&dkey, b"d", 1, &extents, &mut out)];
+            self.object.fetch_async(&View::Latest, &mut entry).await.expect("a fetch");
+        }
+    }
+}
+
+pub(crate) fn worker(words: &[&str]) {
+    let [runtime, oid, write, interleaved, numbers @ ..] = words else { return };
+    let numbers: Vec<usize> = numbers.iter().map(|text| text.parse().unwrap_or(1)).collect();
+    let [number, workers, bytes, depth, operations] = numbers[..] else { return };
+    let plan = Plan { write: *write == "true", interleaved: *interleaved == "true", bytes, depth, operations };
+    let system = RuntimeDir::at(runtime).and_then(|runtime| runtime.load(NAME)).expect("the parent's system");
+    let client = client_of(&system, Fabric::Ring, "never");
+    let object = latency::container(&client).object(Oid(oid.parse().unwrap_or_default()));
+    let job = Job { object, data: vec![number as u8; bytes], number: number as u64, workers: workers as u64, plan };
+    let mut random = number as u64 + 1;
+    for _ in 0..16 {
+        client.block_on(job.one(job.place(0, &mut random))).expect("the first requests");
+    }
+    if !ready("ready") {
+        return;
+    }
+    let before = own_cpu_ns();
+    run_job(&client, &job, &mut random);
+    println!("{}", json!({ "cpu_ns": own_cpu_ns() - before }));
+}
+
+fn run_job(client: &Client, job: &Job, random: &mut u64) {
+    use futures_util::StreamExt;
+    let operations = futures_util::stream::iter(0..job.plan.operations);
+    let places: Vec<_> = (0..job.plan.operations).map(|operation| job.place(operation, random)).collect();
+    let all = operations.map(|operation| job.one(places[operation])).buffer_unordered(job.plan.depth);
+    client.block_on(all.collect::<()>()).expect("all operations");
+}

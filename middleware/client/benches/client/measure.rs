@@ -1,0 +1,95 @@
+//! Samples, processor time, and the records that come of them.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+/// Times of single operations in nanoseconds.
+pub(crate) struct Samples(Vec<u64>);
+
+impl Samples {
+    /// Runs `operation` so many times and notes each one's time.
+    pub(crate) fn take(count: usize, mut operation: impl FnMut(usize)) -> Self {
+        let mut times = Vec::with_capacity(count);
+        for number in 0..count {
+            let began = Instant::now();
+            operation(number);
+            times.push(began.elapsed().as_nanos() as u64);
+        }
+        times.sort_unstable();
+        Samples(times)
+    }
+
+    /// The value that `share` of the samples do not exceed.
+    pub(crate) fn quantile(&self, share: f64) -> f64 {
+        let last = self.0.len().saturating_sub(1);
+        self.0.get((last as f64 * share) as usize).copied().unwrap_or(0) as f64
+    }
+
+    pub(crate) fn median(&self) -> f64 {
+        self.quantile(0.5)
+    }
+}
+
+/// Processor time of this process in nanoseconds.
+pub(crate) fn own_cpu_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Processor time of all threads of a process in nanoseconds, as the scheduler counts it.
+pub(crate) fn cpu_ns(pid: u32) -> u64 {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
+    let time = |path: PathBuf| {
+        let text = fs::read_to_string(path.join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    threads.flatten().filter_map(|thread| time(thread.path())).sum()
+}
+
+/// A floor: its name and value, in the unit of the figure it stands beside.
+#[derive(Clone)]
+pub(crate) struct Floor {
+    pub(crate) name: String,
+    pub(crate) value: f64,
+}
+
+/// Where records go.
+pub(crate) struct Report {
+    out: File,
+}
+
+impl Report {
+    pub(crate) fn create() -> Self {
+        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
+        let path = target.join("bench-client.json");
+        Report { out: File::create(&path).expect("target/bench-client.json can be written") }
+    }
+
+    /// One figure with its floor, and what else was measured with it.
+    pub(crate) fn record(&mut self, name: &str, value: f64, unit: &str, floor: Option<&Floor>, more: Value) {
+        let ratio = floor.filter(|floor| floor.value > 0.0).map(|floor| value / floor.value);
+        let mut record = json!({
+            "name": name, "value": rounded(value), "unit": unit,
+            "floor": floor.map(|floor| rounded(floor.value)), "floor_name": floor.map(|floor| floor.name.clone()),
+            "ratio": ratio.map(rounded),
+        });
+        if let (Some(record), Value::Object(more)) = (record.as_object_mut(), more) {
+            record.extend(more);
+        }
+        println!("{record}");
+        writeln!(self.out, "{record}").expect("the records can be written");
+    }
+}
+
+/// Four digits are more than any of this is worth.
+pub(crate) fn rounded(value: f64) -> f64 {
+    if value == 0.0 || !value.is_finite() {
+        return 0.0;
+    }
+    let scale = 10f64.powi(3 - value.abs().log10().floor() as i32);
+    (value * scale).round() / scale
+}
