@@ -65,7 +65,8 @@ pub(crate) struct Shared {
     pub(crate) tuning: Tuning,
     pub(crate) node: String,
     pub(crate) places: Places,
-    pid: u32,
+    /// Which process it was made in, as a count of forks.
+    forks: u64,
 }
 
 pub(crate) struct State {
@@ -125,14 +126,14 @@ impl Shared {
             peers: BTreeMap::new(),
             full: vec![],
         };
-        let (state, endpoint_back, pid) = (Mutex::new(state), Condvar::new(), std::process::id());
+        let (state, endpoint_back, forks) = (Mutex::new(state), Condvar::new(), talea_fabric::fork::generation());
         let places = Places::new(tuning.short_way.clone());
-        Self { state, endpoint_back, waker, clock, tuning, node, places, pid }
+        Self { state, endpoint_back, waker, clock, tuning, node, places, forks }
     }
 
     /// Whether this process was forked from the client's: then nothing here may be touched, the lock least of all.
     pub(crate) fn is_foreign(&self) -> bool {
-        std::process::id() != self.pid
+        talea_fabric::fork::generation() != self.forks
     }
 
     pub(crate) fn check_process(&self) -> Result<()> {

@@ -9,6 +9,7 @@ pub mod address;
 pub mod assemble;
 pub mod clock;
 pub mod endpoint;
+pub mod fork;
 pub mod frame;
 pub mod fuzz;
 pub mod handshake;

@@ -24,7 +24,7 @@ use crate::handshake::{
     ANSWER_BYTES, Accepting, CONFIRM_BYTES, Connecting, Credentials, HELLO_BYTES, HandshakeError, PROTOCOL_VERSION,
     Verdict, fresh_nonce,
 };
-use crate::member::{Member, Spin};
+use crate::member::{Member, Patience, Spin};
 use crate::poller::Poller;
 use crate::stream::{take, unreachable};
 use crate::{Address, Clock, Endpoint, Event, FabricError, Hello, Message, PeerId, RealClock, SendError};
@@ -53,6 +53,7 @@ pub struct LibfabricEndpoint {
     next_token: u64,
     room: bool,
     spin: Spin,
+    patience: Patience,
 }
 
 impl LibfabricEndpoint {
@@ -70,6 +71,7 @@ impl LibfabricEndpoint {
             next_token: 1,
             room: false,
             spin,
+            patience: Patience::default(),
         })
     }
 
@@ -393,8 +395,9 @@ impl Endpoint for LibfabricEndpoint {
     }
 
     fn wait(&mut self, deadline_ns: u64) {
-        let spin = self.spin;
-        crate::member::wait(self, spin, deadline_ns);
+        let (spin, mut patience) = (self.spin, self.patience);
+        crate::member::wait(self, spin, &mut patience, deadline_ns);
+        self.patience = patience;
     }
 
     fn disconnect(&mut self, peer: PeerId) {
@@ -420,10 +423,15 @@ impl Member for LibfabricEndpoint {
     }
 
     fn ready(&mut self) -> bool {
-        if self.events.is_empty() {
+        // Without a connection there is only the listener, and its descriptor tells.
+        if self.events.is_empty() && !self.peers.is_empty() {
             self.progress();
         }
         !self.events.is_empty() || std::mem::take(&mut self.room)
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.peers.is_empty() && self.events.is_empty()
     }
 
     fn before_sleep(&mut self) -> bool {

@@ -13,7 +13,7 @@ pub enum Spin {
     /// node are fewer than the cores that the process may use. A target knows that, and tells its clients in their rings.
     #[default]
     Auto,
-    /// Yield once, then sleep: right when ranks and targets are as many as the cores or more.
+    /// Give way a few times, then sleep: right when ranks and targets are as many as the cores or more.
     Never,
     /// Look again for a short time before sleeping: right only if cores are free.
     Briefly,
@@ -43,6 +43,22 @@ pub(crate) fn cores() -> usize {
 
 /// How long [`Spin::Briefly`] looks, in nanoseconds: about what a wake-up across cores costs.
 const SPIN_NS: u64 = 40_000;
+/// Looks between two turns that a spinning wait gives to whoever else wants its core: the other side may be one of them.
+const LOOKS_PER_YIELD: u32 = 64;
+/// How often a wait that may not spin gives way before it sleeps: a few microseconds if nobody wants the core, and then a
+/// wake-up costs more; somebody's turn if somebody does.
+const YIELDS: u32 = 8;
+/// Giving way took so long in nanoseconds: whoever has the core computes. A sleeper gets it back at its wake-up, a yielder
+/// only at the end of the other's slice.
+const LONG_TURN_NS: u64 = 300_000;
+/// Waits that sleep at once after that.
+const SLEEPS_AFTER_LONG_TURN: u32 = 1_000;
+
+/// What an endpoint's waits have learned of who shares its core.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Patience {
+    sleep_at_once: u32,
+}
 
 /// An endpoint that can tell when it is worth looking at.
 pub trait Member: Endpoint {
@@ -54,6 +70,10 @@ pub trait Member: Endpoint {
 
     /// Looks without a system call whether [`Endpoint::recv`] would give an event or a full peer has room again.
     fn ready(&mut self) -> bool;
+
+    /// Whether only the descriptor tells when something is to be had: then there is no use in asking [`Endpoint::recv`]
+    /// again and again.
+    fn is_quiet(&self) -> bool;
 
     /// Says to all peers that we are about to sleep and looks once more; false means: do not sleep.
     fn before_sleep(&mut self) -> bool;
@@ -77,7 +97,7 @@ pub trait Member: Endpoint {
 }
 
 /// [`Endpoint::wait`] for any member.
-pub(crate) fn wait(member: &mut dyn Member, spin: Spin, deadline_ns: u64) {
+pub(crate) fn wait(member: &mut dyn Member, spin: Spin, patience: &mut Patience, deadline_ns: u64) {
     if member.ready() {
         return;
     }
@@ -86,23 +106,48 @@ pub(crate) fn wait(member: &mut dyn Member, spin: Spin, deadline_ns: u64) {
         Spin::Briefly => true,
         Spin::Auto => member.cores_free(),
     };
-    match briefly {
-        false => rustix::thread::sched_yield(),
-        true => {
-            let until_ns = RealClock.monotonic_ns().saturating_add(SPIN_NS).min(deadline_ns);
-            while RealClock.monotonic_ns() < until_ns {
-                for _ in 0..64 {
-                    if member.ready() {
-                        return;
-                    }
-                    std::hint::spin_loop();
-                }
-            }
-        }
+    let came = if briefly { spin_briefly(member, deadline_ns) } else { give_way(member, patience) };
+    if came {
+        return;
     }
     if member.before_sleep() {
         let until_ns = deadline_ns.min(member.timer_ns());
         member.sleep(until_ns.saturating_sub(RealClock.monotonic_ns()));
     }
     member.after_sleep();
+}
+
+fn spin_briefly(member: &mut dyn Member, deadline_ns: u64) -> bool {
+    let until_ns = RealClock.monotonic_ns().saturating_add(SPIN_NS).min(deadline_ns);
+    while RealClock.monotonic_ns() < until_ns {
+        for _ in 0..LOOKS_PER_YIELD {
+            if member.ready() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        rustix::thread::sched_yield();
+    }
+    member.ready()
+}
+
+fn give_way(member: &mut dyn Member, patience: &mut Patience) -> bool {
+    if patience.sleep_at_once > 0 {
+        patience.sleep_at_once -= 1;
+        return false;
+    }
+    let mut before_ns = RealClock.monotonic_ns();
+    for _ in 0..YIELDS {
+        rustix::thread::sched_yield();
+        if member.ready() {
+            return true;
+        }
+        let now_ns = RealClock.monotonic_ns();
+        if now_ns - before_ns > LONG_TURN_NS {
+            patience.sleep_at_once = SLEEPS_AFTER_LONG_TURN;
+            return false;
+        }
+        before_ns = now_ns;
+    }
+    false
 }

@@ -8,12 +8,14 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use crate::endpoint::Waker;
-use crate::member::{Member, Spin};
-use crate::poller::Poller;
+use crate::member::{Member, Patience, Spin};
+use crate::poller::{Poller, Ready};
 use crate::{Address, Endpoint, Event, FabricError, Hello, PeerId, SendError};
 use std::os::fd::BorrowedFd;
 
 const MEMBER_SHIFT: u32 = 56;
+/// After so many calls of `recv` the descriptors of quiet members are looked at, however busy the others are.
+const CALLS_PER_LOOK: u32 = 64;
 
 /// Several endpoints as one. See the module's description.
 pub struct MuxEndpoint {
@@ -22,6 +24,11 @@ pub struct MuxEndpoint {
     /// Whose turn it is to be read first.
     turn: usize,
     spin: Spin,
+    patience: Patience,
+    /// Calls of `recv`, for looking at the descriptors now and then.
+    calls: u32,
+    /// What the last look found; kept for its room.
+    ready: Vec<Ready>,
 }
 
 impl MuxEndpoint {
@@ -32,7 +39,19 @@ impl MuxEndpoint {
         for (token, member) in members.iter().enumerate() {
             poller.add_level(member.wait_fd(), token as u64).map_err(context)?;
         }
-        Ok(MuxEndpoint { members, poller, turn: 0, spin })
+        Ok(MuxEndpoint { members, poller, turn: 0, spin, patience: Patience::default(), calls: 0, ready: Vec::new() })
+    }
+
+    /// Looks at the members' descriptors, sleeping for up to `timeout_ns`, and lets those that have something collect it.
+    fn collect(&mut self, timeout_ns: u64) {
+        let mut ready = std::mem::take(&mut self.ready);
+        self.poller.poll(timeout_ns, &mut ready);
+        for one in ready.drain(..) {
+            if let Some(member) = self.members.get_mut(one.token as usize) {
+                member.sleep(0);
+            }
+        }
+        self.ready = ready;
     }
 
     fn member(&mut self, peer: PeerId) -> Option<(&mut Box<dyn Member>, PeerId)> {
@@ -69,9 +88,16 @@ impl Endpoint for MuxEndpoint {
     }
 
     fn recv(&mut self) -> Option<Event> {
+        self.calls = self.calls.wrapping_add(1);
+        if self.calls.is_multiple_of(CALLS_PER_LOOK) {
+            self.collect(0);
+        }
         let count = self.members.len();
         for step in 0..count {
             let index = (self.turn + step) % count;
+            if self.members[index].is_quiet() {
+                continue;
+            }
             if let Some(event) = self.members[index].recv() {
                 self.turn = index + 1;
                 return Some(renamed(index, event));
@@ -81,8 +107,9 @@ impl Endpoint for MuxEndpoint {
     }
 
     fn wait(&mut self, deadline_ns: u64) {
-        let spin = self.spin;
-        crate::member::wait(self, spin, deadline_ns);
+        let (spin, mut patience) = (self.spin, self.patience);
+        crate::member::wait(self, spin, &mut patience, deadline_ns);
+        self.patience = patience;
     }
 
     fn disconnect(&mut self, peer: PeerId) {
@@ -109,18 +136,16 @@ impl Member for MuxEndpoint {
         self.members.iter_mut().any(|member| member.ready())
     }
 
+    fn is_quiet(&self) -> bool {
+        self.members.iter().all(|member| member.is_quiet())
+    }
+
     fn before_sleep(&mut self) -> bool {
         !self.poller.take_woken() && self.members.iter_mut().all(|member| member.before_sleep())
     }
 
     fn sleep(&mut self, timeout_ns: u64) -> bool {
-        let mut ready = Vec::new();
-        self.poller.poll(timeout_ns, &mut ready);
-        for one in ready {
-            if let Some(member) = self.members.get_mut(one.token as usize) {
-                member.sleep(0);
-            }
-        }
+        self.collect(timeout_ns);
         self.poller.take_woken()
     }
 

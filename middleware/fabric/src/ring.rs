@@ -25,7 +25,7 @@ use rustix::net::RecvFlags;
 use crate::accept::{Accepted, Acceptor};
 use crate::endpoint::{MAX_MESSAGE_BYTES, Waker};
 use crate::handshake::Credentials;
-use crate::member::{Member, Spin};
+use crate::member::{Member, Patience, Spin};
 use crate::poller::{Poller, Ready};
 use crate::socket::Dial;
 use crate::stream::unreachable;
@@ -89,12 +89,15 @@ pub struct RingEndpoint {
     /// Whose turn it is to be read.
     turn: usize,
     events: VecDeque<Event>,
+    /// What the last look at the descriptors found; kept for its room.
+    ready: Vec<Ready>,
     next_token: u64,
     calls: u32,
     counters: RingCounters,
     /// Doorbells rung by connections that have ended.
     ended_doorbells: u64,
     spin: Spin,
+    patience: Patience,
     /// Targets of this server, which all have a thread.
     targets: usize,
     /// Cores that the process may use.
@@ -114,11 +117,13 @@ impl RingEndpoint {
             connections: Vec::new(),
             turn: 0,
             events: VecDeque::new(),
+            ready: Vec::new(),
             next_token: 2,
             calls: 0,
             counters: RingCounters::default(),
             ended_doorbells: 0,
             spin,
+            patience: Patience::default(),
             targets: 1,
             cores: crate::member::cores(),
         })
@@ -196,11 +201,10 @@ impl RingEndpoint {
 
     /// Looks at the sockets and doorbells, sleeping for up to `timeout_ns`.
     fn collect(&mut self, timeout_ns: u64) {
-        let mut ready = Vec::new();
+        let mut ready = std::mem::take(&mut self.ready);
         self.poller.poll(timeout_ns, &mut ready);
-        for one in ready {
-            self.handle(one);
-        }
+        ready.drain(..).for_each(|one| self.handle(one));
+        self.ready = ready;
         if let Some(acceptor) = &mut self.acceptor {
             let next_token = &mut self.next_token;
             acceptor.expire(RealClock.monotonic_ns(), &self.poller, &mut || take(next_token));
@@ -346,8 +350,9 @@ impl Endpoint for RingEndpoint {
     }
 
     fn wait(&mut self, deadline_ns: u64) {
-        let spin = self.spin;
-        crate::member::wait(self, spin, deadline_ns);
+        let (spin, mut patience) = (self.spin, self.patience);
+        crate::member::wait(self, spin, &mut patience, deadline_ns);
+        self.patience = patience;
     }
 
     fn disconnect(&mut self, peer: PeerId) {
@@ -375,6 +380,10 @@ impl Member for RingEndpoint {
         !self.events.is_empty()
             || live
                 .any(|connection| connection.consumer.has_data() || connection.hung_up || connection.has_room_again())
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.connections.is_empty() && self.events.is_empty()
     }
 
     fn before_sleep(&mut self) -> bool {

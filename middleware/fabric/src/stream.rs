@@ -16,7 +16,7 @@ use crate::accept::{Accepted, Acceptor};
 use crate::endpoint::{MAX_MESSAGE_BYTES, Waker};
 use crate::frame::{FrameDecoder, frame_header};
 use crate::handshake::Credentials;
-use crate::member::{Member, Spin};
+use crate::member::{Member, Patience, Spin};
 use crate::poller::{Poller, Ready};
 use crate::socket::Dial;
 use crate::{Address, Clock, Endpoint, Event, FabricError, Hello, Message, PeerId, RealClock, SendError};
@@ -39,6 +39,10 @@ struct Connection {
     /// Bytes that the socket has not taken.
     outbox: VecDeque<u8>,
     readable: bool,
+    /// The last read took less than it had room for.
+    drained: bool,
+    /// The other side will send no more.
+    hung_up: bool,
     /// A send was refused for lack of room and there has been none since.
     full: bool,
     closed: bool,
@@ -63,6 +67,7 @@ pub struct StreamEndpoint {
     next_token: u64,
     room: bool,
     spin: Spin,
+    patience: Patience,
 }
 
 impl StreamEndpoint {
@@ -81,6 +86,7 @@ impl StreamEndpoint {
             next_token: 1,
             room: false,
             spin,
+            patience: Patience::default(),
         })
     }
 
@@ -111,6 +117,8 @@ impl StreamEndpoint {
             inbox_start: 0,
             outbox: VecDeque::new(),
             readable: false,
+            drained: false,
+            hung_up: false,
             full: false,
             closed: false,
         };
@@ -140,6 +148,8 @@ impl StreamEndpoint {
                     self.room = true;
                 }
             }
+            connection.hung_up |= ready.hung_up;
+            connection.drained = false;
             if (ready.readable || ready.hung_up) && !connection.readable {
                 connection.readable = true;
                 self.readable.push_back(ready.token);
@@ -261,6 +271,10 @@ impl Connection {
                 Ok(None) => {}
                 Err(_) => return Read::Closed,
             }
+            // A short read emptied the socket: what comes next has an edge of its own.
+            if std::mem::take(&mut self.drained) && !self.hung_up {
+                return Read::Nothing;
+            }
             // Everything read was decoded. A large body is read in place, the rest in chunks.
             self.inbox_start = 0;
             let in_place = self.decoder.space().len() >= CHUNK_BYTES;
@@ -271,8 +285,10 @@ impl Connection {
                 self.inbox.resize(CHUNK_BYTES, 0);
                 &mut self.inbox[..]
             };
+            let room = target.len();
             let got = rustix::net::recv(&self.socket, target, RecvFlags::empty());
             let n = got.as_ref().map_or(0, |(n, _)| *n);
+            self.drained = n > 0 && n < room;
             if !in_place {
                 self.inbox.truncate(n);
             }
@@ -323,8 +339,9 @@ impl Endpoint for StreamEndpoint {
     }
 
     fn wait(&mut self, deadline_ns: u64) {
-        let spin = self.spin;
-        crate::member::wait(self, spin, deadline_ns);
+        let (spin, mut patience) = (self.spin, self.patience);
+        crate::member::wait(self, spin, &mut patience, deadline_ns);
+        self.patience = patience;
     }
 
     fn disconnect(&mut self, peer: PeerId) {
@@ -349,6 +366,10 @@ impl Member for StreamEndpoint {
 
     fn ready(&mut self) -> bool {
         !self.events.is_empty() || !self.readable.is_empty() || std::mem::take(&mut self.room)
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.events.is_empty() && self.readable.is_empty() && !self.room
     }
 
     fn before_sleep(&mut self) -> bool {

@@ -11,7 +11,7 @@ use crate::target::PoolChange;
 use crate::{Effect, Fatal, Now, Outbox, Target};
 
 /// Messages that one turn takes at most: they share one flush, and their replies wait for it.
-const TURN_MESSAGES: usize = 64;
+pub(crate) const TURN_MESSAGES: usize = 64;
 
 /// What the control plane tells a target.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use talea_fabric::endpoint::Waker;
 use talea_fabric::{Clock, Endpoint};
 use talea_model::TargetId;
 
-use crate::driver::{Driver, Mail};
+use crate::driver::{Driver, Mail, TURN_MESSAGES};
 use crate::{Effect, Fatal, Target};
 
 /// Tells a running target what the control plane knows. Cheap to clone.
@@ -74,18 +74,17 @@ fn run(driver: &mut Driver, inbox: &Receiver<Mail>, hooks: &Hooks) -> Result<(),
     let id = driver.target().id();
     let mut wants = Vec::new();
     loop {
-        let mut mails = 0;
         loop {
             match inbox.try_recv() {
                 Ok(Mail::Stop) | Err(TryRecvError::Disconnected) => return Ok(()),
                 Ok(mail) => driver.mail(mail)?,
                 Err(TryRecvError::Empty) => break,
             }
-            mails += 1;
         }
         let events = driver.turn(&mut wants)?;
         wants.drain(..).for_each(|effect| (hooks.want)(id, effect));
-        if events == 0 && mails == 0 && !driver.is_busy() {
+        // What arrived meanwhile ends the wait at once: no empty turn is needed to find it.
+        if events < TURN_MESSAGES && !driver.is_busy() {
             driver.wait();
         }
     }

@@ -10,7 +10,7 @@ use crate::floor;
 use crate::measure::{Floor, Report, Samples, cpu_ns, own_cpu_ns, rounded};
 use crate::system::{Fabric, Server};
 
-const SIZES: [(&str, usize, usize); 3] = [("64B", 64, 20_000), ("4KiB", 4096, 20_000), ("1MiB", 1 << 20, 300)];
+const SIZES: [(&str, usize, usize); 3] = [("64B", 64, 50_000), ("4KiB", 4096, 20_000), ("1MiB", 1 << 20, 300)];
 const BYTES: ValueKind = ValueKind::Array { record_bytes: 1 };
 /// What a request and its answer cost beside the data: the floor's messages carry as much.
 const SMALL_BYTES: usize = 64;
@@ -44,6 +44,9 @@ pub(crate) fn run(report: &mut Report) {
 }
 
 fn one_fabric(report: &mut Report, fabric: Fabric, bare: &str, mode: &str) {
+    if !report.wants(&format!("client/{bare}-{mode}/")) {
+        return;
+    }
     let server = Server::start(1, fabric, mode);
     let client = server.client(fabric, mode);
     let container = container(&client);
@@ -57,18 +60,24 @@ fn one_fabric(report: &mut Report, fabric: Fabric, bare: &str, mode: &str) {
             _ if fabric == Fabric::Ring => floor::copy_and_checksum(),
             _ => floor::ping_pong(bare, mode, there, back, count),
         };
-        // The first round makes pages, which later ones use again: it is not counted.
-        Samples::take(count / 10, |number| update(&object, &Write::Auto, number as u64, extent, &data));
         let label = format!("client/{bare}-{mode}/update/{name}");
-        let floor = floors(bytes, SMALL_BYTES);
-        timed(report, &server, &label, &floor, count, |number| {
-            update(&object, &Write::Auto, number as u64 % 256, extent, &data)
-        });
-        let floor = floors(SMALL_BYTES, bytes);
-        let label = format!("client/{bare}-{mode}/fetch/{name}");
-        timed(report, &server, &label, &floor, count, |number| {
-            fetch(&object, number as u64 % 256 % (count as u64 / 10), &mut out)
-        });
+        let fetched = format!("client/{bare}-{mode}/fetch/{name}");
+        let wanted = [report.wants(&label), report.wants(&fetched)];
+        if wanted != [false, false] {
+            // The first round makes pages, which later ones use again: it is not counted.
+            Samples::take(count / 10, |number| update(&object, &Write::Auto, number as u64, extent, &data));
+        }
+        if wanted[0] {
+            let floor = floors(bytes, SMALL_BYTES);
+            timed(report, &server, &label, &floor, count, |number| {
+                update(&object, &Write::Auto, number as u64 % 256, extent, &data)
+            });
+        }
+        if wanted[1] {
+            let floor = floors(SMALL_BYTES, bytes);
+            let dkeys = (count as u64 / 10).min(256);
+            timed(report, &server, &fetched, &floor, count, |number| fetch(&object, number as u64 % dkeys, &mut out));
+        }
     }
 }
 

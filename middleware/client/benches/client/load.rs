@@ -49,6 +49,9 @@ pub(crate) fn run(report: &mut Report) {
         ("write-47008B-interleaved", hard, &hard_floor),
         ("write-47008B-interleaved-4-in-flight", Plan { depth: 4, ..hard }, &hard_floor),
     ] {
+        if !report.wants(&format!("load/two-processes/{name}")) {
+            continue;
+        }
         let server = Server::start(1, Fabric::Ring, "never");
         let result = together(&server, 2, plan);
         put(report, &format!("load/two-processes/{name}"), &result, Some(floor));

@@ -2,7 +2,8 @@
 //! other clients and as the floors' other ends. Each figure goes with a floor that was measured just before it.
 //!
 //! Records go to `target/bench-client.json`, one JSON object a line; `tools/bench` merges them. Arguments that are not
-//! options choose groups by name: `cargo bench -p talea-client -- latency load`.
+//! options choose groups by name, or with a slash figures by a part of theirs: `cargo bench -p talea-client -- latency
+//! ring-never/update/64B`.
 
 mod compute;
 mod floor;
@@ -31,10 +32,11 @@ fn main() {
         worker::run(&arguments[1..]);
         return;
     }
-    let chosen: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let mut report = Report::create();
+    let chosen: Vec<String> = arguments.into_iter().filter(|argument| !argument.starts_with('-')).collect();
+    let (figures, groups): (Vec<String>, Vec<String>) = chosen.into_iter().partition(|word| word.contains('/'));
+    let mut report = Report::create(figures);
     for (name, run) in GROUPS {
-        if chosen.is_empty() || chosen.iter().any(|one| *one == name) {
+        if groups.is_empty() || groups.iter().any(|one| one == name) {
             run(&mut report);
         }
     }

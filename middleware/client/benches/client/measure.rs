@@ -60,13 +60,20 @@ pub(crate) struct Floor {
 /// Where records go.
 pub(crate) struct Report {
     out: File,
+    /// Parts of names: only figures with one of them are measured.
+    only: Vec<String>,
 }
 
 impl Report {
-    pub(crate) fn create() -> Self {
+    pub(crate) fn create(only: Vec<String>) -> Self {
         let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
         let path = target.join("bench-client.json");
-        Report { out: File::create(&path).expect("target/bench-client.json can be written") }
+        Report { out: File::create(&path).expect("target/bench-client.json can be written"), only }
+    }
+
+    /// Whether a figure whose name begins like this is to be measured.
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()) || part.contains(name))
     }
 
     /// One figure with its floor, and what else was measured with it.

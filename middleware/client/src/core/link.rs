@@ -192,7 +192,11 @@ impl Shared {
             let (up, peer, addresses, session) = {
                 let mut state = self.lock();
                 let peer = state.links.entry(target).or_default().peer;
-                (state.map.is_up(target), peer, state.addresses(target), state.home.session.0)
+                let (up, session) = (state.map.is_up(target), state.home.session.0);
+                if let (Some(peer), true, 1..) = (peer, up, session) {
+                    return Ok(peer);
+                }
+                (up, peer, state.addresses(target), session)
             };
             match peer {
                 _ if session == 0 => _ = self.home_peer("opening a session", began_ns, deadline_ns).await?,

@@ -428,8 +428,8 @@ fn a_killed_client_is_down_and_the_server_goes_on() {
 }
 
 /// Both ends in one thread, over one mapping, without sockets.
-fn pair(geometry: Geometry) -> (Arc<mapping::Mapping>, Producer, Consumer) {
-    let (mapping, _fd) = mapping::Mapping::create(geometry.total_bytes()).unwrap();
+fn pair(geometry: Geometry) -> (Arc<Mapping>, Producer, Consumer) {
+    let (mapping, _fd) = Mapping::create(geometry.total_bytes()).unwrap();
     let mapping = Arc::new(mapping);
     let bell = Arc::new(Doorbell::new(mapping.clone(), Side::Server, crate::poller::new_eventfd().unwrap()));
     let lane = geometry.lane_from(Side::Client);
