@@ -209,5 +209,6 @@ pub(crate) fn merge(into: &mut [u8], from: &[u8]) -> bool {
 /// Is this path ours?
 pub(crate) fn is_talea(path: &CStr) -> bool {
     let bytes = path.to_bytes();
-    bytes.starts_with(b"/talea/") || bytes.starts_with(b"talea:")
+    // `/talea` alone is refused by us rather than made a local file by MPI.
+    bytes == b"/talea" || bytes.starts_with(b"/talea/") || bytes.starts_with(b"talea:")
 }

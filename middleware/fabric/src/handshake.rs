@@ -138,7 +138,8 @@ impl Connecting {
         Self::start_as_version(PROTOCOL_VERSION, credentials, channel, hello, nonce, unix_us)
     }
 
-    fn start_as_version(
+    /// The same, saying another version: what a program of another release does.
+    pub fn start_as_version(
         version: u16,
         credentials: &Credentials,
         channel: &[u8],

@@ -11,7 +11,7 @@ use talea_model::{ObjectClass, Oid, Summary, View};
 
 use crate::backing::{Backing, Epoch, Snapshot, SnapshotAt, System};
 use crate::inode::{self, Inode, Kind};
-use crate::namespace::{NewFile, Stat, is_directory, not_found, size_and_mtime};
+use crate::namespace::{NewFile, Stat, size_and_mtime};
 use crate::path::{PathView, TaleaPath};
 use crate::{Fault, Namespace};
 
@@ -214,7 +214,8 @@ impl Files {
         let fixed = at.is_some();
         let snapshot = backing.snapshot(at.unwrap_or(SnapshotAt::Latest))?;
         let view = snapshot.view();
-        let inode = file_of(parsed, Namespace::new(backing.clone(), view).lookup(&parsed.names)?)?;
+        let namespace = Namespace::new(backing.clone(), view);
+        let inode = file_of(&namespace, parsed, namespace.lookup(&parsed.names)?)?;
         let (size, _) = size_and_mtime(&*backing, view, inode.oid)?;
         let base = Base { view, bytes: size.bytes, step: snapshot.step() };
         let lease = random()?;
@@ -330,14 +331,14 @@ fn find_or_create(
     hints: &Hints,
 ) -> Result<Found, Fault> {
     let namespace = Namespace::new(backing.clone(), View::Latest);
-    let (name, parents) = parsed.names.split_last().ok_or_else(|| is_directory(&parsed.names))?;
+    let (name, parents) = parsed.names.split_last().ok_or_else(|| namespace.is_directory(&parsed.names))?;
     let directory = namespace.directory(parents)?;
-    let there = |found| Ok(Found { inode: file_of(parsed, found)?, created: None });
+    let there = |found| Ok(Found { inode: file_of(&namespace, parsed, found)?, created: None });
     match namespace.entry(directory, name)? {
         Some(_) if flags.create && flags.exclusive => {
             return Err(Fault::new(Code::Exists, format!("'{}' exists already", path.escape_ascii())));
         }
-        None if !flags.create => return Err(not_found(&parsed.names)),
+        None if !flags.create => return Err(namespace.not_found(&parsed.names)),
         None => {}
         found => return there(found),
     }
@@ -376,12 +377,13 @@ fn shared(path: &[u8], inode: &Inode, backing: &dyn Backing, delete: bool, mode:
     }
 }
 
-fn file_of(path: &TaleaPath, found: Option<Inode>) -> Result<Inode, Fault> {
+fn file_of(namespace: &Namespace, path: &TaleaPath, found: Option<Inode>) -> Result<Inode, Fault> {
     match found {
-        None => Err(if path.names.is_empty() { is_directory(&path.names) } else { not_found(&path.names) }),
+        None if path.names.is_empty() => Err(namespace.is_directory(&path.names)),
+        None => Err(namespace.not_found(&path.names)),
         Some(inode) => match inode.kind {
             Kind::File => Ok(inode),
-            Kind::Directory => Err(is_directory(&path.names)),
+            Kind::Directory => Err(namespace.is_directory(&path.names)),
             Kind::Symlink => Err(Fault::new(Code::Unsupported, "links are not followed yet: open what it points to")),
         },
     }

@@ -60,14 +60,39 @@ impl Namespace {
         Self { backing, view }
     }
 
+    /// A path as users write it, for texts.
+    pub(crate) fn shown(&self, names: &[Vec<u8>]) -> String {
+        let names: String = names.iter().map(|name| format!("/{}", name.escape_ascii())).collect();
+        format!("'/talea/{}{names}'", self.backing.name())
+    }
+
+    pub(crate) fn not_found(&self, names: &[Vec<u8>]) -> Fault {
+        let parent = self.shown(names.split_last().map_or(&[], |(_, parents)| parents));
+        let text = format!(
+            "{}: no such file or directory: `talea ls {}` shows what is there; a program that is to make a file opens it \
+             with MPI_MODE_CREATE or O_CREAT, in a directory that exists",
+            self.shown(names),
+            parent.trim_matches('\'')
+        );
+        Fault::new(Code::NotFound, text)
+    }
+
+    pub(crate) fn is_directory(&self, names: &[Vec<u8>]) -> Fault {
+        Fault::new(Code::Kind, format!("{} is a directory: name a file in it", self.shown(names)))
+    }
+
+    fn exists(&self, names: &[Vec<u8>]) -> Fault {
+        Fault::new(Code::Exists, format!("{} exists already", self.shown(names)))
+    }
+
     /// What a path is; `None` is the root directory. One round trip a name.
     pub fn lookup(&self, names: &[Vec<u8>]) -> Result<Option<Inode>, Fault> {
         let mut directory = inode::root();
         let mut found = None;
         for (depth, name) in names.iter().enumerate() {
-            let inode = self.entry(directory, name)?.ok_or_else(|| not_found(&names[..=depth]))?;
+            let inode = self.entry(directory, name)?.ok_or_else(|| self.not_found(&names[..=depth]))?;
             if inode.kind != Kind::Directory && depth + 1 < names.len() {
-                return Err(Fault::new(Code::Kind, format!("{} is not a directory", shown(&names[..=depth]))));
+                return Err(Fault::new(Code::Kind, format!("{} is not a directory", self.shown(&names[..=depth]))));
             }
             directory = inode.oid;
             found = Some(inode);
@@ -93,7 +118,7 @@ impl Namespace {
         match self.lookup(names)? {
             None => Ok(inode::root()),
             Some(inode) if inode.kind == Kind::Directory => Ok(inode.oid),
-            Some(_) => Err(Fault::new(Code::Kind, format!("{} is not a directory", shown(names)))),
+            Some(_) => Err(Fault::new(Code::Kind, format!("{} is not a directory", self.shown(names)))),
         }
     }
 
@@ -121,32 +146,32 @@ impl Namespace {
 
     /// Makes a directory.
     pub fn mkdir(&self, names: &[Vec<u8>], mode: u32, uid: u32, gid: u32) -> Result<Inode, Fault> {
-        let (name, parents) = names.split_last().ok_or_else(|| exists(names))?;
+        let (name, parents) = names.split_last().ok_or_else(|| self.exists(names))?;
         let inode = plain(Kind::Directory, mode, uid, gid)?;
-        self.insert(self.directory(parents)?, name, &inode, None, None).map_err(|fault| fault.at(shown(names)))?;
+        self.insert(self.directory(parents)?, name, &inode, None, None).map_err(|fault| fault.at(self.shown(names)))?;
         Ok(inode)
     }
 
     /// Makes a symbolic link.
     pub fn symlink(&self, names: &[Vec<u8>], target: &[u8], uid: u32, gid: u32) -> Result<Inode, Fault> {
-        let (name, parents) = names.split_last().ok_or_else(|| exists(names))?;
+        let (name, parents) = names.split_last().ok_or_else(|| self.exists(names))?;
         if target.is_empty() || target.len() > MAX_LINK_BYTES {
             return Err(Fault::new(Code::TooLong, format!("a link's target has 1 to {MAX_LINK_BYTES} bytes")));
         }
         let inode = plain(Kind::Symlink, 0o777, uid, gid)?;
-        self.insert(self.directory(parents)?, name, &inode, Some(target), None).map_err(|f| f.at(shown(names)))?;
+        self.insert(self.directory(parents)?, name, &inode, Some(target), None).map_err(|f| f.at(self.shown(names)))?;
         Ok(inode)
     }
 
     /// Target of a symbolic link.
     pub fn readlink(&self, names: &[Vec<u8>]) -> Result<Vec<u8>, Fault> {
-        let (name, parents) = names.split_last().ok_or_else(|| not_found(names))?;
+        let (name, parents) = names.split_last().ok_or_else(|| self.not_found(names))?;
         let mut out = vec![0; MAX_LINK_BYTES];
         let mut fetch = [single(name, inode::TARGET, &mut out)];
         self.backing.fetch(self.view, self.directory(parents)?, &mut fetch)?;
         let (found, bytes) = (fetch[0].found, fetch[0].bytes);
         if !found {
-            return Err(Fault::new(Code::Kind, format!("{} is not a symbolic link", shown(names))));
+            return Err(Fault::new(Code::Kind, format!("{} is not a symbolic link", self.shown(names))));
         }
         out.truncate(bytes);
         Ok(out)
@@ -173,13 +198,13 @@ impl Namespace {
 
     /// Removes a file or link and its data.
     pub fn unlink(&self, names: &[Vec<u8>]) -> Result<(), Fault> {
-        let (name, parents) = names.split_last().ok_or_else(|| is_directory(names))?;
+        let (name, parents) = names.split_last().ok_or_else(|| self.is_directory(names))?;
         let directory = self.directory(parents)?;
-        let inode = self.entry(directory, name)?.ok_or_else(|| not_found(names))?;
+        let inode = self.entry(directory, name)?.ok_or_else(|| self.not_found(names))?;
         if inode.kind == Kind::Directory {
-            return Err(is_directory(names));
+            return Err(self.is_directory(names));
         }
-        self.remove(directory, name).map_err(|fault| fault.at(shown(names)))?;
+        self.remove(directory, name).map_err(|fault| fault.at(self.shown(names)))?;
         // Snapshots keep the data that they show; nobody finds it by name any more.
         self.backing.punch(inode.oid, Punch::Object, Condition::None)
     }
@@ -190,12 +215,12 @@ impl Namespace {
             .split_last()
             .ok_or_else(|| Fault::new(Code::Argument, "a container's root goes with its container only"))?;
         let directory = self.directory(parents)?;
-        let inode = self.entry(directory, name)?.ok_or_else(|| not_found(names))?;
+        let inode = self.entry(directory, name)?.ok_or_else(|| self.not_found(names))?;
         if inode.kind != Kind::Directory {
-            return Err(Fault::new(Code::Kind, format!("{} is not a directory", shown(names))));
+            return Err(Fault::new(Code::Kind, format!("{} is not a directory", self.shown(names))));
         }
         self.check_empty(inode.oid, names)?;
-        self.remove(directory, name).map_err(|fault| fault.at(shown(names)))
+        self.remove(directory, name).map_err(|fault| fault.at(self.shown(names)))
     }
 
     /// Renames within a directory; what the new name was before is replaced, as POSIX has it.
@@ -214,15 +239,15 @@ impl Namespace {
         }
         check_name(new)?;
         let directory = self.directory(parents)?;
-        let inode = self.entry(directory, old)?.ok_or_else(|| not_found(from))?;
+        let inode = self.entry(directory, old)?.ok_or_else(|| self.not_found(from))?;
         let replaced = self.entry(directory, new)?;
         if old == new {
             return Ok(());
         }
         if let Some(replaced) = &replaced {
             match (inode.kind == Kind::Directory, replaced.kind == Kind::Directory) {
-                (false, true) => return Err(is_directory(to)),
-                (true, false) => return Err(Fault::new(Code::Kind, format!("{} is not a directory", shown(to)))),
+                (false, true) => return Err(self.is_directory(to)),
+                (true, false) => return Err(Fault::new(Code::Kind, format!("{} is not a directory", self.shown(to)))),
                 (true, true) => self.check_empty(replaced.oid, to)?,
                 (false, false) => {}
             }
@@ -235,9 +260,9 @@ impl Namespace {
         let written = tx.update(directory, &entries).and_then(|()| tx.punch(directory, Punch::Dkey(old)));
         if let Err(fault) = written {
             let _ = tx.abort("a rename failed");
-            return Err(fault.at(shown(from)));
+            return Err(fault.at(self.shown(from)));
         }
-        tx.commit(&tx.summary(), false).map_err(|refused| refused.fault.at(shown(from)))?;
+        tx.commit(&tx.summary(), false).map_err(|refused| refused.fault.at(self.shown(from)))?;
         match replaced {
             Some(old_file) if old_file.kind == Kind::File => {
                 self.backing.punch(old_file.oid, Punch::Object, Condition::None)
@@ -250,7 +275,7 @@ impl Namespace {
         if self.backing.dkeys(View::Latest, directory, None, 1)?.names.is_empty() {
             return Ok(());
         }
-        Err(Fault::new(Code::NotEmpty, format!("{} is not empty: remove what is in it first", shown(names))))
+        Err(Fault::new(Code::NotEmpty, format!("{} is not empty: remove what is in it first", self.shown(names))))
     }
 
     fn remove(&self, directory: Oid, name: &[u8]) -> Result<(), Fault> {
@@ -279,7 +304,9 @@ impl Namespace {
         };
         done.map_err(|fault| match fault.code {
             // The only condition is that the name is new.
-            Code::Conflict | Code::Exists => exists(&[name.to_vec()]),
+            Code::Conflict | Code::Exists => {
+                Fault::new(Code::Exists, format!("'{}' exists already", name.escape_ascii()))
+            }
             _ => fault,
         })
     }
@@ -322,23 +349,6 @@ fn random() -> Result<u128, Fault> {
 /// Wall time in nanoseconds since the Unix epoch; only ever shown to people.
 pub(crate) fn now_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64)
-}
-
-pub(crate) fn shown(names: &[Vec<u8>]) -> String {
-    let names: Vec<String> = names.iter().map(|name| name.escape_ascii().to_string()).collect();
-    format!("'{}'", names.join("/"))
-}
-
-pub(crate) fn not_found(names: &[Vec<u8>]) -> Fault {
-    Fault::new(Code::NotFound, format!("{}: no such file or directory", shown(names)))
-}
-
-pub(crate) fn is_directory(names: &[Vec<u8>]) -> Fault {
-    Fault::new(Code::Kind, format!("{} is a directory", shown(names)))
-}
-
-fn exists(names: &[Vec<u8>]) -> Fault {
-    Fault::new(Code::Exists, format!("{} exists already", shown(names)))
 }
 
 #[cfg(test)]

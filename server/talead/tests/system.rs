@@ -1,77 +1,16 @@
 //! Two servers and real clients: what is written, committed, aborted and lost, through all layers.
 
+#[path = "support/data.rs"]
+mod data;
 #[path = "support/server.rs"]
 mod support;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use support::{ALONE, Options, SECRET, SYSTEM, Server, directory};
-use talea_client::{
-    Client, Condition, Container, ContainerProperties, EntryFetch, EntryUpdate, ErrorKind, Object, SnapshotAt, Tuning,
-    ValueKind, WaitOutcome, Write,
-};
-use talea_fabric::{Credentials, Policy, RealClock, Spin, client_endpoint};
+use data::{KIND, client, container, fill, look};
+use support::{ALONE, Options, Server, two_servers};
+use talea_client::{Condition, EntryUpdate, ErrorKind, Object, SnapshotAt, WaitOutcome, Write};
 use talea_model::{Extent, ObjectClass, Step, View};
-
-const CHUNK: usize = 64 * 1024;
-const KIND: ValueKind = ValueKind::Array { record_bytes: 1 };
-
-fn client(server: &Server, deadline_ms: u64) -> Client {
-    let endpoint = client_endpoint(&Credentials::new(SYSTEM, SECRET), Policy::Auto, Spin::Never).unwrap();
-    let tuning = Tuning { name: "test".to_owned(), deadline_ms, ..Tuning::default() };
-    let home = server.control[0].parse().unwrap();
-    let client = Client::with_endpoint(Box::new(endpoint), Arc::new(RealClock), home, 7, tuning);
-    client.open().unwrap();
-    client
-}
-
-fn two_servers(more: &str) -> (tempfile::TempDir, Server, Server) {
-    let (outer, path) = directory();
-    let options = Options { servers: 2, more, ..ALONE };
-    let mut first = Server::start(&path, &options);
-    let leader = first.control.clone();
-    let mut second = Server::start(&path, &Options { server: 1, leader: &leader, more: "", ..options });
-    first.wait_ready();
-    second.wait_ready();
-    (outer, first, second)
-}
-
-fn container(client: &Client) -> Container {
-    client.container_create("run", ContainerProperties::default(), true).unwrap()
-}
-
-/// Writes `value` into the first `chunks` chunks, which lie on all targets in turn.
-fn fill(object: &Object, write: &Write<'_>, chunks: u64, value: u8) -> talea_client::Result<()> {
-    let data = vec![value; CHUNK];
-    let extents = [Extent::new(0, CHUNK as u64).unwrap()];
-    let keys: Vec<[u8; 8]> = (0..chunks).map(u64::to_be_bytes).collect();
-    let entry = |dkey| EntryUpdate {
-        dkey,
-        akey: b"data",
-        kind: KIND,
-        condition: Condition::None,
-        extents: &extents,
-        data: &data,
-    };
-    let entries: Vec<EntryUpdate<'_>> = keys.iter().map(|key| entry(&key[..])).collect();
-    object.update(write, &entries)
-}
-
-/// The one value that fills all chunks, or what else there is.
-fn look(object: &Object, view: &View, chunks: u64) -> Result<u8, Vec<u8>> {
-    let extents = [Extent::new(0, CHUNK as u64).unwrap()];
-    let keys: Vec<[u8; 8]> = (0..chunks).map(u64::to_be_bytes).collect();
-    let mut data = vec![0xee; CHUNK * chunks as usize];
-    let parts = keys.iter().zip(data.chunks_mut(CHUNK));
-    let mut entries: Vec<EntryFetch<'_>> =
-        parts.map(|(key, out)| EntryFetch::array(key, b"data", 1, &extents, out)).collect();
-    object.fetch(view, &mut entries).unwrap();
-    drop(entries);
-    let mut values = data.clone();
-    values.dedup();
-    if values.len() == 1 { Ok(values[0]) } else { Err(values) }
-}
 
 #[test]
 fn epochs_become_visible_whole_and_snapshots_never_change() {

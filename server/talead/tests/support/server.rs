@@ -130,3 +130,14 @@ pub fn directory() -> (tempfile::TempDir, PathBuf) {
     let path = outer.path().join("system");
     (outer, path)
 }
+
+pub fn two_servers(more: &str) -> (tempfile::TempDir, Server, Server) {
+    let (outer, path) = directory();
+    let options = Options { servers: 2, more, ..ALONE };
+    let mut first = Server::start(&path, &options);
+    let leader = first.control.clone();
+    let mut second = Server::start(&path, &Options { server: 1, leader: &leader, more: "", ..options });
+    first.wait_ready();
+    second.wait_ready();
+    (outer, first, second)
+}
