@@ -50,6 +50,8 @@ pub(crate) fn close(named: MPI_File) -> Result<(), Failure> {
 fn release(file: Arc<OpenFile>) {
     file.reduction.free();
     file.replace_view(crate::view::View::plain());
+    let handler = file.state().handler;
+    handler.release();
     file.group.free();
 }
 

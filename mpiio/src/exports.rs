@@ -9,7 +9,7 @@ mod handles;
 mod inquiry;
 mod shared;
 
-pub(crate) use handles::real_file_get_errhandler;
+pub(crate) use handles::{real_errhandler_free, real_file_get_errhandler};
 
 use std::ffi::c_int;
 use std::panic::{AssertUnwindSafe, catch_unwind};

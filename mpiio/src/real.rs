@@ -113,7 +113,6 @@ mpi_functions! {
     MPI_Comm_set_errhandler(MPI_Comm, MPI_Errhandler);
     MPI_Comm_size(MPI_Comm, *mut c_int);
     MPI_Comm_test_inter(MPI_Comm, *mut c_int);
-    MPI_Errhandler_free(*mut MPI_Errhandler);
     MPI_Error_class(c_int, *mut c_int);
     MPI_Grequest_complete(MPI_Request);
     MPI_Grequest_start(QueryFn, FreeFn, CancelFn, *mut c_void, *mut MPI_Request);

@@ -149,7 +149,7 @@ both!(MPI_File_call_errhandler, PMPI_File_call_errhandler, (fh: MPI_File, errorc
         Named::Open(file) => (file.state().handler, file.group.comm),
     };
     // SAFETY: the handler is the program's own.
-    unsafe { handler.apply(fh, comm, errorcode, "the program called the file's error handler") };
+    unsafe { handler.call(fh, comm, errorcode) };
     MPI_SUCCESS
 });
 
@@ -196,6 +196,43 @@ both!(MPI_Register_datarep_c, PMPI_Register_datarep_c,
     }
 );
 
+both!(MPI_Errhandler_free, PMPI_Errhandler_free, (errhandler: *mut MPI_Errhandler) -> c_int, else NO_MPI, |real| {
+    // SAFETY: null, or the program's place of a handle.
+    match unsafe { errhandler.as_ref() } {
+        Some(&handle) if errhandler::freed(handle) => {
+            // SAFETY: not null.
+            unsafe { errhandler.write(MPI_ERRHANDLER_NULL()) };
+            MPI_SUCCESS
+        }
+        _ => real(),
+    }
+});
+
+/// MPICH's C++ binding tells MPI by this how the functions of its handlers are called.
+///
+/// # Safety
+/// As the binding calls it: a handle of MPI's, and its own function.
+#[cfg(family = "mpich")]
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn MPII_Errhandler_set_cxx(handle: MPI_Errhandler, call: Option<errhandler::CxxCall>) {
+    if let Some(call) = call {
+        errhandler::note_cxx(handle, call);
+    }
+    static NEXT: crate::real::Symbol = crate::real::Symbol::new(c"MPII_Errhandler_set_cxx");
+    let address = NEXT.address();
+    if !address.is_null() {
+        // SAFETY: the library's function of this name has this type.
+        let next = unsafe {
+            std::mem::transmute::<
+                *mut std::ffi::c_void,
+                unsafe extern "C" fn(MPI_Errhandler, Option<errhandler::CxxCall>),
+            >(address)
+        };
+        // SAFETY: the program's own arguments, passed on.
+        unsafe { next(handle, call) }
+    }
+}
+
 both!(MPI_Error_string, PMPI_Error_string, (code: c_int, string: *mut c_char, length: *mut c_int) -> c_int, else NO_MPI, |real| {
     // SAFETY: the program's own arguments.
     if unsafe { error::error_string(code, string, length) } { MPI_SUCCESS } else { real() }
@@ -211,6 +248,14 @@ pub(crate) unsafe fn real_file_get_errhandler(file: MPI_File, errhandler: *mut M
     (value != NO_MPI).then_some(value)
 }
 
+/// The real MPI's MPI_Errhandler_free.
+///
+/// # Safety
+/// As MPI says for MPI_Errhandler_free.
+pub(crate) unsafe fn real_errhandler_free(errhandler: *mut MPI_Errhandler) {
+    let _ = next!(PMPI_Errhandler_free: fn(*mut MPI_Errhandler) -> c_int; (errhandler) else NO_MPI);
+}
+
 #[cfg(test)]
 pub(super) const SIGNATURES: &[(&str, &[&str])] = &[
     ("MPI_File_open", &["MPI_Comm", "*const c_char", "c_int", "MPI_Info", "*mut MPI_File"]),
@@ -220,5 +265,6 @@ pub(super) const SIGNATURES: &[(&str, &[&str])] = &[
     ("MPI_File_f2c", &["MPI_Fint"]),
     ("MPI_File_create_errhandler", &["Option<FileErrhandlerFn>", "*mut MPI_Errhandler"]),
     ("MPI_File_call_errhandler", &["MPI_File", "c_int"]),
+    ("MPI_Errhandler_free", &["*mut MPI_Errhandler"]),
     ("MPI_Error_string", &["c_int", "*mut c_char", "*mut c_int"]),
 ];

@@ -6,6 +6,8 @@ use std::ffi::{c_char, c_int};
 use super::on_file;
 use crate::abi::*;
 use crate::errhandler::Handler;
+use crate::error::Failure;
+use crate::file::OpenFile;
 use crate::position::{self, answer};
 use crate::size::{self, Change};
 use crate::{commit, info, pointer};
@@ -28,6 +30,17 @@ on_file! {
     MPI_File_set_atomicity PMPI_File_set_atomicity (file; flag: c_int) => pointer::set_atomicity(file, flag);
     MPI_File_get_atomicity PMPI_File_get_atomicity (file; flag: *mut c_int) => answer(flag, c_int::from(file.state().atomic));
     MPI_File_sync PMPI_File_sync (file; ) => commit::sync(file);
-    MPI_File_set_errhandler PMPI_File_set_errhandler (file; errhandler: MPI_Errhandler) => { file.state().handler = Handler::of(errhandler); Ok(()) };
-    MPI_File_get_errhandler PMPI_File_get_errhandler (file; errhandler: *mut MPI_Errhandler) => answer(errhandler, file.state().handler.handle);
+    MPI_File_set_errhandler PMPI_File_set_errhandler (file; errhandler: MPI_Errhandler) => set_errhandler(file, errhandler);
+    MPI_File_get_errhandler PMPI_File_get_errhandler (file; errhandler: *mut MPI_Errhandler) => {
+        let handler = file.state().handler;
+        // Lent only when there is a place for it.
+        answer(errhandler, handler.handle).map(|()| { handler.lend(); })
+    };
+}
+
+fn set_errhandler(file: &OpenFile, errhandler: MPI_Errhandler) -> Result<(), Failure> {
+    let new = Handler::hold(errhandler);
+    let old = std::mem::replace(&mut file.state().handler, new);
+    old.release();
+    Ok(())
 }

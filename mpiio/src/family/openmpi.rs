@@ -53,6 +53,7 @@ variables! {
     MPI_REQUEST_NULL = c"ompi_request_null";
     MPI_OP_NULL = c"ompi_mpi_op_null";
     MPI_MAX = c"ompi_mpi_op_max";
+    MPI_ERRHANDLER_NULL = c"ompi_mpi_errhandler_null";
     MPI_ERRORS_ARE_FATAL = c"ompi_mpi_errors_are_fatal";
     MPI_ERRORS_RETURN = c"ompi_mpi_errors_return";
 }

@@ -39,7 +39,9 @@ fn every_file_function_of_the_sites_mpi_is_interposed_under_both_names() {
     assert_eq!(theirs.difference(&ours).collect::<Vec<_>>(), Vec::<&String>::new());
     // Nothing else leaks into the program: only MPI's names, and what the linker itself makes.
     let others: Vec<_> = ours.iter().filter(|name| !name.starts_with("MPI_") && !name.starts_with("PMPI_")).collect();
-    assert_eq!(others, Vec::<&String>::new());
+    // The one exception is how MPICH's C++ binding declares its error handlers.
+    let allowed: &[&str] = if cfg!(family = "mpich") { &["MPII_Errhandler_set_cxx"] } else { &[] };
+    assert_eq!(others, allowed);
 }
 
 #[test]

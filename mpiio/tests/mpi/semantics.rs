@@ -102,6 +102,13 @@ fn error_handlers_are_the_programs() {
     assert!(text.contains("open for writing only"), "{text}");
 }
 
+#[cfg(family = "mpich")]
+#[test]
+fn error_handlers_in_cxx_are_called_once_through_their_binding() {
+    let program = compiled("handlers.cxx", "mpicxx.mpich", &["-Wno-literal-suffix"]);
+    Site::new().run(1, &program, &[]).well();
+}
+
 #[test]
 fn a_forked_childs_copy_is_dead_and_the_parents_lives() {
     let site = Site::new();

@@ -34,6 +34,27 @@ int main(int argc, char **argv) {
     OK(MPI_File_open(MPI_COMM_SELF, "/talea/run/later", MPI_MODE_CREATE | MPI_MODE_WRONLY, MPI_INFO_NULL, &other));
     CHECK(MPI_File_read_at(other, 0, &byte, 1, MPI_BYTE, MPI_STATUS_IGNORE) != MPI_SUCCESS && called == 4);
     OK(MPI_File_close(&other));
+    OK(MPI_File_set_errhandler(MPI_FILE_NULL, MPI_ERRORS_RETURN));
+    /* What get_errhandler gives is the program's to free, and a handler lives as long as a file that uses it. */
+    for (int i = 0; i < 3; i++) {
+        OK(MPI_File_get_errhandler(file, &got));
+        CHECK(got == own);
+        OK(MPI_Errhandler_free(&got));
+        CHECK(got == MPI_ERRHANDLER_NULL);
+    }
+    called = 0;
+    MPI_Errhandler brief;
+    OK(MPI_File_create_errhandler(handler, &brief));
+    OK(MPI_File_set_errhandler(file, brief));
+    OK(MPI_Errhandler_free(&brief));
+    CHECK(brief == MPI_ERRHANDLER_NULL);
+    CHECK(MPI_File_read_at(file, 0, &byte, 1, MPI_BYTE, MPI_STATUS_IGNORE) != MPI_SUCCESS && called == 1);
+    OK(MPI_File_get_errhandler(file, &got));
+    OK(MPI_File_set_errhandler(file, own));
+    OK(MPI_File_set_errhandler(file, got));
+    CHECK(MPI_File_read_at(file, 0, &byte, 1, MPI_BYTE, MPI_STATUS_IGNORE) != MPI_SUCCESS && called == 2);
+    OK(MPI_Errhandler_free(&got));
+    OK(MPI_File_set_errhandler(file, own));
     if (argc > 2) {
         OK(MPI_File_set_errhandler(file, MPI_ERRORS_ARE_FATAL));
         MPI_File_read_at(file, 0, &byte, 1, MPI_BYTE, MPI_STATUS_IGNORE);
