@@ -12,12 +12,11 @@ const PREFIX: &str = "talea_";
 
 /// What always holds on a Talea file, said in ROMIO's words. `romio_visibility_immediate`: ranks of one epoch see each other's
 /// writes at once (HDF5 ≥ 1.13.2 would else sync after each collective write).
-const FACTS: [(&str, &str); 8] = [
+const FACTS: [(&str, &str); 7] = [
     ("romio_visibility_immediate", "true"),
     ("romio_filesystem_type", "TALEA:"),
     ("romio_cb_read", "disable"),
     ("romio_cb_write", "disable"),
-    ("romio_ds_read", "disable"),
     ("romio_ds_write", "disable"),
     ("romio_no_indep_rw", "false"),
     ("talea_atomicity", "false"),

@@ -39,7 +39,7 @@ pub(crate) unsafe fn set_view(
     // SAFETY: not null; MPI wants a NUL-terminated string.
     let representation = Representation::named(unsafe { CStr::from_ptr(representation) })?;
     let displacement = displacement_of(file, displacement)?;
-    file.replace_view(View::new(displacement, etype, filetype, representation)?);
+    file.replace_view(View::new(displacement, etype, filetype, representation, file.writable())?);
     Ok(())
 }
 

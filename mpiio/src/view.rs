@@ -48,6 +48,7 @@ impl View {
         etype: MPI_Datatype,
         filetype: MPI_Datatype,
         representation: Representation,
+        writable: bool,
     ) -> Result<View, Failure> {
         if displacement < 0 {
             return Err(Failure::refused(MPI_ERR_ARG, format!("the view's displacement {displacement} is negative")));
@@ -59,9 +60,9 @@ impl View {
             let text = format!("a file type of {} bytes is no multiple of the etype's {etype_bytes}", layout.bytes());
             return Err(Failure::refused(MPI_ERR_ARG, text));
         }
-        if !layout.is_monotonic() {
-            let text = "a file type's displacements must be positive and never decrease";
-            return Err(Failure::refused(MPI_ERR_ARG, text));
+        check_for_files(&layout, "file type", writable)?;
+        if filetype != etype {
+            check_for_files(&datatype::flatten(etype)?, "etype", writable)?;
         }
         let etype = KeptType::duplicate(etype)?;
         let filetype = match KeptType::duplicate(filetype) {
@@ -118,6 +119,19 @@ impl View {
             left: bytes,
         })
     }
+}
+
+/// What MPI 4.1 §14.1.1 wants of a view's types: displacements that are not negative and never decrease, and nothing that overlaps
+/// where the file is writable. The class is ROMIO's, which programs look for.
+fn check_for_files(layout: &Layout, which: &str, writable: bool) -> Result<(), Failure> {
+    let text = if !layout.is_monotonic() {
+        format!("the {which}'s displacements must not be negative nor decrease")
+    } else if writable && layout.overlaps() {
+        format!("the {which}'s pieces overlap, which a file that is open for writing does not allow")
+    } else {
+        return Ok(());
+    };
+    Err(Failure::refused(MPI_ERR_IO, text))
 }
 
 /// The pieces of one call, in the order of the data.

@@ -57,6 +57,11 @@ impl Layout {
         forward && self.runs.first().is_none_or(|&(start, _)| start >= 0) && self.extent >= 0
     }
 
+    /// Do pieces of one element overlap? For a monotonic layout.
+    pub(crate) fn overlaps(&self) -> bool {
+        self.runs.windows(2).any(|pair| pair[0].0.saturating_add_unsigned(pair[0].1) > pair[1].0)
+    }
+
     /// A cursor that stands before data byte `position` of the endless tiling that starts at `base`.
     pub(crate) fn cursor(&self, base: i64, position: u64) -> Result<Cursor<'_>, Failure> {
         if self.bytes == 0 {

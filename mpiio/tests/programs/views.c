@@ -254,6 +254,19 @@ static void one_round(MPI_File file, int rank, int size) {
     MPI_Type_free(&element);
 }
 
+/* What MPI 4.1 14.1.1 forbids in a view's types. */
+static void forbidden_types(MPI_File file) {
+    static const int displacements[3][2] = {{-2, 2}, {3, 0}, {0, 1}}, lengths[3][2] = {{1, 1}, {1, 1}, {3, 1}};
+    for (int i = 0; i < 3; i++) {
+        MPI_Datatype type;
+        OK(MPI_Type_indexed(2, lengths[i], displacements[i], MPI_INT, &type));
+        OK(MPI_Type_commit(&type));
+        FAILS(MPI_File_set_view(file, 0, MPI_INT, type, "native", MPI_INFO_NULL), MPI_ERR_IO, "file type");
+        FAILS(MPI_File_set_view(file, 0, type, type, "native", MPI_INFO_NULL), MPI_ERR_IO, "file type");
+        OK(MPI_Type_free(&type));
+    }
+}
+
 int main(int argc, char **argv) {
     MPI_File file;
     int rank, size;
@@ -263,6 +276,7 @@ int main(int argc, char **argv) {
     state = strtoull(argv[2], NULL, 10);
     OK(MPI_File_open(MPI_COMM_WORLD, "/talea/run/views", MPI_MODE_CREATE | MPI_MODE_RDWR, MPI_INFO_NULL, &file));
     OK(MPI_File_set_size(file, sizeof image));
+    forbidden_types(file);
     for (int i = 0; i < atoi(argv[3]); i++) one_round(file, rank, size);
     OK(MPI_File_close(&file));
     OK(MPI_Finalize());
