@@ -4,7 +4,7 @@
  * The suites open plain names in their working directory, or names of mkstemp().  Each becomes $TALEA_REDIRECT plus the name's
  * last part; a name below /talea/ stays as it is.  A file that a suite has made with POSIX calls is copied to /talea/ when MPI
  * finds none of its name there; one that it reads with stdio, or unlinks, is copied out or deleted.  The preload stands in front of the driver, as Darshan would: with a driver that it could
- * bypass, no suite would find its files.  One line for each open goes to $TALEA_REDIRECT_LOG.
+ * bypass, no suite would find its files.  One line for each open, also a failing one, goes to $TALEA_REDIRECT_LOG.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -81,10 +81,8 @@ int MPI_File_open(MPI_Comm comm, const char *name, int amode, MPI_Info info, MPI
             imported(name, to);
         MPI_Barrier(comm);
     }
-    int code = NEXT(MPI_File_open)(comm, to, amode, info, file);
-    if (code == MPI_SUCCESS)
-        note(to);
-    return code;
+    note(to);
+    return NEXT(MPI_File_open)(comm, to, amode, info, file);
 }
 
 int PMPI_File_open(MPI_Comm comm, const char *name, int amode, MPI_Info info, MPI_File *file)
