@@ -223,10 +223,9 @@ pub(crate) unsafe extern "C" fn MPII_Errhandler_set_cxx(handle: MPI_Errhandler, 
     if !address.is_null() {
         // SAFETY: the library's function of this name has this type.
         let next = unsafe {
-            std::mem::transmute::<
-                *mut std::ffi::c_void,
-                unsafe extern "C" fn(MPI_Errhandler, Option<errhandler::CxxCall>),
-            >(address)
+            std::mem::transmute::<*mut c_void, unsafe extern "C" fn(MPI_Errhandler, Option<errhandler::CxxCall>)>(
+                address,
+            )
         };
         // SAFETY: the program's own arguments, passed on.
         unsafe { next(handle, call) }
