@@ -248,13 +248,19 @@ fn a_killed_server_is_named_and_a_session_that_ends_aborts() {
     let (blob, tx) = (epoch.blob(), epoch.tx());
     drop(epoch);
     drop(lost);
+    // Its connection and ours are two: which of them the server reads first is not said.
+    let began = std::time::Instant::now();
+    while container.query().unwrap().info.open_transactions > 0 {
+        assert!(began.elapsed().as_secs() < 30, "the epoch of a process that has gone is aborted");
+    }
     let theirs = container.join(&blob).unwrap();
     let error = write(&object, &Order::Inside(&theirs), &[2; 100]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Aborted, "tx {tx}: {error}");
     assert!(theirs.has_failed());
     servers.kill(1);
     let error = write(&object, &Order::Inside(&container.begin(true).unwrap()), &vec![3; 8 * CHUNK]).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::ServerLost, "{error}");
+    // By its connection, or by the pool's word if that was faster: the loss aborts the epoch.
+    assert!(matches!(error.kind(), ErrorKind::ServerLost | ErrorKind::Aborted), "{error}");
     assert!(error.to_string().contains("server 1"), "{error}");
     servers.kill(0);
     let error = container.with_deadline_ms(1_500).query().unwrap_err();

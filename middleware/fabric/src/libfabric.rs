@@ -439,7 +439,12 @@ impl Member for LibfabricEndpoint {
             return false;
         }
         let idle = self.peers.is_empty() && self.listener.is_none();
-        idle || self.device.as_ref().is_none_or(Device::may_sleep)
+        if idle || self.device.as_ref().is_none_or(Device::may_sleep) {
+            return true;
+        }
+        // Something waits in the queues, and their descriptors will not tell of it again.
+        self.progress();
+        false
     }
 
     fn sleep(&mut self, timeout_ns: u64) -> bool {
