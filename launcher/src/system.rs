@@ -83,8 +83,7 @@ impl Plan {
 
     /// Tier of one target, with its share of the capacity.
     fn tier_of_target(&self) -> String {
-        let share = self.capacity_bytes / (u64::from(self.servers) * u64::from(self.targets)).max(1);
-        format!("{}:{share}", self.tier)
+        tier_of_target(&self.tier, self.capacity_bytes / (u64::from(self.servers) * u64::from(self.targets)).max(1))
     }
 
     fn config(&self, system: &System, detached: bool) -> ServerConfig {
@@ -104,6 +103,24 @@ impl Plan {
             membership_lease_ms: self.site.membership_lease_ms,
             detached,
             plant: self.plant.clone(),
+        }
+    }
+}
+
+/// A tier's text with its size. Of two tiers (`pmem:/a,nvme:/b`) the first, for the log and small values, gets an eighth of a
+/// target's share and the second, for bulk, the rest; a tier that names its size for each target keeps it.
+fn tier_of_target(tier: &str, share_bytes: u64) -> String {
+    let sized = |tier: &str, bytes: u64| {
+        let last = tier.rsplit(':').next().unwrap_or_default();
+        let has_size = tier.contains(':') && last.starts_with(|first: char| first.is_ascii_digit());
+        if has_size { tier.to_owned() } else { format!("{tier}:{bytes}") }
+    };
+    let second = [",ram", ",pmem:", ",nvme:"].iter().filter_map(|word| tier.find(word)).min();
+    match second {
+        None => sized(tier, share_bytes),
+        Some(comma) => {
+            let (log, bulk) = (share_bytes / 8, share_bytes - share_bytes / 8);
+            format!("{},{}", sized(&tier[..comma], log), sized(&tier[comma + 1..], bulk))
         }
     }
 }
@@ -264,4 +281,18 @@ fn keep_logs(directory: &Path, name: &str) -> PathBuf {
     }
     let _ = std::fs::write(&kept, text);
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tier_of_target;
+
+    #[test]
+    fn a_target_s_share_is_parted_between_its_tiers() {
+        assert_eq!(tier_of_target("ram", 800), "ram:800");
+        assert_eq!(tier_of_target("pmem:/dev/shm/a:b", 800), "pmem:/dev/shm/a:b:800");
+        assert_eq!(tier_of_target("pmem:/a,nvme:/b", 800), "pmem:/a:100,nvme:/b:700");
+        assert_eq!(tier_of_target("pmem:/a:4G,nvme:/b", 800), "pmem:/a:4G,nvme:/b:700");
+        assert_eq!(tier_of_target("ram,nvme:/b:9G", 800), "ram:100,nvme:/b:9G");
+    }
 }

@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 use talea_fabric::Credentials;
-use talea_tier::TierConfig;
+use talea_tier::TiersConfig;
 
 use crate::failure::Failure;
 
@@ -101,7 +101,7 @@ pub(crate) struct Config {
     pub(crate) servers: u32,
     /// Targets of this server.
     pub(crate) targets: u32,
-    /// Tier of each target, such as `ram:4G`.
+    /// Tier of each target, such as `ram:4G`, or two: `pmem:/mnt/pmem0:1G,nvme:/scratch:8G`.
     pub(crate) tier: String,
     /// Directory for sockets: ours alone (0700), made if it is missing.
     pub(crate) directory: PathBuf,
@@ -141,7 +141,7 @@ struct LeaderLine {
 pub(crate) struct Settings {
     pub(crate) config: Config,
     pub(crate) server: u32,
-    pub(crate) tier: TierConfig,
+    pub(crate) tier: TiersConfig,
     pub(crate) credentials: Credentials,
     pub(crate) leader: Vec<talea_fabric::Address>,
 }
@@ -197,7 +197,7 @@ fn settle(config: Config, input: &mut dyn BufRead) -> Result<Settings, Failure> 
     if !(100..=600_000).contains(&config.membership_lease_ms) {
         return refuse(format!("membership_lease_ms {}: 100 to 600000 are possible", config.membership_lease_ms));
     }
-    let tier = TierConfig::from_str(&config.tier)?;
+    let tier = TiersConfig::from_str(&config.tier)?;
     let secret = match (&config.secret, &config.secret_file) {
         (Some(secret), None) => secret.0,
         (None, Some(path)) => read_secret(path)?,

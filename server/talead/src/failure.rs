@@ -67,9 +67,12 @@ pub(crate) enum Failure {
     /// The control plane ended by itself.
     #[error("the control plane ended by itself; this is a bug: the log above has the place")]
     ControlEnded,
-    /// Not built yet.
-    #[error("not supported yet: {0}")]
-    Unsupported(&'static str),
+    /// What was looked at cannot be read.
+    #[error("{0}")]
+    Store(#[from] talea_vos::StoreError),
+    /// What was looked at is not whole.
+    #[error("{0} problems were found: restore the medium from a copy, or remove it to start with an empty target")]
+    Damaged(u64),
 }
 
 impl Failure {

@@ -10,6 +10,7 @@ mod control;
 mod directory;
 mod failure;
 mod incarnation;
+mod inspect;
 mod server;
 mod stop;
 mod targets;
@@ -44,11 +45,8 @@ enum Command {
     },
     /// Prints the version.
     Version,
-    /// Shows what a tier's file holds.
-    Inspect {
-        /// File of a target.
-        file: PathBuf,
-    },
+    /// Shows what the file of a target's tier holds, and what in it is damaged. Changes nothing; ends with 1 if anything is.
+    Inspect(inspect::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -58,7 +56,7 @@ fn main() -> ExitCode {
             println!("talead {}", env!("CARGO_PKG_VERSION"));
             Ok(())
         }
-        Command::Inspect { .. } => Err(Failure::Unsupported("talead inspect")),
+        Command::Inspect(arguments) => inspect::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

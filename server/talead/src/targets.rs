@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use talea_engine::{Effect, Hooks, Mailbox, Target, TargetOptions};
 use talea_fabric::{Address, Clock, Endpoint, Listen, RealClock, Spin, listen};
 use talea_model::{PoolId, Position, ServerId, TargetId, TargetInfo, TargetState};
-use talea_tier::{TierKind, open_medium};
+use talea_tier::open_media;
 use talea_vos::StoreOptions;
 
 use crate::config::{FabricChoice, Plant, Settings, SpinChoice};
@@ -23,10 +23,7 @@ pub(crate) struct Running {
 
 /// Directory of a durable tier: what a restart comes back to.
 pub(crate) fn data_directory(settings: &Settings) -> Option<PathBuf> {
-    match &settings.tier.kind {
-        TierKind::Ram => None,
-        TierKind::Pmem(path) | TierKind::Nvme(path) => Some(path.clone()),
-    }
+    settings.tier.directory().map(PathBuf::from)
 }
 
 /// A random number.
@@ -56,8 +53,8 @@ pub(crate) struct Ready {
 
 fn open(settings: &Settings, directory: &mut Directory, number: u32) -> Result<Ready, Failure> {
     let id = TargetId(number);
-    let medium = open_medium(&settings.tier, id)?;
-    let capacity_bytes = medium.capacity_bytes();
+    let media = open_media(&settings.tier, id)?;
+    let capacity_bytes = media.total_bytes();
     let mut store =
         StoreOptions { pool: PoolId(settings.system()), target: id, nonce: random()?, ..StoreOptions::default() };
     let is_first = number == settings.server * settings.config.targets;
@@ -65,7 +62,7 @@ fn open(settings: &Settings, directory: &mut Directory, number: u32) -> Result<R
         tracing::warn!(target = number, "a planted bug: commits are not atomic on this target");
         store.plant = talea_vos::Plant::IgnoreHorizonOnRead;
     }
-    let (target, recovered) = Target::open(medium, TargetOptions { id, store })?;
+    let (target, recovered) = Target::open(media, TargetOptions { id, store })?;
     if recovered.lost {
         tracing::error!(target = number, "part of this target's log is lost; what it held reads as lost, not as holes");
     }

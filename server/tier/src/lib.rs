@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod error;
+pub mod image;
 mod map;
 pub mod media;
 pub mod medium;
@@ -15,8 +16,9 @@ pub mod record;
 mod room;
 pub mod sim;
 
-pub use config::{TierConfig, TierKind, open_medium};
+pub use config::{TierConfig, TierKind, TiersConfig, open_media, open_medium};
 pub use error::TierError;
+pub use image::ImageMedium;
 pub use media::{Address, Media, Tier};
 pub use medium::{Medium, MediumKind, Share};
 pub use nvme::NvmeMedium;

@@ -19,4 +19,4 @@ pub use api::{
     Punch, Query, Recovered, Span, StoreOptions, StoreStats, ValueKind,
 };
 pub use error::StoreError;
-pub use store::Store;
+pub use store::{Store, inspect};
