@@ -8,7 +8,7 @@ use std::sync::Arc;
 use talea_fabric::endpoint::MAX_PAYLOAD_BYTES;
 use talea_model::{Extent, Layout, Oid, Order, TargetId, View, key};
 use talea_wire::RefusalCode;
-use talea_wire::data::{Body, Condition, Entry, QueryKind, ReplyBody, ReplyHead, ValueKind};
+use talea_wire::data::{Body, Condition, Entry, Extents, QueryKind, ReplyBody, ReplyHead, ValueKind};
 
 use crate::client::gather;
 use crate::container::Container;
@@ -344,6 +344,20 @@ fn done(body: ReplyBody<'_>) -> Result<()> {
     if body == ReplyBody::Done { Ok(()) } else { Err(ClientError::unexpected("updating")) }
 }
 
+/// Bytes that are copied and summed at a time: the sum finds them in the cache.
+const CACHED_BYTES: usize = 32 * 1024;
+
+/// Copies `data` to the front of `out` and gives the checksum of the copy, in one pass over memory.
+fn copy_and_sum(data: &[u8], out: &mut [u8]) -> u32 {
+    let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+    for (from, to) in data.chunks(CACHED_BYTES).zip(out.chunks_mut(CACHED_BYTES)) {
+        let to = &mut to[..from.len()];
+        to.copy_from_slice(from);
+        digest.update(to);
+    }
+    digest.finalize() as u32
+}
+
 fn checksum(data: &[u8]) -> u32 {
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, data) as u32
 }
@@ -382,7 +396,7 @@ fn update_pieces<'a>(entry: &EntryUpdate<'a>) -> Result<Vec<Entry<'a>>> {
     check_key(entry.akey)?;
     let mut data = entry.data;
     let pieces = cut(entry.kind, entry.extents, entry.data.len())?;
-    let piece = |(extents, bytes): (Vec<Extent>, usize)| {
+    let piece = |(extents, bytes): (Extents, usize)| {
         let (front, rest) = data.split_at(bytes);
         data = rest;
         let (dkey, akey, kind, condition) = (entry.dkey, entry.akey, entry.kind, entry.condition);

@@ -6,8 +6,8 @@
 pub mod reply;
 pub mod request;
 
-pub use reply::{Fetched, Located, Reply, ReplyBody, ReplyHead, Share, Span, StoreStat};
-pub use request::{Body, Entry, EnumerateKind, Head, QueryKind, Request};
+pub use reply::{Fetched, Histogram, Located, Reply, ReplyBody, ReplyHead, Share, Span, StoreStat};
+pub use request::{Body, Entry, EnumerateKind, Extents, Head, QueryKind, Request};
 
 use crate::WireError;
 use talea_model::{LeaseId, Order, Position, Stamp, TxId, View};

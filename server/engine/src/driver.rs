@@ -87,6 +87,7 @@ impl Driver {
     /// events there were.
     pub fn turn(&mut self, wants: &mut Vec<Effect>) -> Result<usize, Fatal> {
         let now = Now { monotonic_ns: self.clock.monotonic_ns(), unix_us: self.clock.unix_us() };
+        self.target.begin_turn();
         let mut events = 0;
         while events < TURN_MESSAGES
             && let Some(event) = self.endpoint.recv()
@@ -100,6 +101,9 @@ impl Driver {
         }
         self.target.finish(now, &mut self.out)?;
         self.out.send(&mut *self.endpoint);
+        if self.target.is_watched(now) {
+            self.target.end_turn(self.clock.monotonic_ns().saturating_sub(now.monotonic_ns));
+        }
         for effect in self.target.effects() {
             match effect {
                 Effect::Drop { peer } => self.endpoint.disconnect(peer),

@@ -29,7 +29,11 @@ pub struct Outbox {
     /// Made in this turn, not flushed yet.
     held: Vec<(PeerId, Outgoing)>,
     /// To be sent.
-    queues: BTreeMap<PeerId, VecDeque<Outgoing>>,
+    ready: VecDeque<(PeerId, Outgoing)>,
+    /// What peers that have no room have not taken; only such peers are here.
+    stalled: BTreeMap<PeerId, VecDeque<Outgoing>>,
+    /// Replies of each peer in all three.
+    counts: BTreeMap<PeerId, usize>,
     spare: Vec<Vec<u8>>,
 }
 
@@ -49,13 +53,13 @@ impl Outbox {
 
     /// Holds a reply until the turn is flushed.
     pub fn hold(&mut self, peer: PeerId, outgoing: Outgoing) {
+        *self.counts.entry(peer).or_default() += 1;
         self.held.push((peer, outgoing));
     }
 
     /// Replies held or queued for a peer.
     pub fn waiting_for(&self, peer: PeerId) -> usize {
-        let held = self.held.iter().filter(|(held, _)| *held == peer).count();
-        held + self.queues.get(&peer).map_or(0, VecDeque::len)
+        self.counts.get(&peer).copied().unwrap_or(0)
     }
 
     /// Number of replies held.
@@ -65,48 +69,75 @@ impl Outbox {
 
     /// The turn is durable: its replies may leave.
     pub fn release(&mut self) {
-        for (peer, outgoing) in self.held.drain(..) {
-            self.queues.entry(peer).or_default().push_back(outgoing);
-        }
+        self.ready.extend(self.held.drain(..));
     }
 
-    /// Takes the released replies in order, for those that bring messages over themselves (simulations, tests).
+    /// Takes the released replies, those of each peer in order, for those that bring messages over themselves (simulations,
+    /// tests).
     pub fn take(&mut self) -> Vec<(PeerId, Outgoing)> {
-        let queues = std::mem::take(&mut self.queues);
-        queues.into_iter().flat_map(|(peer, queue)| queue.into_iter().map(move |one| (peer, one))).collect()
+        let stalled = std::mem::take(&mut self.stalled);
+        let queued = stalled.into_iter().flat_map(|(peer, queue)| queue.into_iter().map(move |one| (peer, one)));
+        let all: Vec<_> = queued.chain(self.ready.drain(..)).collect();
+        all.iter().for_each(|(peer, _)| self.left(*peer, 1));
+        all
     }
 
-    /// Forgets a peer's replies.
+    /// Forgets a peer and its replies.
     pub fn forget(&mut self, peer: PeerId) {
         self.held.retain(|(held, _)| *held != peer);
-        self.queues.remove(&peer);
+        self.ready.retain(|(ready, _)| *ready != peer);
+        self.stalled.remove(&peer);
+        self.counts.remove(&peer);
     }
 
     /// Sends what the endpoint takes; what it does not take stays, in order. Returns whether anything stayed.
     pub fn send(&mut self, endpoint: &mut dyn Endpoint) -> bool {
-        let mut queues = std::mem::take(&mut self.queues);
-        for (peer, queue) in &mut queues {
-            while let Some(outgoing) = queue.front() {
-                match endpoint.send(*peer, &[IoSlice::new(&outgoing.head), IoSlice::new(&outgoing.data)]) {
-                    Ok(()) => {}
-                    Err(SendError::Full) => break,
-                    Err(SendError::Gone) => {
-                        queue.clear();
-                        break;
-                    }
-                    Err(SendError::TooLarge) => tracing::error!(
-                        bytes = outgoing.head.len() + outgoing.data.len(),
-                        "a reply over the fabric's limit was dropped"
-                    ),
-                }
-                if let Some(sent) = queue.pop_front() {
-                    self.recycle(sent.head);
-                    self.recycle(sent.data);
+        let mut stalled = std::mem::take(&mut self.stalled);
+        stalled.retain(|peer, queue| {
+            while let Some(outgoing) = queue.pop_front() {
+                if let Some(back) = self.send_one(endpoint, *peer, outgoing) {
+                    queue.push_front(back);
+                    return true;
                 }
             }
+            false
+        });
+        self.stalled = stalled;
+        while let Some((peer, outgoing)) = self.ready.pop_front() {
+            let back = match self.stalled.get_mut(&peer) {
+                Some(queue) => {
+                    queue.push_back(outgoing);
+                    None
+                }
+                None => self.send_one(endpoint, peer, outgoing),
+            };
+            if let Some(back) = back {
+                self.stalled.entry(peer).or_default().push_back(back);
+            }
         }
-        queues.retain(|_, queue| !queue.is_empty());
-        self.queues = queues;
-        !self.queues.is_empty()
+        !self.stalled.is_empty()
+    }
+
+    /// Sends one reply; gives it back if there is no room for it now.
+    fn send_one(&mut self, endpoint: &mut dyn Endpoint, peer: PeerId, outgoing: Outgoing) -> Option<Outgoing> {
+        match endpoint.send(peer, &[IoSlice::new(&outgoing.head), IoSlice::new(&outgoing.data)]) {
+            Err(SendError::Full) => return Some(outgoing),
+            // Its end is an event of its own.
+            Ok(()) | Err(SendError::Gone) => {}
+            Err(SendError::TooLarge) => tracing::error!(
+                bytes = outgoing.head.len() + outgoing.data.len(),
+                "a reply over the fabric's limit was dropped"
+            ),
+        }
+        self.left(peer, 1);
+        self.recycle(outgoing.head);
+        self.recycle(outgoing.data);
+        None
+    }
+
+    fn left(&mut self, peer: PeerId, replies: usize) {
+        if let Some(count) = self.counts.get_mut(&peer) {
+            *count = count.saturating_sub(replies);
+        }
     }
 }

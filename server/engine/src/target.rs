@@ -11,6 +11,7 @@ mod parked;
 mod read;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -123,6 +124,9 @@ struct Counters {
     bytes_in: u64,
     bytes_out: u64,
     container_bytes_in: BTreeMap<ContainerId, u64>,
+    turns: u64,
+    refused: u64,
+    watch: watch::Watch,
 }
 
 /// The question for the log's end (rule 8): one in flight, and those who come later share the next one.
@@ -356,6 +360,22 @@ impl Target {
         Ok(())
     }
 
+    /// A turn begins.
+    pub fn begin_turn(&mut self) {
+        self.counters.turns += 1;
+        self.counters.watch.begin(self.counters.updates, self.counters.fetches);
+    }
+
+    /// Whether somebody has asked for counters lately, so that the turn's end is worth a look at the clock.
+    pub fn is_watched(&self, now: Now) -> bool {
+        self.counters.watch.is_on(now)
+    }
+
+    /// The turn that began took so long, its answers included.
+    pub fn end_turn(&mut self, took_ns: u64) {
+        self.counters.watch.end(self.counters.updates, self.counters.fetches, took_ns);
+    }
+
     /// Wants since the last call.
     pub fn effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
@@ -441,6 +461,7 @@ impl Target {
                         self.reply(now, peer, id, ReplyBody::Done, out);
                     }),
                     Body::Stat => {
+                        self.counters.watch.look(now);
                         let stat = self.stat(request.head.container);
                         self.reply(now, peer, id, ReplyBody::Stat(stat), out);
                         Ok(())
@@ -488,6 +509,7 @@ impl Target {
     }
 
     fn refuse(&mut self, now: Now, peer: PeerId, id: u64, refusal: Refusal, out: &mut Outbox) {
+        self.counters.refused += 1;
         self.reply(now, peer, id, ReplyBody::Refused(refusal), out);
     }
 
@@ -526,6 +548,13 @@ impl Target {
             pending_updates: self.store.pending_updates(container),
             horizon: self.store.ledger().horizon(),
             container_bytes_in: self.counters.container_bytes_in.get(&container).copied().unwrap_or(0),
+            turns: self.counters.turns,
+            flushes: self.flushes,
+            refused: self.counters.refused,
+            parked: self.parked.len() as u64,
+            peers: self.peers.len() as u64,
+            update_turns: self.counters.watch.update_turns,
+            fetch_turns: self.counters.watch.fetch_turns,
         }
     }
 }

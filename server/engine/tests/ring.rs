@@ -161,7 +161,7 @@ fn entry<'a>(dkey: &'a [u8], bytes: u64, data: &'a [u8]) -> Entry<'a> {
         akey: b"data",
         kind: ValueKind::Array { record_bytes: 1 },
         condition: Condition::None,
-        extents: vec![Extent::new(0, bytes).unwrap()],
+        extents: [Extent::new(0, bytes).unwrap()].into_iter().collect(),
         checksum: checksum(CrcAlgorithm::Crc32Iscsi, data) as u32,
         data,
     }

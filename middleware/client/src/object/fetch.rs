@@ -2,10 +2,10 @@
 
 use talea_model::{Extent, TargetId, View};
 use talea_wire::RefusalCode;
-use talea_wire::data::{Body, Condition, Entry, Fetched, ReplyBody, ValueKind};
+use talea_wire::data::{Body, Condition, Entry, Extents, Fetched, ReplyBody, ValueKind};
 
 use super::plan::{Cost, Packer, cut};
-use super::{Object, check_key, checksum};
+use super::{Object, check_key, checksum, copy_and_sum};
 use crate::client::gather;
 use crate::core::exchange::{Answer, Question};
 use crate::error::{ClientError, Result};
@@ -148,10 +148,30 @@ impl Object {
         (target, pieces, result)
     }
 
-    /// Verifies and copies one entry's data.
+    /// Copies and verifies one entry's data. After an error the bytes of `out` have no meaning.
     fn take(&self, piece: &mut Piece<'_, '_>, fetched: &Fetched<'_>, target: TargetId) -> Result<Found> {
         let Fetched { found, filled, data, .. } = *fetched;
-        if checksum(data) != fetched.checksum {
+        let mut bytes = data.len();
+        if let ValueKind::Array { record_bytes } = piece.entry.kind {
+            if found && fetched.record_bytes != record_bytes {
+                let text = format!("the array has records of {} bytes, not {record_bytes}", fetched.record_bytes);
+                return Err(ClientError::Argument(text));
+            }
+            bytes = piece.out.len();
+            if data.is_empty() {
+                piece.out.fill(0);
+            } else if data.len() != bytes {
+                return Err(ClientError::unexpected("fetching"));
+            }
+        }
+        let sum = if data.len() <= piece.out.len() {
+            copy_and_sum(data, piece.out)
+        } else {
+            let fits = piece.out.len();
+            piece.out.copy_from_slice(&data[..fits]);
+            checksum(data)
+        };
+        if sum != fetched.checksum {
             return Err(ClientError::DataLost {
                 oid: self.oid,
                 dkey: piece.entry.dkey.escape_ascii().to_string(),
@@ -159,21 +179,7 @@ impl Object {
                 target: target.0,
             });
         }
-        if let ValueKind::Array { record_bytes } = piece.entry.kind {
-            match data.len() {
-                _ if found && fetched.record_bytes != record_bytes => {
-                    let text = format!("the array has records of {} bytes, not {record_bytes}", fetched.record_bytes);
-                    return Err(ClientError::Argument(text));
-                }
-                0 => piece.out.fill(0),
-                len if len == piece.out.len() => piece.out.copy_from_slice(data),
-                _ => return Err(ClientError::unexpected("fetching")),
-            }
-            return Ok(Found { found, filled, bytes: piece.out.len() });
-        }
-        let fits = data.len().min(piece.out.len());
-        piece.out[..fits].copy_from_slice(&data[..fits]);
-        Ok(Found { found, filled, bytes: data.len() })
+        Ok(Found { found, filled, bytes })
     }
 }
 
@@ -189,7 +195,7 @@ fn push_pieces<'k: 'o, 'o>(index: usize, entry: &'o mut EntryFetch<'k>, pieces: 
     let single = !matches!(kind, ValueKind::Array { .. });
     // A single value is as large as it is: its buffer's size says nothing.
     let sizes = if single && entry.extents.is_empty() {
-        vec![(vec![], out.len())]
+        vec![(Extents::new(), out.len())]
     } else {
         cut(kind, entry.extents, out.len())?
     };

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use talea_fabric::endpoint::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES};
 use talea_model::limit::{MAX_ENTRIES, MAX_EXTENTS, MAX_VALUE_BYTES};
 use talea_model::{Extent, TargetId};
-use talea_wire::data::ValueKind;
 use talea_wire::data::request::HEAD_BYTES;
+use talea_wire::data::{Extents, ValueKind};
 
 use crate::error::{ClientError, Result};
 
@@ -83,7 +83,7 @@ impl<T> Packer<T> {
 }
 
 /// The pieces of an entry, each with its extents and bytes, in the order of the data.
-pub(super) fn cut(kind: ValueKind, extents: &[Extent], data_bytes: usize) -> Result<Vec<(Vec<Extent>, usize)>> {
+pub(super) fn cut(kind: ValueKind, extents: &[Extent], data_bytes: usize) -> Result<Vec<(Extents, usize)>> {
     let argument = |text: &str| Err(ClientError::Argument(text.to_owned()));
     let ValueKind::Array { record_bytes } = kind else {
         if !extents.is_empty() {
@@ -94,7 +94,7 @@ pub(super) fn cut(kind: ValueKind, extents: &[Extent], data_bytes: usize) -> Res
                 format!("a single value of {data_bytes} bytes is over the limit of {MAX_VALUE_BYTES}: use an array");
             return Err(ClientError::TooLong(text));
         }
-        return Ok(vec![(vec![], data_bytes)]);
+        return Ok(vec![(Extents::new(), data_bytes)]);
     };
     let record_bytes = record_bytes as usize;
     if record_bytes == 0 || record_bytes > MAX_VALUE_BYTES {
@@ -108,7 +108,7 @@ pub(super) fn cut(kind: ValueKind, extents: &[Extent], data_bytes: usize) -> Res
     if data_bytes == 0 || extents.iter().any(|extent| Extent::new(extent.index, extent.count).is_none()) {
         return argument("an array's entry needs extents that are not empty and do not overflow");
     }
-    let mut pieces: Vec<(Vec<Extent>, usize)> = vec![];
+    let mut pieces: Vec<(Extents, usize)> = vec![];
     let records_max = (MAX_VALUE_BYTES / record_bytes) as u64;
     for extent in extents {
         let mut rest = *extent;
@@ -119,7 +119,7 @@ pub(super) fn cut(kind: ValueKind, extents: &[Extent], data_bytes: usize) -> Res
             let (piece, bytes) = match open {
                 Some(piece) => piece,
                 None => {
-                    pieces.push((vec![], 0));
+                    pieces.push((Extents::new(), 0));
                     let at = pieces.len() - 1;
                     &mut pieces[at]
                 }

@@ -240,7 +240,8 @@ fn strangers_get_no_word() {
     // Without it.
     let mut socket = TcpStream::connect(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).unwrap();
     socket.write_all(&[0x55; 4096]).unwrap();
-    socket.shutdown(std::net::Shutdown::Write).unwrap();
+    // The server may have ended the connection by then.
+    let _ = socket.shutdown(std::net::Shutdown::Write);
     socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let mut got = Vec::new();
     let _ = socket.read_to_end(&mut got);

@@ -36,6 +36,10 @@ pub struct Fetched<'a> {
     pub data: &'a [u8],
 }
 
+/// Counts of durations by their binary order: place n counts those of at least 2^(n-1) and less than 2^n nanoseconds, the
+/// last place all longer ones.
+pub type Histogram = [u64; 32];
+
 /// Counters of a target, and of one container on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreStat {
@@ -63,6 +67,21 @@ pub struct StoreStat {
     pub horizon: Position,
     /// Bytes written into the asked container since start.
     pub container_bytes_in: u64,
+    /// Turns since start: each takes what was there, flushes at most once, and answers.
+    pub turns: u64,
+    /// Flushes since start.
+    pub flushes: u64,
+    /// Requests refused since start.
+    pub refused: u64,
+    /// Requests that wait for the pool's log now.
+    pub parked: u64,
+    /// Connections now.
+    pub peers: u64,
+    /// How long turns with updates took from their first message to their last answer, an update a count. Counted only for
+    /// some seconds after somebody has asked for counters: it costs nothing when nobody looks.
+    pub update_turns: Histogram,
+    /// The same of fetches.
+    pub fetch_turns: Histogram,
 }
 
 /// How a process of the same node and user maps a target's medium.

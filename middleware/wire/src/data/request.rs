@@ -1,5 +1,6 @@
 //! Requests to one target.
 
+use smallvec::SmallVec;
 use talea_model::limit::{MAX_ENTRIES, MAX_EXTENTS, MAX_KEY_BYTES, MAX_VALUE_BYTES};
 use talea_model::{ContainerId, Extent, MapVersion, Oid, Order, SessionId, Stamp, TargetId, View};
 use zerocopy::byteorder::little_endian::{U16, U32, U64, U128};
@@ -37,6 +38,9 @@ pub struct Head {
     pub view: View,
 }
 
+/// Extents of an entry; most have one, and that one needs no allocation.
+pub type Extents = SmallVec<[Extent; 1]>;
+
 /// One (dkey, akey) of an update or fetch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry<'a> {
@@ -49,7 +53,7 @@ pub struct Entry<'a> {
     /// Condition (updates).
     pub condition: Condition,
     /// Extents of an array, in the order of the data; empty for single values.
-    pub extents: Vec<Extent>,
+    pub extents: Extents,
     /// CRC-32C of `data` (updates).
     pub checksum: u32,
     /// The data (updates): extents' records in order, or the value. Empty for fetches.
@@ -209,7 +213,7 @@ impl<'a> Request<'a> {
             akey,
             kind: ValueKind::Single,
             condition: Condition::None,
-            extents: vec![],
+            extents: Extents::new(),
             checksum: 0,
             data: &[],
         };
@@ -228,7 +232,7 @@ impl<'a> Request<'a> {
             }
             Body::Query { kind, dkey, akey } => self.put(QUERY, *kind as u8, &[plain(dkey, akey)], out),
             Body::Locate { dkey, akey, from } => {
-                let extents = vec![Extent { index: *from, count: 1 }];
+                let extents = Extents::from([Extent { index: *from, count: 1 }]);
                 self.put(LOCATE, 0, &[Entry { extents, ..plain(dkey, akey) }], out);
             }
             Body::Stat => self.put(STAT, 0, &[], out),
@@ -297,17 +301,16 @@ impl<'a> Request<'a> {
             order: order_of(raw.order_kind, raw.order_tx.get())?,
             view: view_of(view)?,
         };
-        let mut entries = take_entries(&mut rest, raw.entries.get() as usize)?;
+        let (mut entries, claims) = take_entries(&mut rest, raw.entries.get() as usize)?;
         let mut left = raw.data_bytes.get() as usize;
-        for (entry, bytes) in &mut entries {
-            left = left.checked_sub(*bytes).ok_or(WireError::Malformed("more data than the head says"))?;
+        for (entry, bytes) in entries.iter_mut().zip(claims) {
+            left = left.checked_sub(bytes).ok_or(WireError::Malformed("more data than the head says"))?;
             // A fetch's entry claims no data.
-            entry.data = take(&mut rest, *bytes)?;
+            entry.data = take(&mut rest, bytes)?;
         }
         if left != 0 || !rest.is_empty() {
             return Err(WireError::Malformed("bytes left over"));
         }
-        let entries = entries.into_iter().map(|(entry, _)| entry).collect();
         Ok(Request { head, body: body_of(raw.kind, raw.detail, head.order, entries)? })
     }
 }
@@ -339,10 +342,10 @@ fn put_entry(entry: &Entry<'_>, out: &mut Vec<u8>) {
 }
 
 /// Entries without their data, and how much data each claims.
-fn take_entries<'a>(rest: &mut &'a [u8], count: usize) -> Result<Vec<(Entry<'a>, usize)>, WireError> {
+fn take_entries<'a>(rest: &mut &'a [u8], count: usize) -> Result<(Vec<Entry<'a>>, SmallVec<[usize; 4]>), WireError> {
     over("entries", count, MAX_ENTRIES)?;
     let mut extents_left = MAX_EXTENTS;
-    let mut entries = Vec::with_capacity(count);
+    let (mut entries, mut claims) = (Vec::with_capacity(count), SmallVec::new());
     for _ in 0..count {
         let raw = RawEntry::read_from_bytes(take(rest, size_of::<RawEntry>())?)
             .map_err(|_| WireError::Malformed("shorter than its entries"))?;
@@ -373,9 +376,10 @@ fn take_entries<'a>(rest: &mut &'a [u8], count: usize) -> Result<Vec<(Entry<'a>,
         };
         let condition = Condition::from_u8(raw.condition)?;
         let entry = Entry { dkey, akey, kind, condition, extents, checksum: raw.checksum.get(), data: &[] };
-        entries.push((entry, raw.data_bytes.get() as usize));
+        entries.push(entry);
+        claims.push(raw.data_bytes.get() as usize);
     }
-    Ok(entries)
+    Ok((entries, claims))
 }
 
 fn over(what: &'static str, found: usize, limit: usize) -> Result<(), WireError> {

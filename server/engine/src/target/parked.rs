@@ -50,6 +50,10 @@ pub(super) struct ParkedOp {
 pub(super) struct Parked {
     ops: Vec<ParkedOp>,
     bytes: usize,
+    /// How many of each peer are here.
+    counts: BTreeMap<PeerId, usize>,
+    /// The earliest deadline.
+    earliest_ns: Option<u64>,
     /// What the request just attempted has to wait for.
     pub(super) wanted: Option<Wait>,
 }
@@ -60,7 +64,7 @@ impl Parked {
     }
 
     pub(super) fn of(&self, peer: PeerId) -> usize {
-        self.ops.iter().filter(|op| op.peer == peer).count()
+        self.counts.get(&peer).copied().unwrap_or(0)
     }
 
     pub(super) fn push(&mut self, op: ParkedOp) -> Result<(), Refusal> {
@@ -69,6 +73,8 @@ impl Parked {
             return Err(Refusal::new(RefusalCode::Busy, text));
         }
         self.bytes += op.bytes.len();
+        *self.counts.entry(op.peer).or_default() += 1;
+        self.earliest_ns = Some(self.next_deadline().min(op.deadline_ns));
         self.ops.push(op);
         Ok(())
     }
@@ -99,7 +105,7 @@ impl Parked {
     }
 
     pub(super) fn next_deadline(&self) -> u64 {
-        self.ops.iter().map(|op| op.deadline_ns).min().unwrap_or(u64::MAX)
+        self.earliest_ns.unwrap_or(u64::MAX)
     }
 
     /// Whether somebody waits for a question that has no answer yet.
@@ -118,9 +124,21 @@ impl Parked {
     }
 
     fn take(&mut self, mut which: impl FnMut(&ParkedOp) -> bool) -> Vec<ParkedOp> {
-        let (taken, kept) = std::mem::take(&mut self.ops).into_iter().partition(|op| which(op));
+        if self.ops.is_empty() {
+            return Vec::new();
+        }
+        let (taken, kept): (Vec<_>, _) = std::mem::take(&mut self.ops).into_iter().partition(|op| which(op));
         self.ops = kept;
-        self.bytes = self.ops.iter().map(|op| op.bytes.len()).sum();
+        for op in &taken {
+            self.bytes -= op.bytes.len();
+            if let Some(count) = self.counts.get_mut(&op.peer) {
+                *count -= 1;
+                if *count == 0 {
+                    self.counts.remove(&op.peer);
+                }
+            }
+        }
+        self.earliest_ns = self.ops.iter().map(|op| op.deadline_ns).min();
         taken
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Must never acknowledge: that is the turn's end, after the flush.
 
+use smallvec::SmallVec;
 use talea_model::{Order, Stamp};
 use talea_vos::{Caller, EntryUpdate, ObjectRef, Punch, StoreError};
 use talea_wire::data::request::Head;
@@ -25,7 +26,7 @@ impl Target {
         self.dirty = true;
         match &request.body {
             Body::Update(entries) => {
-                let entries: Vec<EntryUpdate<'_>> = entries.iter().map(entry_update).collect();
+                let entries: SmallVec<[EntryUpdate<'_>; 4]> = entries.iter().map(entry_update).collect();
                 self.store.update(at, order, stamp, head.view, caller, &entries)?;
                 self.count(head, entries.iter().map(|entry| entry.data.len() as u64).sum());
             }

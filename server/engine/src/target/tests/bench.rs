@@ -203,12 +203,12 @@ pub(super) fn crc(data: &[u8]) -> u32 {
 }
 
 pub(super) fn single<'a>(dkey: &'a [u8], data: &'a [u8], condition: Condition) -> Entry<'a> {
-    Entry { dkey, akey: b"a", kind: ValueKind::Single, condition, extents: vec![], checksum: crc(data), data }
+    Entry { dkey, akey: b"a", kind: ValueKind::Single, condition, extents: Default::default(), checksum: crc(data), data }
 }
 
 pub(super) fn array<'a>(dkey: &'a [u8], extent: Extent, data: &'a [u8]) -> Entry<'a> {
     let kind = ValueKind::Array { record_bytes: 1 };
-    Entry { kind, extents: vec![extent], ..single(dkey, data, Condition::None) }
+    Entry { kind, extents: [extent].into_iter().collect(), ..single(dkey, data, Condition::None) }
 }
 
 pub(super) fn encode(head: Head, body: Body<'_>) -> Vec<u8> {
