@@ -29,6 +29,14 @@ pub(crate) fn trace(line: &str) {
     }
 }
 
+/// Holds a write back until the test opens the gate, a file in the mock's directory.
+fn await_gate() {
+    let Some(gate) = std::env::var_os("TALEA_MOCK_GATE") else { return };
+    while !root().join(&gate).exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
 fn io_error(path: &Path, error: &std::io::Error) -> (Code, String) {
     let code = match error.kind() {
         std::io::ErrorKind::NotFound => Code::NotFound,
@@ -168,6 +176,7 @@ impl MockFile {
     pub(crate) unsafe fn write(&self, pieces: &[Piece]) -> Answer<()> {
         let current = self.current();
         trace(&format!("write {}", pieces.len()));
+        await_gate();
         let done = crate::planned("write").and_then(|()| {
             for piece in pieces {
                 // SAFETY: the caller vouches for the memory.

@@ -37,6 +37,7 @@ pub(crate) fn close(named: MPI_File) -> Result<(), Failure> {
     } else if file.writable() {
         settle(&file, End::Handle)
     } else {
+        file.await_transfers();
         let numbers = file.state().counters.numbers();
         let agreed = agree::outcome_and_maximum(&file.group, Ok(()), numbers);
         agreed.and_then(|((), numbers)| if file.group.rank == 0 { pointer::forget(&file, numbers) } else { Ok(()) })
@@ -57,6 +58,7 @@ fn release(file: Arc<OpenFile>) {
 
 fn settle(file: &OpenFile, end: End) -> Result<(), Failure> {
     let group = &file.group;
+    file.await_transfers();
     let counters = file.state().counters.numbers();
     let reduced = file.reduction.run(group, counters, |summary| file.storage.flush(summary))?;
     let (outcome, result) = if group.rank == 0 { decide(file, end, reduced) } else { (Ok(()), Vec::new()) };
@@ -93,6 +95,7 @@ fn decide(file: &OpenFile, end: End, reduced: Reduced) -> (Result<(), Failure>, 
 /// Aborts, then unlinks, when every rank has stopped writing.
 fn delete_on_close(file: &OpenFile) -> Result<(), Failure> {
     let group = &file.group;
+    file.await_transfers();
     let counters = file.state().counters.numbers();
     let reduced = file.reduction.run(group, counters, |summary| file.storage.flush(summary))?;
     let outcome = if group.rank == 0 {

@@ -4,7 +4,7 @@
 //! libtalea calls.
 
 use std::ffi::{CString, c_int};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::abi::*;
 use crate::agree::Reduction;
@@ -95,6 +95,10 @@ pub(crate) struct OpenFile {
     /// How summaries are reduced.
     pub(crate) reduction: Reduction,
     state: Mutex<State>,
+    /// Nonblocking transfers that are under way.
+    in_flight: Mutex<usize>,
+    landed: Condvar,
+    me: Weak<OpenFile>,
 }
 
 /// What an open file is made of.
@@ -112,11 +116,51 @@ pub(crate) struct Parts {
 
 impl OpenFile {
     /// A file with the plain view.
-    pub(crate) fn new(parts: Parts) -> OpenFile {
+    pub(crate) fn new(parts: Parts) -> Arc<OpenFile> {
         let Parts { path, sequence, group, amode, hints, storage, reduction, handler, position } = parts;
         let view = Arc::new(View::plain());
         let state = State { view, position, split: None, handler, views: 0, atomic: false, counters: Used::default() };
-        OpenFile { path, sequence, group, amode, hints, storage, reduction, state: Mutex::new(state) }
+        Arc::new_cyclic(|me| OpenFile {
+            path,
+            sequence,
+            group,
+            amode,
+            hints,
+            storage,
+            reduction,
+            state: Mutex::new(state),
+            in_flight: Mutex::new(0),
+            landed: Condvar::new(),
+            me: me.clone(),
+        })
+    }
+
+    /// Another reference to it.
+    pub(crate) fn shared(&self) -> Option<Arc<OpenFile>> {
+        self.me.upgrade()
+    }
+
+    fn in_flight(&self) -> MutexGuard<'_, usize> {
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A nonblocking transfer begins.
+    pub(crate) fn transfer_begun(&self) {
+        *self.in_flight() += 1;
+    }
+
+    /// One has ended.
+    pub(crate) fn transfer_ended(&self) {
+        *self.in_flight() -= 1;
+        self.landed.notify_all();
+    }
+
+    /// Waits until no transfer is under way: an epoch ends after what was begun in it. Each transfer has its deadline.
+    pub(crate) fn await_transfers(&self) {
+        let mut in_flight = self.in_flight();
+        while *in_flight > 0 {
+            in_flight = self.landed.wait(in_flight).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// The state, locked.

@@ -2,11 +2,12 @@
 //!
 //! Preloaded into an MPI program; compiled once for each family of MPI, whose ABI is in `family`. Owns what MPI-IO says above a file's bytes: handles, views, datatypes,
 //! the agreement of a communicator's ranks on open, sync and close, and MPI's errors. Must never: link libmpi or libfabric, do
-//! anything before the first `/talea/` open, hold a lock across an MPI call, start a thread, let a panic or a storage error
+//! anything before the first `/talea/` open, hold a lock across an MPI call, call MPI on a thread of its own, let a panic or a storage error
 //! out in any other form than an MPI error code, or leave one rank alone in a collective call. See docs/design.md §7.
 
 mod abi;
 mod agree;
+mod background;
 mod commit;
 mod datatype;
 mod errhandler;

@@ -4,7 +4,6 @@
 //! failed, nor return different error classes on different ranks.
 
 use std::ffi::{CStr, CString, c_int};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use talea_abi::{FileInfo, OPEN_CREATE, OPEN_DELETE_ON_CLOSE, OPEN_EXCLUSIVE, OPEN_READ, OPEN_WRITE};
@@ -201,7 +200,7 @@ fn install(
         handler: Handler::default_for_files(),
         position,
     });
-    handle::insert(Arc::new(file))
+    handle::insert(file)
 }
 
 #[cfg(test)]

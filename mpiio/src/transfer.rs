@@ -9,7 +9,6 @@ use std::sync::Arc;
 use talea_abi::Piece;
 
 use crate::abi::*;
-use crate::agree;
 use crate::datatype::{self, Layout};
 use crate::error::Failure;
 use crate::exports::guarded;
@@ -18,6 +17,7 @@ use crate::pointer;
 use crate::position::answer;
 use crate::request;
 use crate::view::{Pieces, View};
+use crate::{agree, background};
 
 /// Which way data goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +128,8 @@ pub(crate) unsafe fn collective(
     unsafe { request::fill(status, &done) }
 }
 
-/// A nonblocking call: done at once, its request complete.
+/// A nonblocking call: a large transfer goes on in the background, where MPI allows it; another one is done when the call returns,
+/// its request complete.
 ///
 /// # Safety
 /// Buffer and request are the program's, as MPI wants them.
@@ -142,8 +143,81 @@ pub(crate) unsafe fn nonblocking(
     // SAFETY: passed on to the caller.
     unsafe {
         answer(request, MPI_REQUEST_NULL())?;
+        if let Some(started) = in_background(file, direction, place, buffer)? {
+            return answer(request, started);
+        }
         let done = transfer(file, direction, place, buffer)?;
         answer(request, request::completed(done)?)
+    }
+}
+
+/// Starts a transfer that is worth it and simple enough: nothing is converted and nobody waits for a turn.
+///
+/// # Safety
+/// The buffer is the program's until the request is complete.
+unsafe fn in_background(
+    file: &OpenFile,
+    direction: Direction,
+    place: Place,
+    buffer: Buffer,
+) -> Result<Option<MPI_Request>, Failure> {
+    let checked = check(file, direction, place, buffer)?;
+    let simple = !checked.view.representation.converts(direction == Direction::Write) && !file.state().atomic;
+    if checked.bytes < background::LEAST_BYTES || !simple || !background::available() {
+        return Ok(None);
+    }
+    let finest = checked.memory.finest().min(checked.view.finest()).max(1);
+    if checked.bytes / finest > background::MOST_PIECES as u64 {
+        return Ok(None);
+    }
+    let start = reserve(file, place, checked.etypes)?;
+    let position = checked.view.stream_position(start)?;
+    let mut pieces = checked.view.pieces(position, &checked.memory, buffer.address, checked.bytes)?;
+    let mut batches = Vec::new();
+    loop {
+        let mut batch = Vec::new();
+        pieces.next_batch(&mut batch)?;
+        if batch.is_empty() {
+            break;
+        }
+        require_memory(&batch)?;
+        batches.push(batch);
+    }
+    // SAFETY: passed on to the caller.
+    unsafe { background::start(file, direction, batches) }.map(Some)
+}
+
+/// Transfers batches of pieces; returns their bytes that were.
+///
+/// # Safety
+/// The pieces' memory is the program's.
+pub(crate) unsafe fn run_batches(
+    file: &OpenFile,
+    direction: Direction,
+    batches: &[Vec<Piece>],
+) -> Result<u64, Failure> {
+    // SAFETY: passed on to the caller.
+    batches.iter().try_fold(0, |done, batch| Ok(done + unsafe { list_io(file, direction, batch) }?))
+}
+
+fn require_memory(batch: &[Piece]) -> Result<(), Failure> {
+    if batch.iter().any(|piece| piece.memory.is_null()) {
+        return Err(Failure::refused(MPI_ERR_BUFFER, "the buffer is null"));
+    }
+    Ok(())
+}
+
+/// Where in the view a call begins, for a place that asks no other rank: pointers move on by `etypes`.
+fn reserve(file: &OpenFile, place: Place, etypes: i64) -> Result<i64, Failure> {
+    match place {
+        Place::At(start) => Ok(start),
+        Place::Shared | Place::Ordered => pointer::take(file, etypes),
+        Place::Pointer => {
+            let mut state = file.state();
+            let start = state.position;
+            state.position = start.saturating_add(etypes);
+            Ok(start)
+        }
     }
 }
 
@@ -237,15 +311,9 @@ unsafe fn transfer(file: &OpenFile, direction: Direction, place: Place, buffer: 
         _ => None,
     };
     let checked = checked?;
-    let start = match (place, ordered) {
-        (_, Some(start)) | (Place::At(start), None) => start,
-        (Place::Shared | Place::Ordered, None) => pointer::take(file, checked.etypes)?,
-        (Place::Pointer, None) => {
-            let mut state = file.state();
-            let start = state.position;
-            state.position = start.saturating_add(checked.etypes);
-            start
-        }
+    let start = match ordered {
+        Some(start) => start,
+        None => reserve(file, place, checked.etypes)?,
     };
     // SAFETY: passed on to the caller.
     let bytes = pointer::alone(file, || unsafe { run(file, direction, &checked, start) })?;
@@ -343,9 +411,7 @@ unsafe fn run_pieces(file: &OpenFile, direction: Direction, mut pieces: Pieces<'
         if batch.is_empty() {
             return Ok(done);
         }
-        if batch.iter().any(|piece| piece.memory.is_null()) {
-            return Err(Failure::refused(MPI_ERR_BUFFER, "the buffer is null"));
-        }
+        require_memory(&batch)?;
         // SAFETY: the pieces lie within the program's buffer of `count` elements of its datatype, which MPI lets the driver use
         // during the call.
         done += unsafe { list_io(file, direction, &batch) }?;

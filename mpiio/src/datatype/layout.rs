@@ -46,6 +46,11 @@ impl Layout {
         self.extent
     }
 
+    /// Bytes of the shortest run; all of them if elements follow each other without holes.
+    pub(crate) fn finest(&self) -> u64 {
+        if self.is_dense() { u64::MAX } else { self.runs.iter().map(|&(_, bytes)| bytes).min().unwrap_or(u64::MAX) }
+    }
+
     /// Do elements follow each other without holes?
     fn is_dense(&self) -> bool {
         matches!(self.runs[..], [(_, bytes)] if i64::try_from(bytes) == Ok(self.extent))

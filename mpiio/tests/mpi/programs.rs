@@ -30,3 +30,18 @@ fn data_representations_and_datatypes_with_large_counts_give_the_bytes_that_they
     let site = Site::new();
     site.run(2, &c_program("datarep.c"), &[]).well();
 }
+
+#[test]
+fn nonblocking_transfers_give_the_bytes_of_blocking_ones() {
+    let site = Site::new();
+    site.run(2, &c_program("background.c"), &[]).well();
+}
+
+#[test]
+#[cfg(family = "mpich")]
+fn a_large_nonblocking_transfer_goes_on_while_the_program_computes() {
+    let gate = "gate";
+    let site = Site::new().with("TALEA_MOCK_GATE", gate);
+    let gate = site.path("store").join(gate);
+    site.run(2, &c_program("background.c"), &[&gate.display().to_string()]).well();
+}

@@ -1,0 +1,238 @@
+//! Nonblocking transfers that go on while the program computes: one thread of the driver's, which never calls MPI.
+//!
+//! MPI learns of the end when it polls the request in its own progress, on the program's thread (`MPIX_Grequest_start`, which the
+//! MPICH family has; elsewhere the transfer is done when the call returns). Owns the thread, its queue and the requests'
+//! states. Must never touch the program's memory after a request is complete, nor start a thread before the first large
+//! nonblocking transfer on a Talea file.
+
+use std::collections::VecDeque;
+use std::ffi::{c_double, c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use talea_abi::Piece;
+
+use crate::abi::*;
+use crate::error::{Failure, checked, mpi};
+use crate::exports::guarded;
+use crate::file::OpenFile;
+use crate::transfer::{Direction, Pending};
+use crate::{real, request, transfer};
+
+/// Transfers below this size in bytes are done at once: handing them over would take longer.
+pub(crate) const LEAST_BYTES: u64 = 64 << 10;
+/// Pieces of one transfer that are kept for the thread; a finer one is done at once.
+pub(crate) const MOST_PIECES: usize = 1 << 20;
+
+type PollFn = unsafe extern "C" fn(*mut c_void, *mut MPI_Status) -> c_int;
+type WaitFn = unsafe extern "C" fn(c_int, *mut *mut c_void, c_double, *mut MPI_Status) -> c_int;
+type StartFn =
+    unsafe extern "C" fn(QueryFn, FreeFn, CancelFn, PollFn, Option<WaitFn>, *mut c_void, *mut MPI_Request) -> c_int;
+
+/// One transfer on its way.
+struct Task {
+    file: Arc<OpenFile>,
+    direction: Direction,
+    batches: Vec<Vec<Piece>>,
+    state: Arc<State>,
+}
+
+// SAFETY: the pieces' memory is the program's, which MPI forbids it to touch until the request is complete.
+unsafe impl Send for Task {}
+
+/// What a request waits for.
+struct State {
+    outcome: Mutex<Option<Result<Pending, Failure>>>,
+    ended: Condvar,
+    /// MPI's request, once it is known.
+    request: Mutex<Option<MPI_Request>>,
+    told: AtomicBool,
+}
+
+/// The queue and the thread that works it off.
+struct Worker {
+    tasks: Mutex<VecDeque<Task>>,
+    more: Condvar,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// MPI's function for requests that it polls, if it has one.
+fn start_function() -> Option<StartFn> {
+    static FOUND: OnceLock<Option<StartFn>> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let found = real::lookup(c"PMPIX_Grequest_start");
+        let found = if found.is_null() { real::lookup(c"MPIX_Grequest_start") } else { found };
+        // SAFETY: MPICH gives the function of this name this type.
+        (!found.is_null()).then(|| unsafe { std::mem::transmute::<*mut c_void, StartFn>(found) })
+    })
+}
+
+/// Can transfers go on in the background with this MPI?
+pub(crate) fn available() -> bool {
+    start_function().is_some() && worker().is_some()
+}
+
+fn worker() -> Option<&'static Worker> {
+    static WORKER: Worker = Worker { tasks: Mutex::new(VecDeque::new()), more: Condvar::new() };
+    static RUNNING: OnceLock<bool> = OnceLock::new();
+    RUNNING
+        .get_or_init(|| {
+            without_signals(|| {
+                std::thread::Builder::new().name("talea-mpiio".to_owned()).spawn(|| WORKER.work()).is_ok()
+            })
+        })
+        .then_some(&WORKER)
+}
+
+/// Runs `work` with all signals blocked, which threads inherit: the program's signals are for the program's threads.
+fn without_signals<T>(work: impl FnOnce() -> T) -> T {
+    let mut all = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    let mut before = std::mem::MaybeUninit::<libc::sigset_t>::zeroed();
+    // SAFETY: fills one set, blocks it in this thread, and keeps the mask that was there.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+    }
+    let done = work();
+    // SAFETY: the mask that was there before.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
+    done
+}
+
+impl Worker {
+    fn work(&self) {
+        loop {
+            let mut tasks = lock(&self.tasks);
+            let task = loop {
+                match tasks.pop_front() {
+                    Some(task) => break task,
+                    None => tasks = self.more.wait(tasks).unwrap_or_else(PoisonError::into_inner),
+                }
+            };
+            drop(tasks);
+            let Task { file, direction, batches, state } = task;
+            // SAFETY: the program's memory, until the request is complete.
+            let outcome = guarded(|| unsafe { transfer::run_batches(&file, direction, &batches) });
+            file.transfer_ended();
+            drop(file);
+            *lock(&state.outcome) = Some(outcome.map(|bytes| Pending { bytes }));
+            state.ended.notify_all();
+        }
+    }
+}
+
+/// Starts a transfer; returns its request.
+///
+/// # Safety
+/// The pieces' memory is the program's, free for the driver until the request is complete.
+pub(crate) unsafe fn start(
+    file: &OpenFile,
+    direction: Direction,
+    batches: Vec<Vec<Piece>>,
+) -> Result<MPI_Request, Failure> {
+    let (Some(start), Some(worker), Some(file)) = (start_function(), worker(), file.shared()) else {
+        return Err(Failure::refused(MPI_ERR_INTERN, "no thread for nonblocking transfers"));
+    };
+    let state = Arc::new(State {
+        outcome: Mutex::new(None),
+        ended: Condvar::new(),
+        request: Mutex::new(None),
+        told: AtomicBool::new(false),
+    });
+    let mut made = MPI_REQUEST_NULL();
+    let extra = Arc::into_raw(state.clone()).cast_mut().cast();
+    // SAFETY: functions of MPI's types; the state lives until `free` takes its reference back.
+    let value = unsafe { start(query, free, cancel, poll, Some(wait), extra, &raw mut made) };
+    if let Err(failure) = checked("MPIX_Grequest_start", value) {
+        // SAFETY: MPI did not take the reference over.
+        drop(unsafe { Arc::from_raw(extra.cast_const().cast::<State>()) });
+        return Err(failure);
+    }
+    *lock(&state.request) = Some(made);
+    file.transfer_begun();
+    lock(&worker.tasks).push_back(Task { file, direction, batches, state });
+    worker.more.notify_one();
+    Ok(made)
+}
+
+/// The state behind MPI's pointer.
+///
+/// # Safety
+/// MPI passes what `start` gave it, before it calls `free`.
+unsafe fn state_of<'a>(extra: *mut c_void) -> Option<&'a State> {
+    // SAFETY: the caller vouches for it.
+    unsafe { extra.cast::<State>().as_ref() }
+}
+
+/// Tells MPI, once, that the request is complete.
+fn tell(state: &State) -> c_int {
+    let (Some(made), Ok(mpi)) = (*lock(&state.request), mpi()) else { return MPI_SUCCESS };
+    if state.told.swap(true, Ordering::AcqRel) {
+        return MPI_SUCCESS;
+    }
+    // SAFETY: a request that is under way, completed once.
+    unsafe { (mpi.MPI_Grequest_complete)(made) }
+}
+
+unsafe extern "C" fn poll(extra: *mut c_void, _: *mut MPI_Status) -> c_int {
+    catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: as MPI calls it.
+        let Some(state) = (unsafe { state_of(extra) }) else { return MPI_ERR_INTERN };
+        let ended = lock(&state.outcome).is_some();
+        if ended { tell(state) } else { MPI_SUCCESS }
+    }))
+    .unwrap_or(MPI_ERR_INTERN)
+}
+
+unsafe extern "C" fn wait(count: c_int, extras: *mut *mut c_void, _: c_double, _: *mut MPI_Status) -> c_int {
+    catch_unwind(AssertUnwindSafe(|| {
+        for index in 0..usize::try_from(count).unwrap_or(0) {
+            // SAFETY: MPI passes an array of `count` states.
+            let Some(state) = (unsafe { state_of(*extras.add(index)) }) else { return MPI_ERR_INTERN };
+            let mut outcome = lock(&state.outcome);
+            while outcome.is_none() {
+                outcome = state.ended.wait(outcome).unwrap_or_else(PoisonError::into_inner);
+            }
+            drop(outcome);
+            let value = tell(state);
+            if value != MPI_SUCCESS {
+                return value;
+            }
+        }
+        MPI_SUCCESS
+    }))
+    .unwrap_or(MPI_ERR_INTERN)
+}
+
+unsafe extern "C" fn query(extra: *mut c_void, status: *mut MPI_Status) -> c_int {
+    catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: as MPI calls it.
+        let Some(state) = (unsafe { state_of(extra) }) else { return MPI_ERR_INTERN };
+        let outcome = lock(&state.outcome).clone();
+        let filled = match outcome {
+            // SAFETY: MPI's own status.
+            Some(Ok(done)) => unsafe { request::fill(status, &done) },
+            Some(Err(failure)) => Err(failure),
+            None => Ok(()),
+        };
+        filled.map_or_else(|failure| failure.code(), |()| MPI_SUCCESS)
+    }))
+    .unwrap_or(MPI_ERR_INTERN)
+}
+
+unsafe extern "C" fn free(extra: *mut c_void) -> c_int {
+    if !extra.is_null() {
+        // SAFETY: the reference that `start` gave; MPI calls this once.
+        drop(unsafe { Arc::from_raw(extra.cast_const().cast::<State>()) });
+    }
+    MPI_SUCCESS
+}
+
+unsafe extern "C" fn cancel(_: *mut c_void, _: c_int) -> c_int {
+    // A transfer on its way is not called back.
+    MPI_SUCCESS
+}
