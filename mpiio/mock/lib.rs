@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::ffi::{CStr, CString, c_char, c_int};
 
 use files::MockFile;
-use talea_abi::{Blob, Code, File, FileInfo, Piece, Table, VERSION};
+use talea_abi::{Blob, Code, File, FileInfo, Piece, SharedEpoch, Table, VERSION};
 
 /// A refusal: code and text.
 type Answer<T> = Result<T, (Code, String)>;
@@ -196,6 +196,55 @@ unsafe extern "C" fn file_counters_drop(file: *mut File, first: u32, last: u32) 
     0
 }
 
+/// The mock has no explicit epochs: they are tested with real servers.
+fn no_epochs() -> c_int {
+    status(Err((Code::Unsupported, "the mock has no explicit epochs".to_owned())))
+}
+
+unsafe extern "C" fn epoch_begin(_: *const c_char, _: *mut Blob) -> c_int {
+    no_epochs()
+}
+
+unsafe extern "C" fn epoch_attach(_: *const u8, _: usize, _: *mut *mut SharedEpoch, _: *mut u64) -> c_int {
+    no_epochs()
+}
+
+unsafe extern "C" fn epoch_blob(_: *mut SharedEpoch, _: *mut Blob) -> c_int {
+    no_epochs()
+}
+
+unsafe extern "C" fn epoch_flush(_: *mut SharedEpoch, _: *mut u8, _: usize) -> c_int {
+    no_epochs()
+}
+
+unsafe extern "C" fn epoch_commit(_: *mut SharedEpoch, _: *const u8, _: usize, _: *mut u64, _: *mut Blob) -> c_int {
+    no_epochs()
+}
+
+unsafe extern "C" fn epoch_advance(_: *mut SharedEpoch, _: *const u8, _: usize) -> c_int {
+    no_epochs()
+}
+
+unsafe extern "C" fn epoch_end(_: *mut SharedEpoch) -> c_int {
+    no_epochs()
+}
+
+unsafe extern "C" fn file_enter(_: *mut File, _: *mut SharedEpoch, _: *mut Blob) -> c_int {
+    no_epochs()
+}
+
+unsafe extern "C" fn file_leave(_: *mut File, _: *mut Blob) -> c_int {
+    no_epochs()
+}
+
+unsafe extern "C" fn file_seal(_: *mut File, _: *mut u8, _: usize) -> c_int {
+    no_epochs()
+}
+
+unsafe extern "C" fn file_settle(_: *mut File, _: *const u8, _: usize, _: *const u8, _: usize, _: *mut Blob) -> c_int {
+    no_epochs()
+}
+
 static TABLE: Table = Table {
     size: size_of::<Table>(),
     version: VERSION,
@@ -218,6 +267,18 @@ static TABLE: Table = Table {
     path_delete,
     file_counter,
     file_counters_drop,
+    epoch_begin,
+    epoch_attach,
+    epoch_blob,
+    epoch_flush,
+    epoch_commit,
+    epoch_advance,
+    epoch_abort: epoch_end,
+    epoch_close: epoch_end,
+    file_enter,
+    file_leave,
+    file_seal,
+    file_settle,
 };
 
 /// The one exported function.

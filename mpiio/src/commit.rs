@@ -69,11 +69,17 @@ fn settle(file: &OpenFile, end: End) -> Result<(), Failure> {
 
 /// What rank 0 does with the merged summary.
 fn decide(file: &OpenFile, end: End, reduced: Reduced) -> (Result<(), Failure>, Vec<u8>) {
-    let Reduced { flushed, summary, numbers } = reduced;
     if end == End::Handle {
         // Every rank has come here, so none uses them any more. What cannot be forgotten is a few bytes, and no failure of the close.
-        let _ = pointer::forget(file, numbers);
+        let _ = pointer::forget(file, reduced.numbers);
     }
+    let explicit = file.state().explicit.clone();
+    match (explicit, end) {
+        (Some(explicit), End::Handle) => return (explicit.collect(file, reduced), Vec::new()),
+        (Some(_), End::Epoch) => return (reduced.flushed, Vec::new()),
+        (None, _) => {}
+    }
+    let Reduced { flushed, summary, .. } = reduced;
     let info = match file.storage.info() {
         Ok(info) => info,
         Err(failure) => return (Err(failure), Vec::new()),

@@ -5,6 +5,7 @@
 #![allow(non_snake_case, reason = "MPI's own names")]
 
 mod data;
+mod epoch;
 mod handles;
 mod inquiry;
 mod shared;

@@ -10,6 +10,7 @@ use crate::abi::*;
 use crate::agree::Reduction;
 use crate::errhandler::Handler;
 use crate::error::{Failure, checked, mpi};
+use crate::explicit::Explicit;
 use crate::pointer::Used;
 use crate::storage::StorageFile;
 use crate::transfer::Begun;
@@ -74,6 +75,8 @@ pub(crate) struct State {
     pub(crate) views: u32,
     /// Is it in atomic mode?
     pub(crate) atomic: bool,
+    /// The explicit epoch that it takes part in.
+    pub(crate) explicit: Option<Arc<Explicit>>,
     /// The counters that this process has used.
     pub(crate) counters: Used,
 }
@@ -119,7 +122,16 @@ impl OpenFile {
     pub(crate) fn new(parts: Parts) -> Arc<OpenFile> {
         let Parts { path, sequence, group, amode, hints, storage, reduction, handler, position } = parts;
         let view = Arc::new(View::plain());
-        let state = State { view, position, split: None, handler, views: 0, atomic: false, counters: Used::default() };
+        let state = State {
+            view,
+            position,
+            split: None,
+            handler,
+            views: 0,
+            atomic: false,
+            explicit: None,
+            counters: Used::default(),
+        };
         Arc::new_cyclic(|me| OpenFile {
             path,
             sequence,

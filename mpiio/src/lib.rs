@@ -12,6 +12,7 @@ mod commit;
 mod datatype;
 mod errhandler;
 mod error;
+mod explicit;
 mod exports;
 #[cfg_attr(family = "mpich", path = "family/mpich.rs")]
 #[cfg_attr(family = "openmpi", path = "family/openmpi.rs")]

@@ -10,6 +10,8 @@ use talea_abi::{Blob, Code, File, FileInfo, Piece, Table};
 
 use crate::error::Failure;
 
+pub(crate) mod epoch;
+
 static TABLE: OnceLock<Result<&'static Table, String>> = OnceLock::new();
 
 /// A function of this library, by whose address the loader finds the directory that libtalea lies in too.

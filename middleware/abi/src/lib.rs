@@ -48,6 +48,12 @@ pub struct File {
     _private: [u8; 0],
 }
 
+/// This process's part of an explicit epoch, opaque.
+#[repr(C)]
+pub struct SharedEpoch {
+    _private: [u8; 0],
+}
+
 /// Open for reading.
 pub const OPEN_READ: u32 = 1;
 /// Open for writing: founds an epoch unless this process already has one open on the file.
@@ -157,6 +163,51 @@ pub struct Table {
         unsafe extern "C" fn(file: *mut File, counter: u32, operation: u32, operand: i64, value: *mut i64) -> c_int,
     /// Forgets the counters from `first` to `last`. On ONE process, when no other uses them any more.
     pub file_counters_drop: unsafe extern "C" fn(file: *mut File, first: u32, last: u32) -> c_int,
+
+    /// Begins an explicit epoch in a container, on ONE process; each process attaches with the blob, that one included.
+    pub epoch_begin: unsafe extern "C" fn(container: *const c_char, shared: *mut Blob) -> c_int,
+    /// Makes this process's part of an explicit epoch; tells the size of its summaries.
+    pub epoch_attach: unsafe extern "C" fn(
+        shared: *const u8,
+        bytes: usize,
+        epoch: *mut *mut SharedEpoch,
+        summary_bytes: *mut u64,
+    ) -> c_int,
+    /// The open epoch as `talea_epoch_join` wants it.
+    pub epoch_blob: unsafe extern "C" fn(epoch: *mut SharedEpoch, blob: *mut Blob) -> c_int,
+    /// A summary of nothing but this process's clock and what it wrote through this handle.
+    pub epoch_flush: unsafe extern "C" fn(epoch: *mut SharedEpoch, summary: *mut u8, bytes: usize) -> c_int,
+    /// Commits on ONE process, with the merged summaries of all files; the next epoch begins in the same request. Also a failed
+    /// commit may have a result.
+    pub epoch_commit: unsafe extern "C" fn(
+        epoch: *mut SharedEpoch,
+        summary: *const u8,
+        bytes: usize,
+        step: *mut u64,
+        result: *mut Blob,
+    ) -> c_int,
+    /// Takes over the result of a commit, on every process.
+    pub epoch_advance: unsafe extern "C" fn(epoch: *mut SharedEpoch, result: *const u8, bytes: usize) -> c_int,
+    /// Aborts what is not committed, on ONE process.
+    pub epoch_abort: unsafe extern "C" fn(epoch: *mut SharedEpoch) -> c_int,
+    /// Frees this process's part.
+    pub epoch_close: unsafe extern "C" fn(epoch: *mut SharedEpoch) -> c_int,
+    /// A file, whose own epoch was committed just before, goes on in an explicit epoch, on ONE process; `outcome` is for the
+    /// others' [`Self::file_advance`]. Its sync and close only flush from now on.
+    pub file_enter: unsafe extern "C" fn(file: *mut File, epoch: *mut SharedEpoch, outcome: *mut Blob) -> c_int,
+    /// The reverse.
+    pub file_leave: unsafe extern "C" fn(file: *mut File, outcome: *mut Blob) -> c_int,
+    /// Writes the file's size into the explicit epoch, on ONE process, with the file's merged summary, which it extends.
+    pub file_seal: unsafe extern "C" fn(file: *mut File, summary: *mut u8, bytes: usize) -> c_int,
+    /// What a result of [`Self::epoch_commit`] means for a file, for every process's [`Self::file_advance`].
+    pub file_settle: unsafe extern "C" fn(
+        file: *mut File,
+        result: *const u8,
+        result_bytes: usize,
+        summary: *const u8,
+        summary_bytes: usize,
+        outcome: *mut Blob,
+    ) -> c_int,
 }
 
 // SAFETY: the table holds plain function pointers and numbers; nothing in it is bound to a thread.

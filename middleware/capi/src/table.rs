@@ -12,6 +12,8 @@ use crate::boundary::{argument, bytes, error_text, optional_string, place, put, 
 use crate::handles::Handles;
 use crate::process;
 
+mod epoch;
+
 static FILES: Handles<File, Handle> = Handles::new("file");
 
 static TABLE: Table = Table {
@@ -36,6 +38,18 @@ static TABLE: Table = Table {
     path_delete,
     file_counter,
     file_counters_drop,
+    epoch_begin: epoch::begin,
+    epoch_attach: epoch::attach,
+    epoch_blob: epoch::blob,
+    epoch_flush: epoch::flush,
+    epoch_commit: epoch::commit,
+    epoch_advance: epoch::advance,
+    epoch_abort: epoch::abort,
+    epoch_close: epoch::close,
+    file_enter: epoch::file_enter,
+    file_leave: epoch::file_leave,
+    file_seal: epoch::file_seal,
+    file_settle: epoch::file_settle,
 };
 
 /// The table of functions for shims, or null if the library does not speak `version`.

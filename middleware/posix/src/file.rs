@@ -17,6 +17,7 @@ use crate::{Fault, Namespace};
 
 mod blob;
 mod counter;
+mod epoch;
 mod group;
 mod handle;
 mod pieces;
@@ -25,6 +26,7 @@ mod tests;
 
 use blob::{Base, Mode, Shared};
 pub use counter::CounterChange;
+pub use epoch::SharedEpoch;
 use group::{Group, Newborn};
 pub use handle::{CommitAnswer, Handle, Info, merge_summaries};
 

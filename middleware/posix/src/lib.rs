@@ -13,7 +13,7 @@ pub mod path;
 
 pub use backing::{Backing, System};
 pub use fault::Fault;
-pub use file::{CounterChange, Files, Handle, Hints, OpenFlags};
+pub use file::{CounterChange, Files, Handle, Hints, OpenFlags, SharedEpoch};
 pub use inode::{Inode, Kind};
 pub use namespace::{Namespace, Stat};
 pub use path::{PathView, TaleaPath};

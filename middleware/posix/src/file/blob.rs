@@ -67,6 +67,8 @@ pub(super) enum Outcome {
     Base(Base),
     /// The file's size was set.
     Truncated { founding: u64, size: SizeRecord },
+    /// The file goes on in another epoch.
+    Entered { founding: u64, epoch: Vec<u8>, size: SizeRecord, step: Step, explicit: bool },
     /// The epoch is closed.
     Closed { founding: u64, tx: TxId, failed: Option<String>, next: Option<Vec<u8>>, size: SizeRecord, step: Step },
 }

@@ -15,6 +15,8 @@ use crate::file::pieces;
 use crate::inode::{DATA, Inode, META, MTIME, SIZE, SizeRecord};
 use crate::namespace::{Namespace, now_ns, size_and_mtime};
 
+mod explicit;
+
 /// See the module.
 pub(super) struct Group {
     pub backing: Arc<dyn Backing>,
@@ -44,6 +46,8 @@ struct State {
     newborn: Option<Newborn>,
     /// The founder's last commit is over: remaining handles write in a transaction of this process alone.
     solo: bool,
+    /// The epoch is one of several files: whoever owns it commits.
+    explicit: bool,
 }
 
 /// A name that lives only with its epoch so far.
@@ -80,7 +84,16 @@ impl Group {
         base: SizeRecord,
         step: Step,
     ) -> Self {
-        let state = State { epoch: Some(epoch), next: None, base, step, dead: None, newborn: None, solo: false };
+        let state = State {
+            epoch: Some(epoch),
+            next: None,
+            base,
+            step,
+            dead: None,
+            newborn: None,
+            solo: false,
+            explicit: false,
+        };
         let local = Local { size: SizeRecord { bytes: 0, ..base }, known_bytes: base.bytes, failed: false };
         let (state, local) = (RwLock::new(state), Mutex::new(local));
         Self { backing, founding, processes, opener, oid, chunk_bytes, state, local }
@@ -365,6 +378,9 @@ impl Group {
                 });
                 Ok(())
             }
+            Outcome::Entered { founding, epoch, size, step, explicit } if founding == self.founding => {
+                self.entered(&epoch, size, step, explicit)
+            }
             _ => Err(foreign()),
         }
     }
@@ -392,6 +408,11 @@ impl Group {
 
     /// The last handle has gone. An epoch that nobody will commit is aborted by its opener and left by the others.
     pub(super) fn end(&self) {
+        if self.is_explicit() {
+            // What it wrote is in the summary of the close, and the process stays a writer until the epoch ends.
+            self.exclusive().epoch.take().into_iter().for_each(|epoch| epoch.closed());
+            return;
+        }
         let alone = self.is_solo();
         if self.opener || alone {
             let open = self.state.read().unwrap_or_else(PoisonError::into_inner).epoch.is_some();

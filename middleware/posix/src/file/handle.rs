@@ -7,6 +7,7 @@ use talea_model::{Step, Summary};
 
 use super::blob::{self, Base, Outcome, Shared};
 use super::counter::{CounterChange, Counters};
+use super::epoch::SharedEpoch;
 use super::{Registry, group::Group, pieces};
 use crate::Fault;
 use crate::backing::{Backing, Snapshot, SnapshotAt};
@@ -100,7 +101,9 @@ impl Handle {
     pub fn info(&self) -> Info {
         let (founder, writable, step) = match &self.kind {
             Side::Reader { base, .. } => (false, false, read(base).step),
-            Side::Writer { group, founder, .. } => (*founder && !group.is_solo(), true, group.step()),
+            Side::Writer { group, founder, .. } => {
+                (*founder && !group.is_solo() && !group.is_explicit(), true, group.step())
+            }
         };
         let (chunk_bytes, summary_bytes) = (self.shared.chunk_bytes, self.shared.summary_bytes as usize);
         Info { founder, writable, chunk_bytes, summary_bytes, step }
@@ -166,7 +169,7 @@ impl Handle {
                 Ok(CommitAnswer { result: Ok(()), outcome: blob::encode(&Outcome::Base(fresh))? })
             }
             Side::Writer { group, founder, .. } => {
-                if !founder || group.is_solo() {
+                if !founder || group.is_solo() || group.is_explicit() {
                     return Err(Fault::new(Code::Argument, "only the handle that founded the epoch commits it"));
                 }
                 let committed = group.commit(merged, next);
@@ -202,6 +205,31 @@ impl Handle {
         }
     }
 
+    /// The file's further writes belong to an explicit epoch, which commits them. On one process, after a commit; the bytes are for
+    /// [`advance`](Self::advance) on the others.
+    pub fn enter(&self, epoch: &SharedEpoch) -> Result<Vec<u8>, Fault> {
+        let group = self.group()?;
+        if group.is_explicit() {
+            return Err(Fault::new(Code::Conflict, "the file takes part in an explicit epoch already"));
+        }
+        blob::encode(&group.enter(&epoch.blob()?)?)
+    }
+
+    /// The file's further writes belong to an epoch of its own again. On one process; the bytes are as for [`enter`](Self::enter).
+    pub fn leave(&self) -> Result<Vec<u8>, Fault> {
+        blob::encode(&self.group()?.leave()?)
+    }
+
+    /// Writes the file's size into the explicit epoch, on one process, before its commit or the file's close.
+    pub fn seal(&self, merged: Summary) -> Result<Summary, Fault> {
+        self.group()?.seal_explicit(merged)
+    }
+
+    /// What the commit of an explicit epoch came to for this file, for [`advance`](Self::advance) on every process.
+    pub fn settle(&self, result: &[u8], merged: &Summary) -> Result<Vec<u8>, Fault> {
+        blob::encode(&self.group()?.settled(&blob::decode(result)?, merged))
+    }
+
     /// Aborts the epoch, on one process; a file to be deleted on close is unlinked.
     pub fn abort(&self) -> Result<(), Fault> {
         let aborted = match &self.kind {
@@ -235,7 +263,7 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         if let Side::Writer { group, founder, registry, ended } = &self.kind {
-            if *founder && !*ended.lock().unwrap_or_else(PoisonError::into_inner) {
+            if *founder && !group.is_explicit() && !*ended.lock().unwrap_or_else(PoisonError::into_inner) {
                 group.orphan();
             }
             registry.release(self.backing.name(), group);
