@@ -144,7 +144,7 @@ fn i5_a_commit_costs_the_same_for_a_mebibyte_and_a_gibibyte_and_for_one_writer_a
         println!("{what}: {took:?}, {cost:?}");
         cost
     };
-    drop(cost(&clients[..1], 1 << 20)); // the first one finds everything new
+    let _ = cost(&clients[..1], 1 << 20); // the first one finds everything new
     let small = at_rest("1 MiB by 1 writer", 1, 1 << 20);
     assert_eq!(small.entries, 1, "one entry");
     assert_eq!(small.messages, 3, "a question, an answer, and a batch of the log to the other server");
