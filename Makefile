@@ -64,6 +64,7 @@ test:
 test-suites: build
 	@tools/prepare test
 	@tools/test-suites/run $(SUITES)
+	@tools/test-suites/steps/run
 
 bench: prepare build examples
 	@tools/bench

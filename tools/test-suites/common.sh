@@ -112,7 +112,7 @@ record() {
 #
 # It passed if it ended with 0, its output has nothing that looks like a failure, and at least one file was opened under /talea/.
 # Settings: `good`, a pattern that the output must have; `bad`, one that it must not have; `deadline_s`.
-good='' bad='' deadline_s=${SUITES_DEADLINE_S:-120}
+good='' bad='' deadline_s=${SUITES_DEADLINE_S:-300}
 program() {
     local name=$1 ranks=$2 reason log began=$SECONDS code what=ok why=
     shift 2
