@@ -49,7 +49,7 @@ pub(crate) fn run(report: &mut Report) {
     let server = Server::start(1, Fabric::Ring, "never");
     let (before, ()) = rate(cores, pause);
     let cpu = cpu_ns(server.pid());
-    let plan = Plan { write: true, bytes: 4096, depth: 1, operations: 30_000, interleaved: false };
+    let plan = Plan { write: true, bytes: 4096, depth: 1, operations: 4_000, interleaved: false };
     let (loaded, (result, seconds)) = rate(cores, || {
         let began = Instant::now();
         (together(&server, 1, plan), began.elapsed().as_secs_f64())

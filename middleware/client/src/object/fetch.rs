@@ -148,7 +148,7 @@ impl Object {
         (target, pieces, result)
     }
 
-    /// Copies and verifies one entry's data. After an error the bytes of `out` have no meaning.
+    /// Copies and verifies one entry's data. Wrong bytes do not stay in the caller's memory.
     fn take(&self, piece: &mut Piece<'_, '_>, fetched: &Fetched<'_>, target: TargetId) -> Result<Found> {
         let Fetched { found, filled, data, .. } = *fetched;
         let mut bytes = data.len();
@@ -172,6 +172,7 @@ impl Object {
             checksum(data)
         };
         if sum != fetched.checksum {
+            piece.out.fill(0);
             return Err(ClientError::DataLost {
                 oid: self.oid,
                 dkey: piece.entry.dkey.escape_ascii().to_string(),
