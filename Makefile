@@ -13,7 +13,7 @@ HEAT       := examples/heat
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export MPICC HDF5_DIR
 
-.PHONY: help run test test-suites bench sim crash fuzz check build examples prepare clean
+.PHONY: help run test test-suites bench sim crash test-guest fuzz check build examples prepare clean
 
 help:
 	@echo 'make run      build all and run the main job: a parallel HDF5 program writes, a consumer follows (target/run.json)'
@@ -21,6 +21,7 @@ help:
 	@echo 'make test-suites   the test suites of ROMIO, MPICH and others on /talea/ (SUITES="romio mpich" for some of them)'
 	@echo 'make bench    figures with the floors of this machine beside them (target/bench.json)'
 	@echo 'make sim      the simulation; SEEDS=$(SEEDS)'
+	@echo 'make test-guest  tiers and store in a virtual machine with DAX pmem and NVMe, which is killed'
 	@echo 'make crash    the store after power losses; SEEDS=$(SEEDS)'
 	@echo 'make fuzz     the decoders under a fuzzer, where a nightly compiler is installed'
 	@echo 'make check    the lints alone'
@@ -76,6 +77,10 @@ sim:
 crash:
 	TALEA_CRASH_SEEDS=$(SEEDS) TALEA_CRASH_FROM=$(or $(FROM),0) TALEA_CRASH_LAYOUT=$(LAYOUT) \
 	    $(CARGO) test -p talea-vos --test crash -- --nocapture pmem nvme two_tiers
+
+# The tiers and the store in a virtual machine with real DAX and NVMe, killed KILLS times.
+test-guest:
+	@tools/test-guest
 
 fuzz:
 	@tools/fuzz

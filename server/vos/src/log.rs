@@ -266,9 +266,11 @@ impl Log {
 
     /// Goes on in a new segment that has room for a record of `needed` bytes.
     pub(crate) fn roll(&mut self, needed: u64) -> Result<(), StoreError> {
-        self.flush()?;
         let next = self.new_segment(needed)?;
         self.write_first_header(next)?;
+        // With the first header: what lay there may be a header of an earlier life, which leads elsewhere, and nothing must lead
+        // to it.
+        self.flush()?;
         self.put(kind::NEXT, &mut next_record(next), &Data::default())?;
         self.write_segment_header(self.current, Some((next, self.next_lsn)))?;
         self.flush()?;

@@ -122,3 +122,10 @@ fn a_block_used_again_too_early_is_caught() {
     caught(Layout::Pmem, Plant::ReuseEarly);
     caught(Layout::Two, Plant::ReuseEarly);
 }
+
+/// What the harness found: a new segment whose header was not flushed before the log led to it showed the header that an earlier
+/// life of the store had left in its place.
+#[test]
+fn a_header_of_an_earlier_life_leads_nowhere() {
+    run(Layout::Nvme, 5420, Plant::None).unwrap();
+}

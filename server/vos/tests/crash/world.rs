@@ -1,7 +1,7 @@
 //! A store on recorded media beside one in memory to which the same is done, and the judgement of what a crash leaves.
 
 use talea_tier::{Media, Medium, Playback, RamMedium, Recorder, Step, Survives, Torn};
-use talea_vos::{Plant, Store, StoreError, StoreOptions};
+use talea_vos::{Plant, Store, StoreError, StoreOptions, inspect};
 
 use super::operation::{Journal, Operation, Question, Random};
 
@@ -184,7 +184,11 @@ impl World {
             let image = playback.image(survives, random.below(2) == 0, &mut || random.next());
             let failed = |text: String| format!("crash after step {}, {survives:?}: {text}", playback.position());
             let kept = (playback.position() as u64 > goes_on && next.is_none()).then(|| image.clone());
-            let left = self.judge(image, progress).map_err(failed)?;
+            let shown = std::env::var_os("TALEA_CRASH_SHOW").is_some().then(|| image.clone());
+            let left = self.judge(image, progress).map_err(|text| {
+                let image = shown.map(|image| self.show(image)).unwrap_or_default();
+                failed(format!("{text}{image}"))
+            })?;
             images += 1;
             if let Some(image) = kept {
                 next = Some((image, left));
@@ -194,6 +198,14 @@ impl World {
         let mut operations = self.operations;
         operations.truncate(left as usize);
         Ok((images, World::on(self.layout, self.options, image, operations)))
+    }
+
+    /// An image as `talead inspect` shows it.
+    fn show(&self, image: Contents) -> String {
+        let mut text = String::new();
+        let recorder = Recorder::new(image);
+        let result = inspect::inspect(&self.layout.media(&recorder), |found| text += &format!("\n{found:?}"));
+        format!("{text}\n{result:?}")
     }
 
     /// Recovers a store from an image: it must hold a beginning of the operations, with all that was acknowledged, and read
