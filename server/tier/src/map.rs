@@ -12,6 +12,7 @@ use crate::TierError;
 pub(crate) struct Mapping {
     start: NonNull<u8>,
     len: u64,
+    synchronous: bool,
 }
 
 // SAFETY: the mapping is owned by this value alone; its memory is reached only through borrows of it.
@@ -22,15 +23,28 @@ impl Mapping {
     pub(crate) fn shared(file: impl AsFd, len: u64) -> Result<Self, TierError> {
         let failed = |source: std::io::Error| TierError::Map { bytes: len, source };
         let size = usize::try_from(len).map_err(|_| failed(std::io::ErrorKind::OutOfMemory.into()))?;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
-        let start = unsafe {
-            let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::NORESERVE);
-            mmap(std::ptr::null_mut(), size, prot, flags, file, 0).map_err(|errno| failed(errno.into()))?
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        let map = |flags| {
+            // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+            unsafe { mmap(std::ptr::null_mut(), size, prot, flags, &file, 0) }
+        };
+        // Only a DAX file system grants this: then the file's blocks are as durable as the bytes in them.
+        let (start, synchronous) = match map(MapFlags::SHARED_VALIDATE | MapFlags::SYNC) {
+            Ok(start) => (start, true),
+            Err(_) => {
+                let plain = map(MapFlags::SHARED | MapFlags::NORESERVE);
+                (plain.map_err(|errno| failed(errno.into()))?, false)
+            }
         };
         // SAFETY: the range was just mapped; advice about page sizes changes no contents, and may be refused.
         let _ = unsafe { madvise(start, size, Advice::LinuxHugepage) };
         let start = NonNull::new(start.cast()).ok_or_else(|| failed(std::io::ErrorKind::OutOfMemory.into()))?;
-        Ok(Self { start, len })
+        Ok(Self { start, len, synchronous })
+    }
+
+    /// A flush of cache lines is enough: the file lies on persistent memory.
+    pub(crate) fn is_synchronous(&self) -> bool {
+        self.synchronous
     }
 
     pub(crate) fn len(&self) -> u64 {

@@ -49,7 +49,7 @@ impl PmemMedium {
         }
         let map = Mapping::shared(&file, capacity_bytes)?;
         let tmpfs = fstatfs(&file).is_ok_and(|stat| stat.f_type == TMPFS_MAGIC);
-        let direct = tmpfs || library.is_pmem(&map);
+        let direct = tmpfs || map.is_synchronous() || library.is_pmem(&map);
         Ok(Self {
             map,
             file,
