@@ -45,3 +45,11 @@ fn a_large_nonblocking_transfer_goes_on_while_the_program_computes() {
     let gate = site.path("store").join(gate);
     site.run(2, &c_program("background.c"), &[&gate.display().to_string()]).well();
 }
+
+#[test]
+fn random_interleavings_of_ranks_give_what_mpis_rules_allow() {
+    for (ranks, seed) in [(1, "1"), (3, "2"), (4, "3")] {
+        let site = Site::new();
+        site.run(ranks, &c_program("property.c"), &[seed, "25"]).well();
+    }
+}

@@ -16,7 +16,7 @@ int main(int argc, char **argv) {
     const char *gate = argc > 2 ? argv[2] : "-";
     OK(MPI_File_open(MPI_COMM_WORLD, "/talea/run/background", MPI_MODE_CREATE | MPI_MODE_RDWR, MPI_INFO_NULL, &file));
     OK(MPI_File_set_view(file, (MPI_Offset)rank * sizeof values, MPI_INT, MPI_INT, "native", MPI_INFO_NULL));
-    for (int i = 0; i < 4 * NUMBERS; i++) values[0][i] = rank * 1000000 + i;
+    for (int i = 0; i < 4 * NUMBERS; i++) values[i / NUMBERS][i % NUMBERS] = rank * 1000000 + i;
     OK(MPI_File_iwrite(file, values[0], NUMBERS, MPI_INT, &requests[0]));
     OK(MPI_File_iwrite_at(file, NUMBERS, values[1], NUMBERS, MPI_INT, &requests[1]));
     if (strcmp(gate, "-") != 0) {

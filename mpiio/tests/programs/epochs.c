@@ -53,7 +53,7 @@ static size_t write_object(talea_mpi_epoch_t epoch, talea_container_t *container
 int main(int argc, char **argv) {
     MPI_Offset bytes;
     talea_mpi_epoch_t epoch, none;
-    uint64_t step, first;
+    uint64_t step, first = 0;
     talea_system_t *system;
     talea_container_t *container;
     talea_oid_t oid;
