@@ -50,6 +50,9 @@ pub(crate) fn close(named: MPI_File) -> Result<(), Failure> {
 /// Frees MPI's objects of a file that is gone.
 fn release(file: Arc<OpenFile>) {
     file.reduction.free();
+    if let Some(node) = file.node.get() {
+        node.free();
+    }
     file.replace_view(crate::view::View::plain());
     let handler = file.state().handler;
     handler.release();

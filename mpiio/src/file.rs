@@ -8,12 +8,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::abi::*;
 use crate::agree::Reduction;
+use crate::buffering::LazyNode;
 use crate::errhandler::Handler;
 use crate::error::{Failure, checked, mpi};
 use crate::explicit::Explicit;
 use crate::pointer::Used;
 use crate::storage::StorageFile;
-use crate::transfer::Begun;
+use crate::transfer::{Begun, Direction};
 use crate::view::View;
 
 /// The communicator of an open file: a duplicate of the program's, with errors returned.
@@ -102,6 +103,8 @@ pub(crate) struct OpenFile {
     in_flight: Mutex<usize>,
     landed: Condvar,
     me: Weak<OpenFile>,
+    /// The ranks of this node, once collective buffering needs them.
+    pub(crate) node: LazyNode,
 }
 
 /// What an open file is made of.
@@ -144,7 +147,14 @@ impl OpenFile {
             in_flight: Mutex::new(0),
             landed: Condvar::new(),
             me: me.clone(),
+            node: LazyNode::new(),
         })
+    }
+
+    /// May collective calls of this direction put pieces together? ROMIO's hints say so.
+    pub(crate) fn buffers(&self, direction: Direction) -> bool {
+        let key = if direction == Direction::Write { "romio_cb_write" } else { "romio_cb_read" };
+        !self.hints.iter().any(|(name, value)| name == key && value == "disable")
     }
 
     /// Another reference to it.

@@ -12,11 +12,9 @@ const PREFIX: &str = "talea_";
 
 /// What always holds on a Talea file, said in ROMIO's words. `romio_visibility_immediate`: ranks of one epoch see each other's
 /// writes at once (HDF5 ≥ 1.13.2 would else sync after each collective write).
-const FACTS: [(&str, &str); 7] = [
+const FACTS: [(&str, &str); 5] = [
     ("romio_visibility_immediate", "true"),
     ("romio_filesystem_type", "TALEA:"),
-    ("romio_cb_read", "disable"),
-    ("romio_cb_write", "disable"),
     ("romio_ds_write", "disable"),
     ("romio_no_indep_rw", "false"),
     ("talea_atomicity", "false"),
@@ -59,6 +57,11 @@ fn text_of(buffer: &[c_char]) -> String {
 pub(crate) fn in_use(asked: &[(String, String)], chunk_bytes: u64) -> Vec<(String, String)> {
     let mut hints: Vec<(String, String)> =
         FACTS.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    // Collective buffering is decided call by call, unless the program forbids it.
+    for key in ["romio_cb_read", "romio_cb_write"] {
+        let forbidden = asked.iter().any(|(name, value)| name == key && value.trim() == "disable");
+        hints.push((key.to_owned(), if forbidden { "disable" } else { "automatic" }.to_owned()));
+    }
     if chunk_bytes > 0 {
         hints.push(("striping_unit".to_owned(), chunk_bytes.to_string()));
     }
@@ -104,5 +107,8 @@ mod tests {
         assert_eq!(value("talea_class"), (1, "S2".to_owned()));
         assert_eq!(value("striping_unit"), (1, "1048576".to_owned()));
         assert_eq!(value("cb_nodes").0, 0);
+        assert_eq!(value("romio_cb_write"), (1, "automatic".to_owned()));
+        let hints = in_use(&[("romio_cb_write".to_owned(), "disable".to_owned())], 0);
+        assert!(hints.contains(&("romio_cb_write".to_owned(), "disable".to_owned())));
     }
 }

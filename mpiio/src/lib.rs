@@ -8,6 +8,7 @@
 mod abi;
 mod agree;
 mod background;
+mod buffering;
 mod commit;
 mod datatype;
 mod errhandler;

@@ -103,6 +103,8 @@ mpi_functions! {
     MPI_Add_error_string(c_int, *const c_char);
     MPI_Allgather(*const c_void, c_int, MPI_Datatype, *mut c_void, c_int, MPI_Datatype, MPI_Comm);
     MPI_Allreduce(*const c_void, *mut c_void, c_int, MPI_Datatype, MPI_Op, MPI_Comm);
+    MPI_Alltoall(*const c_void, c_int, MPI_Datatype, *mut c_void, c_int, MPI_Datatype, MPI_Comm);
+    MPI_Alltoallv(*const c_void, *const c_int, *const c_int, MPI_Datatype, *mut c_void, *const c_int, *const c_int, MPI_Datatype, MPI_Comm);
     MPI_Bcast(*mut c_void, c_int, MPI_Datatype, c_int, MPI_Comm);
     MPI_Comm_create_keyval(Option<CopyAttrFn>, Option<DeleteAttrFn>, *mut c_int, *mut c_void);
     MPI_Comm_dup(MPI_Comm, *mut MPI_Comm);
@@ -112,6 +114,7 @@ mpi_functions! {
     MPI_Comm_set_attr(MPI_Comm, c_int, *mut c_void);
     MPI_Comm_set_errhandler(MPI_Comm, MPI_Errhandler);
     MPI_Comm_size(MPI_Comm, *mut c_int);
+    MPI_Comm_split_type(MPI_Comm, c_int, c_int, MPI_Info, *mut MPI_Comm);
     MPI_Comm_test_inter(MPI_Comm, *mut c_int);
     MPI_Error_class(c_int, *mut c_int);
     MPI_Grequest_complete(MPI_Request);

@@ -17,7 +17,7 @@ use crate::pointer;
 use crate::position::answer;
 use crate::request;
 use crate::view::{Pieces, View};
-use crate::{agree, background};
+use crate::{agree, background, buffering};
 
 /// Which way data goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,10 +122,34 @@ pub(crate) unsafe fn collective(
     status: *mut MPI_Status,
 ) -> Result<(), Failure> {
     // SAFETY: passed on to the caller. A panic of this rank must not leave the others waiting.
-    let mine = guarded(|| unsafe { transfer(file, direction, place, buffer) });
+    let mine = guarded(|| unsafe { together(file, direction, place, buffer) });
     let done = agree::outcome(&file.group, mine)?;
     // SAFETY: passed on to the caller.
     unsafe { request::fill(status, &done) }
+}
+
+/// A collective transfer. Ranks that have set views, which they did together, decide whether to put their small pieces together;
+/// plain ones have none.
+///
+/// # Safety
+/// The buffer is the program's, as MPI wants it.
+unsafe fn together(file: &OpenFile, direction: Direction, place: Place, buffer: Buffer) -> Result<Pending, Failure> {
+    if file.group.size == 1 || file.state().views == 0 {
+        // SAFETY: passed on to the caller.
+        return unsafe { transfer(file, direction, place, buffer) };
+    }
+    let call = guarded(|| call(file, direction, place, buffer));
+    let mine = call.as_ref().map_or([i64::MIN; 3], |(checked, _)| buffering::numbers(file, direction, checked));
+    let ((checked, start), all) = agree::outcome_and_maximum(&file.group, call, mine)?;
+    // SAFETY: passed on to the caller.
+    let moved = unsafe {
+        if buffering::worthwhile(all) {
+            buffering::exchange(file, direction, &checked, start)
+        } else {
+            pointer::alone(file, || run(file, direction, &checked, start))
+        }
+    };
+    Ok(finished(file, place, &checked, start, moved?))
 }
 
 /// A nonblocking call: a large transfer goes on in the background, where MPI allows it; another one is done when the call returns,
@@ -258,12 +282,12 @@ pub(crate) unsafe fn end(
 }
 
 /// A call whose arguments are good.
-struct Checked {
-    view: Arc<View>,
-    memory: Layout,
-    buffer: Buffer,
+pub(crate) struct Checked {
+    pub(crate) view: Arc<View>,
+    pub(crate) memory: Layout,
+    pub(crate) buffer: Buffer,
     /// Bytes to transfer, as they lie in the file.
-    bytes: u64,
+    pub(crate) bytes: u64,
     /// Bytes of one element of the buffer's datatype in the file.
     element_bytes: u64,
     /// The same in elementary types of the view.
@@ -302,21 +326,27 @@ fn check(file: &OpenFile, direction: Direction, place: Place, buffer: Buffer) ->
 /// # Safety
 /// The buffer is the program's, as MPI wants it.
 unsafe fn transfer(file: &OpenFile, direction: Direction, place: Place, buffer: Buffer) -> Result<Pending, Failure> {
-    let checked = check(file, direction, place, buffer);
-    let ordered = match place {
-        Place::Ordered => {
-            let etypes = checked.as_ref().map(|checked| checked.etypes).map_err(Failure::clone);
-            Some(pointer::take_in_order(file, etypes)?)
-        }
-        _ => None,
-    };
-    let checked = checked?;
-    let start = match ordered {
-        Some(start) => start,
-        None => reserve(file, place, checked.etypes)?,
-    };
+    let (checked, start) = call(file, direction, place, buffer)?;
     // SAFETY: passed on to the caller.
-    let bytes = pointer::alone(file, || unsafe { run(file, direction, &checked, start) })?;
+    let moved = pointer::alone(file, || unsafe { run(file, direction, &checked, start) })?;
+    Ok(finished(file, place, &checked, start, moved))
+}
+
+/// Checks a call and takes its place; pointers have moved on then. At the place `Ordered` it is collective, whatever fails.
+fn call(file: &OpenFile, direction: Direction, place: Place, buffer: Buffer) -> Result<(Checked, i64), Failure> {
+    let checked = check(file, direction, place, buffer);
+    if place == Place::Ordered {
+        let etypes = checked.as_ref().map(|checked| checked.etypes).map_err(Failure::clone);
+        let start = pointer::take_in_order(file, etypes)?;
+        return Ok((checked?, start));
+    }
+    let checked = checked?;
+    let start = reserve(file, place, checked.etypes)?;
+    Ok((checked, start))
+}
+
+/// What a call came to that has moved `bytes` of the file.
+fn finished(file: &OpenFile, place: Place, checked: &Checked, start: i64, bytes: u64) -> Pending {
     if place == Place::Pointer && bytes < checked.bytes {
         // Only this call's own move is taken back: another thread may have moved the pointer since.
         let reached = start.saturating_add(i64::try_from(bytes / checked.view.etype_bytes).unwrap_or(i64::MAX));
@@ -325,7 +355,7 @@ unsafe fn transfer(file: &OpenFile, direction: Direction, place: Place, buffer: 
             state.position = reached;
         }
     }
-    Ok(Pending { bytes: checked.in_memory(bytes) })
+    Pending { bytes: checked.in_memory(bytes) }
 }
 
 impl Checked {

@@ -104,6 +104,11 @@ impl View {
         i64::try_from(self.layout.bytes_below(inside).div_ceil(self.etype_bytes)).unwrap_or(i64::MAX)
     }
 
+    /// Bytes of the view's pieces on average.
+    pub(crate) fn average_piece(&self) -> u64 {
+        self.layout.average()
+    }
+
     /// Bytes of the shortest piece that the view shows at once.
     pub(crate) fn finest(&self) -> u64 {
         self.layout.finest()

@@ -51,6 +51,11 @@ impl Layout {
         if self.is_dense() { u64::MAX } else { self.runs.iter().map(|&(_, bytes)| bytes).min().unwrap_or(u64::MAX) }
     }
 
+    /// Bytes of a run on average; all of them if elements follow each other without holes.
+    pub(crate) fn average(&self) -> u64 {
+        if self.is_dense() { u64::MAX } else { self.bytes / (self.runs.len() as u64).max(1) }
+    }
+
     /// Do elements follow each other without holes?
     fn is_dense(&self) -> bool {
         matches!(self.runs[..], [(_, bytes)] if i64::try_from(bytes) == Ok(self.extent))

@@ -65,6 +65,7 @@ integers! {
     MPI_MAX_ERROR_STRING: c_int = 512;
     MPI_MAX_INFO_KEY: c_int = 256;
     MPI_MAX_INFO_VAL: c_int = 1024;
+    MPI_COMM_TYPE_SHARED: c_int = 221;
     MPI_COMBINER_NAMED: c_int = 101;
     MPI_COMBINER_DUP: c_int = 102;
     MPI_COMBINER_CONTIGUOUS: c_int = 103;

@@ -126,3 +126,18 @@ fn shared_pointers_and_atomic_mode_keep_mpis_promises_and_leave_nothing() {
         assert_eq!(counters, 0, "a close forgets what shared pointers needed");
     }
 }
+
+#[test]
+fn thousands_of_small_pieces_of_a_collective_call_become_a_few() {
+    let pieces_of = |hint: &str| {
+        let site = Site::new();
+        site.run(4, &c_program("fine.c"), &[hint]).well();
+        assert_eq!(site.committed("fine").map(|bytes| bytes.len()), Some(16 * 16 * 16 * 8));
+        let writes: Vec<usize> =
+            site.trace().iter().filter_map(|line| line.strip_prefix("write ")?.parse().ok()).collect();
+        (writes.len(), writes.iter().sum::<usize>())
+    };
+    // One chunk: the rank whose it is writes it whole. Without buffering each rank brings its own pieces.
+    assert_eq!(pieces_of("automatic"), (1, 1));
+    assert_eq!(pieces_of("disable"), (4, 4096));
+}

@@ -1,0 +1,51 @@
+/* A 3-D block decomposition with inner runs of eight bytes, collectively written and read back. Arguments: directory, value of
+ * romio_cb_write and romio_cb_read, edge of the cube in doubles, rounds. Prints the seconds of the calls. */
+#include "check.h"
+
+int main(int argc, char **argv) {
+    MPI_File file;
+    MPI_Info info;
+    MPI_Datatype block;
+    int rank, size;
+    OK(MPI_Init(&argc, &argv));
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    int edge = argc > 3 ? atoi(argv[3]) : 16, rounds = argc > 4 ? atoi(argv[4]) : 1;
+    CHECK(edge % size == 0);
+    /* Cut along the fastest dimension into columns one double wide: rank r has every size-th one. */
+    int distributions[] = {MPI_DISTRIBUTE_NONE, MPI_DISTRIBUTE_NONE, MPI_DISTRIBUTE_CYCLIC}, sizes[] = {edge, edge, edge};
+    int arguments[] = {MPI_DISTRIBUTE_DFLT_DARG, MPI_DISTRIBUTE_DFLT_DARG, 1}, grid[] = {1, 1, size};
+    OK(MPI_Type_create_darray(size, rank, 3, sizes, distributions, arguments, grid, MPI_ORDER_C, MPI_DOUBLE, &block));
+    OK(MPI_Type_commit(&block));
+    int count = edge * edge * (edge / size);
+    double *values = malloc(count * sizeof *values), *back = malloc(count * sizeof *back), seconds[2] = {0, 0};
+    OK(MPI_Info_create(&info));
+    OK(MPI_Info_set(info, "romio_cb_write", argc > 2 ? argv[2] : "automatic"));
+    OK(MPI_Info_set(info, "romio_cb_read", argc > 2 ? argv[2] : "automatic"));
+    const char *path = argc > 5 ? argv[5] : "/talea/run/fine";
+    OK(MPI_File_open(MPI_COMM_WORLD, path, MPI_MODE_CREATE | MPI_MODE_RDWR, info, &file));
+    OK(MPI_File_set_view(file, 0, MPI_DOUBLE, block, "native", MPI_INFO_NULL));
+    for (int round = 0; round < rounds; round++) {
+        MPI_Status status;
+        int got;
+        for (int i = 0; i < count; i++) values[i] = 1000000.0 * rank + i + round;
+        MPI_Barrier(MPI_COMM_WORLD);
+        seconds[0] -= MPI_Wtime();
+        OK(MPI_File_write_at_all(file, 0, values, count, MPI_DOUBLE, &status));
+        seconds[0] += MPI_Wtime();
+        OK(MPI_Get_count(&status, MPI_DOUBLE, &got));
+        CHECK(got == count);
+        MPI_Barrier(MPI_COMM_WORLD);
+        seconds[1] -= MPI_Wtime();
+        OK(MPI_File_read_at_all(file, 0, back, count, MPI_DOUBLE, &status));
+        seconds[1] += MPI_Wtime();
+        OK(MPI_Get_count(&status, MPI_DOUBLE, &got));
+        CHECK(got == count && memcmp(values, back, count * sizeof *back) == 0);
+    }
+    OK(MPI_File_close(&file));
+    OK(MPI_Info_free(&info));
+    OK(MPI_Type_free(&block));
+    if (rank == 0 && argc > 3) printf("write %.4f s, read %.4f s a call of %.1f MiB\n", seconds[0] / rounds, seconds[1] / rounds, size * count / 131072.0);
+    OK(MPI_Finalize());
+    return 0;
+}
