@@ -165,8 +165,10 @@ impl Queue {
         let ring = self.ring.as_mut()?;
         // SAFETY: the buffer is not touched, moved or freed while its flight is noted, and Drop waits for all flights.
         unsafe { ring.submission().push(&entry.user_data(number as u64)) }.ok()?;
-        // At once: the device works while more is gathered. What it cannot take now goes with the next wait.
-        let _ = ring.submit();
+        // Writes at once: the device works while more is gathered. Reads are waited for, and go with that same call.
+        if flight.write {
+            let _ = ring.submit();
+        }
         Some(())
     }
 
