@@ -203,7 +203,15 @@ pub(super) fn crc(data: &[u8]) -> u32 {
 }
 
 pub(super) fn single<'a>(dkey: &'a [u8], data: &'a [u8], condition: Condition) -> Entry<'a> {
-    Entry { dkey, akey: b"a", kind: ValueKind::Single, condition, extents: Default::default(), checksum: crc(data), data }
+    Entry {
+        dkey,
+        akey: b"a",
+        kind: ValueKind::Single,
+        condition,
+        extents: Default::default(),
+        checksum: crc(data),
+        data,
+    }
 }
 
 pub(super) fn array<'a>(dkey: &'a [u8], extent: Extent, data: &'a [u8]) -> Entry<'a> {
