@@ -89,3 +89,16 @@ fn an_mpi_that_is_loaded_privately_is_found() {
     assert_eq!(site.committed("plugin"), Some(5_i32.to_ne_bytes().to_vec()));
     assert_eq!(std::fs::read(site.path("plugin")).expect("the local file"), 5_i32.to_ne_bytes());
 }
+
+#[test]
+fn an_interposer_in_front_of_the_driver_sees_every_call_once() {
+    let interposer = compiled("interposer.c", FAMILY.cc, &["-shared", "-fPIC"]);
+    let site = Site::new().preloading(interposer);
+    let output = site.run(2, &c_program("interposed.c"), &[]).well();
+    for rank in 0..2 {
+        let counted = format!("interposer: rank {rank}: 1 opens, 3 writes, 2 reads, 1 closes");
+        assert!(output.contains(&counted), "{output}");
+    }
+    // It forwarded by the PMPI_ names, and the driver served them: the file is in the container.
+    assert_eq!(site.committed("interposed").map(|bytes| bytes.len()), Some(24));
+}
