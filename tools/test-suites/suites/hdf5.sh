@@ -33,8 +33,14 @@ programs() {
     export HDF5_PARAPREFIX=/talea/run HDF5TestExpress=3
     good='' bad='\*FAILED\*|[1-9][0-9]* TEST.* FAILED|HDF5-DIAG' deadline_s=${SUITES_DEADLINE_S:-600}
     for ranks in ${SUITES_RANKS:-2 4}; do
-        for name in testphdf5 $hdf5_programs; do
-            program "$name" "$ranks" "$bin/$name"
+        # calloc and fltread make their file with HDF5's POSIX driver, which sees no /talea/.
+        program testphdf5 "$ranks" "$bin/testphdf5" -x calloc -x fltread
+        for name in $hdf5_programs; do
+            case $name in
+            # It ends without MPI_Finalize on purpose; t_pflush2 reads what it has flushed.
+            t_pflush1) program "$name" "$ranks" sh -c '"$0"; :' "$bin/$name" ;;
+            *) program "$name" "$ranks" "$bin/$name" ;;
+            esac
         done
     done
 }
