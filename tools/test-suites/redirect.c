@@ -184,10 +184,13 @@ int open(const char *name, int flags, ...)
     va_start(rest, flags);
     mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(rest, mode_t) : 0;
     va_end(rest);
-    if ((flags & O_ACCMODE) == O_RDONLY && strncmp(name, "/talea/", 7) == 0)
+    /* What a suite writes to its copy is lost: those that open a file so only read it. */
+    if (!(flags & O_CREAT) && strncmp(name, "/talea/", 7) == 0)
         return copied_descriptor(name);
     return NEXT(open)(name, flags, mode);
 }
+
+int open64(const char *name, int flags, ...) __attribute__((alias("open")));
 
 FILE *fopen(const char *name, const char *mode)
 {

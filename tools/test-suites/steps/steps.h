@@ -32,7 +32,8 @@ static int last_step(const char *file)
 typedef int (*value_fn)(const char *path);
 
 /*
- * After `call`: at least one new step and at most `most`, none if `most` is 0; the newest opens and holds `value` (any if negative).
+ * After `call`: at least one new step and at most `most`, none if `most` is 0; each opens, and the newest holds `value` (nothing is
+ * asked of their contents if that is negative).
  */
 static void after(const char *call, const char *file, int most, value_fn value_of, int value)
 {
@@ -43,6 +44,10 @@ static void after(const char *call, const char *file, int most, value_fn value_o
         step_path(path, last, file);
         int got = made > 0 && value >= 0 ? value_of(path) : value;
         int good = made <= most && (made > 0 || most == 0) && got == value;
+        for (int step = seen + 1; value >= 0 && step < last; step++) {
+            step_path(path, step, file);
+            good = good && value_of(path) >= 0;
+        }
         printf("%-28s %d new step%s up to %d, value %d%s\n", call, made, made == 1 ? "" : "s", last, got, good ? "" : "   WRONG");
         failures += !good;
         seen = last;

@@ -33,8 +33,10 @@ programs() {
     for part in $mpich_parts; do
         while read -r name asked rest; do
             case $name in '' | '#'*) continue ;; esac
-            # A quick run leaves out those that pass a token from rank to rank thousands of times, and the copies of Fortran 77's.
-            case ${SUITES_QUICK:-0}:$part:$name in 1:f90/*:* | 1:*:*writesh*) continue ;; esac
+            # A quick run leaves out those that wait for the other ranks thousands of times, and the copies of others.
+            case ${SUITES_QUICK:-0}:$part:$name in
+            1:f90/*:* | 1:*:*writesh* | 1:*:*writeord* | 1:f77/*:*write*all* | 1:cxx/*:*nosx) continue ;;
+            esac
             for ranks in $(ranks_for "$asked"); do
                 # shellcheck disable=SC2046  # a list of arguments
                 # shellcheck disable=SC2086
