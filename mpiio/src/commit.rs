@@ -11,7 +11,7 @@ use crate::abi::*;
 use crate::agree::{self, Reduced};
 use crate::error::Failure;
 use crate::file::OpenFile;
-use crate::{handle, pointer, storage};
+use crate::{handle, pointer, storage, wishes};
 
 /// What ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,16 @@ enum End {
 
 /// `MPI_File_sync`.
 pub(crate) fn sync(file: &OpenFile) -> Result<(), Failure> {
+    // The program's hint may leave commits to the close. What was written is at the servers in either case.
+    if file.writable() && matches!(wishes::sync_commits(&file.hints), Ok(false)) {
+        file.await_transfers();
+        return agree::outcome(&file.group, Ok(()));
+    }
+    commit_now(file)
+}
+
+/// Commits whatever hints say; another epoch follows.
+pub(crate) fn commit_now(file: &OpenFile) -> Result<(), Failure> {
     settle(file, End::Epoch)
 }
 

@@ -100,7 +100,7 @@ impl Explicit {
     /// A file's further writes belong to the epoch. Collective over the file's communicator; what was written before commits now.
     pub(crate) fn add(self: &Arc<Self>, file: &OpenFile) -> Result<(), Failure> {
         agree::outcome(&file.group, self.check(file))?;
-        commit::sync(file)?;
+        commit::commit_now(file)?;
         told_to_all(file, || file.storage.enter(&self.storage))?;
         file.state().explicit = Some(self.clone());
         self.inner().files.extend(file.shared().as_ref().map(Arc::downgrade));

@@ -98,6 +98,8 @@ pub(crate) struct OpenFile {
     pub(crate) storage: StorageFile,
     /// How summaries are reduced.
     pub(crate) reduction: Reduction,
+    /// Where file pointers began, in bytes: the file's end in MPI_MODE_APPEND.
+    pub(crate) first_position: i64,
     state: Mutex<State>,
     /// Nonblocking transfers that are under way.
     in_flight: Mutex<usize>,
@@ -143,6 +145,7 @@ impl OpenFile {
             hints,
             storage,
             reduction,
+            first_position: position,
             state: Mutex::new(state),
             in_flight: Mutex::new(0),
             landed: Condvar::new(),

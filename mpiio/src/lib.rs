@@ -33,3 +33,4 @@ mod size;
 mod storage;
 mod transfer;
 mod view;
+mod wishes;

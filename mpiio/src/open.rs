@@ -14,6 +14,7 @@ use crate::errhandler::Handler;
 use crate::error::Failure;
 use crate::file::{Group, OpenFile, Parts};
 use crate::storage::{self, StorageFile};
+use crate::wishes::{self, Hints};
 use crate::{finalize, handle, info};
 
 static SEQUENCE: AtomicU64 = AtomicU64::new(0);
@@ -39,7 +40,7 @@ fn open_in(group: &Group, path: &CStr, amode: c_int, hints: MPI_Info) -> Result<
         match prepared
             .as_ref()
             .map_err(Failure::clone)
-            .and_then(|(flags, hints)| open_first(group, path, *flags, hints, amode))
+            .and_then(|(flags, hints)| open_first(group, path, *flags, hints.clone(), amode))
         {
             Ok(shared) => (Ok(()), shared),
             Err(failure) => (Err(failure), Vec::new()),
@@ -49,7 +50,8 @@ fn open_in(group: &Group, path: &CStr, amode: c_int, hints: MPI_Info) -> Result<
     };
     let (outcome, shared) = agree::broadcast(group, outcome, shared)?;
     outcome?;
-    let joined = prepared.and_then(|(_, hints)| join(group, &shared, amode).map(|joined| (joined, hints)));
+    // Rank 0's hints are everybody's: calls that depend on them are collective.
+    let joined = prepared.and_then(|_| join(group, &shared, amode));
     agree_on(group, path, amode, joined)
 }
 
@@ -96,18 +98,18 @@ fn flags_of(amode: c_int) -> Result<u32, Failure> {
     Ok(table.iter().filter(|(mode, _)| has(*mode)).fold(0, |flags, (_, flag)| flags | flag))
 }
 
-/// Rank 0's part: its answer is the access mode, then libtalea's blob.
-fn open_first(
-    group: &Group,
-    path: &CStr,
-    flags: u32,
-    hints: &[(String, String)],
-    amode: c_int,
-) -> Result<Vec<u8>, Failure> {
-    let lines: String = hints.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
-    let lines = CString::new(lines).unwrap_or_default();
-    let blob = storage::open(path, flags, group.size.cast_unsigned(), &lines)?;
+/// Rank 0's part: its answer is the access mode, the hints behind their length, then libtalea's blob.
+fn open_first(group: &Group, path: &CStr, flags: u32, hints: Hints, amode: c_int) -> Result<Vec<u8>, Failure> {
+    let hints = wishes::complete(hints);
+    wishes::sync_commits(&hints)?;
+    let path = wishes::path(path, &hints, amode)?;
+    let lines = wishes::lines(&hints);
+    let c_lines = CString::new(lines.as_str()).unwrap_or_default();
+    let open = || storage::open(&path, flags, group.size.cast_unsigned(), &c_lines);
+    let blob = wishes::awaited(&hints, open)?;
     let mut shared = amode.to_ne_bytes().to_vec();
+    shared.extend((lines.len() as u64).to_ne_bytes());
+    shared.extend(lines.as_bytes());
     shared.extend(blob);
     Ok(shared)
 }
@@ -121,8 +123,11 @@ struct Joined {
 }
 
 /// Every rank's part after the broadcast. Local.
-fn join(group: &Group, shared: &[u8], amode: c_int) -> Result<Joined, Failure> {
-    let (first, blob) = shared.split_first_chunk::<4>().unwrap_or((&[0; 4], &[]));
+fn join(group: &Group, shared: &[u8], amode: c_int) -> Result<(Joined, Hints), Failure> {
+    let (first, rest) = shared.split_first_chunk::<4>().unwrap_or((&[0; 4], &[]));
+    let (length, rest) = rest.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
+    let length = usize::try_from(u64::from_ne_bytes(*length)).unwrap_or(usize::MAX);
+    let (lines, blob) = rest.split_at(length.min(rest.len()));
     if c_int::from_ne_bytes(*first) != amode {
         return Err(Failure::refused(MPI_ERR_NOT_SAME, "the ranks gave different access modes to MPI_File_open"));
     }
@@ -136,7 +141,7 @@ fn join(group: &Group, shared: &[u8], amode: c_int) -> Result<Joined, Failure> {
         Ok((info, reduction, position))
     });
     match prepared {
-        Ok((info, reduction, position)) => Ok(Joined { storage, info, reduction, position }),
+        Ok((info, reduction, position)) => Ok((Joined { storage, info, reduction, position }, wishes::of_lines(lines))),
         Err(failure) => {
             // The open fails on all ranks for the reason above; closing can add nothing to it.
             let _ = storage.close();
@@ -150,7 +155,7 @@ fn agree_on(
     group: &Group,
     path: &CStr,
     amode: c_int,
-    joined: Result<(Joined, Vec<(String, String)>), Failure>,
+    joined: Result<(Joined, Hints), Failure>,
 ) -> Result<MPI_File, Failure> {
     let (mine, summary) = match &joined {
         Ok((joined, _)) => (Ok(()), joined.info.summary_bytes.cast_signed()),
@@ -181,13 +186,7 @@ fn undo(group: &Group, joined: &Joined) {
     joined.reduction.free();
 }
 
-fn install(
-    group: &Group,
-    path: &CStr,
-    amode: c_int,
-    joined: Joined,
-    hints: Vec<(String, String)>,
-) -> Result<MPI_File, Failure> {
+fn install(group: &Group, path: &CStr, amode: c_int, joined: Joined, hints: Hints) -> Result<MPI_File, Failure> {
     let Joined { storage, info, reduction, position } = joined;
     let file = OpenFile::new(Parts {
         path: path.to_owned(),

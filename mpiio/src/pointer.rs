@@ -35,6 +35,11 @@ fn pointer(file: &OpenFile) -> u32 {
     number
 }
 
+/// What the shared pointer counts from: in MPI_MODE_APPEND the file's end at the open, until a view is set (§14.2.1).
+fn base(file: &OpenFile) -> i64 {
+    if file.state().views == 0 { file.first_position } else { 0 }
+}
+
 /// The numbers of the counters that a process has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Used(Option<(u32, u32)>);
@@ -60,7 +65,7 @@ pub(crate) fn forget(file: &OpenFile, all: [i64; 2]) -> Result<(), Failure> {
 
 /// Takes `etypes` elementary types from the shared pointer: returns where they begin.
 pub(crate) fn take(file: &OpenFile, etypes: i64) -> Result<i64, Failure> {
-    file.storage.counter(pointer(file), COUNTER_ADD, etypes)
+    file.storage.counter(pointer(file), COUNTER_ADD, etypes).map(|taken| taken.saturating_add(base(file)))
 }
 
 /// As [`take`] for all ranks in their order, in a collective call: one all-gather, one change by rank 0, one broadcast. If any
@@ -113,25 +118,29 @@ pub(crate) fn seek(file: &OpenFile, offset: i64, whence: c_int) -> Result<(), Fa
 
 fn move_to(file: &OpenFile, number: u32, offset: i64, whence: c_int) -> Result<i64, Failure> {
     let base = match whence {
-        MPI_SEEK_CUR => file.storage.counter(number, COUNTER_GET, 0)?,
+        MPI_SEEK_CUR => file.storage.counter(number, COUNTER_GET, 0)?.saturating_add(base(file)),
         MPI_SEEK_END => file.view().etypes_in(file.storage.size()?),
         _ => 0,
     };
     let position = base.checked_add(offset).filter(|position| *position >= 0).ok_or_else(|| {
         Failure::refused(MPI_ERR_ARG, format!("seeking by {offset} leads before the start of the view or beyond 2^63"))
     })?;
-    file.storage.counter(number, COUNTER_SET, position)
+    file.storage.counter(number, COUNTER_SET, position.saturating_sub(self::base(file)))
 }
 
 /// `MPI_File_get_position_shared`.
 pub(crate) fn position(file: &OpenFile) -> Result<i64, Failure> {
     file.require_random()?;
-    file.storage.counter(pointer(file), COUNTER_GET, 0)
+    present(file)
+}
+
+fn present(file: &OpenFile) -> Result<i64, Failure> {
+    file.storage.counter(pointer(file), COUNTER_GET, 0).map(|count| count.saturating_add(base(file)))
 }
 
 /// Where the shared pointer is, in bytes of the file.
 pub(crate) fn place_in_bytes(file: &OpenFile) -> Result<i64, Failure> {
-    let etypes = file.storage.counter(pointer(file), COUNTER_GET, 0)?;
+    let etypes = present(file)?;
     file.view().byte_offset(etypes)
 }
 

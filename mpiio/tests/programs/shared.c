@@ -94,6 +94,23 @@ static void ordered(void) {
     OK(MPI_File_close(&file));
 }
 
+/* In append mode all pointers begin at the end. */
+static void appended(void) {
+    char text[4] = "....", back[12] = "";
+    MPI_File file = opened("/talea/run/appended", MPI_MODE_CREATE | MPI_MODE_WRONLY);
+    if (rank == 0) OK(MPI_File_write(file, "head", 4, MPI_BYTE, MPI_STATUS_IGNORE));
+    OK(MPI_File_close(&file));
+    file = opened("/talea/run/appended", MPI_MODE_RDWR | MPI_MODE_APPEND);
+    CHECK(position(file) == 4);
+    OK(MPI_File_write_ordered(file, text, 2, MPI_BYTE, MPI_STATUS_IGNORE));
+    CHECK(position(file) == 4 + 2 * size);
+    OK(MPI_File_seek_shared(file, 0, MPI_SEEK_SET));
+    CHECK(position(file) == 0);
+    OK(MPI_File_read_at_all(file, 0, back, 6, MPI_BYTE, MPI_STATUS_IGNORE));
+    CHECK(memcmp(back, "head..", 6) == 0);
+    OK(MPI_File_close(&file));
+}
+
 static void sequential(void) {
     MPI_File file = opened("/talea/run/sequential", MPI_MODE_CREATE | MPI_MODE_WRONLY | MPI_MODE_SEQUENTIAL);
     int value = rank;
@@ -149,6 +166,7 @@ int main(int argc, char **argv) {
     MPI_Comm_size(MPI_COMM_WORLD, &size);
     unordered();
     ordered();
+    appended();
     sequential();
     atomic();
     OK(MPI_Finalize());
