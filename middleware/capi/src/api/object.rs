@@ -23,6 +23,22 @@ fn oid_of(oid: talea_oid_t) -> Oid {
     Oid((oid.hi as u128) << 64 | oid.lo as u128)
 }
 
+/// An object id of the class that the caller names, put where the caller wants it.
+///
+/// # Safety
+/// `class` is null or NUL-terminated, `out` null or valid for writing.
+unsafe fn made(
+    class: *const c_char,
+    out: *mut talea_oid_t,
+    make: impl FnOnce(ObjectClass) -> Oid,
+) -> Result<(), Fault> {
+    // SAFETY: the caller says so.
+    let class: ObjectClass = unsafe { text(class, "object class") }?.parse().map_err(|e| argument(format!("{e}")))?;
+    let Oid(oid) = make(class);
+    // SAFETY: the caller says so.
+    unsafe { put(out, talea_oid_t { hi: (oid >> 64) as u64, lo: oid as u64 }, "object id") }
+}
+
 /// A fresh object id of a class such as "S1" or "SX", unlike any other in the container.
 ///
 /// # Safety
@@ -36,11 +52,7 @@ pub unsafe extern "C" fn talea_object_new(
     public(|| {
         let container = CONTAINERS.get(container)?;
         // SAFETY: the caller's contract.
-        let class: ObjectClass =
-            unsafe { text(class, "object class") }?.parse().map_err(|e| argument(format!("{e}")))?;
-        let Oid(oid) = container.client().new_oid(class);
-        // SAFETY: null or valid by the caller's contract.
-        unsafe { put(out, talea_oid_t { hi: (oid >> 64) as u64, lo: oid as u64 }, "object id") }
+        unsafe { made(class, out, |class| container.client().new_oid(class)) }
     })
 }
 
@@ -52,11 +64,7 @@ pub unsafe extern "C" fn talea_object_new(
 pub unsafe extern "C" fn talea_object_id(class: *const c_char, upper: u32, lower: u64, out: *mut talea_oid_t) -> c_int {
     public(|| {
         // SAFETY: the caller's contract.
-        let class: ObjectClass =
-            unsafe { text(class, "object class") }?.parse().map_err(|e| argument(format!("{e}")))?;
-        let Oid(oid) = Oid::new(class, (upper as u128) << 64 | lower as u128);
-        // SAFETY: null or valid by the caller's contract.
-        unsafe { put(out, talea_oid_t { hi: (oid >> 64) as u64, lo: oid as u64 }, "object id") }
+        unsafe { made(class, out, |class| Oid::new(class, (upper as u128) << 64 | lower as u128)) }
     })
 }
 
@@ -70,6 +78,19 @@ unsafe fn keys<'a>(key: &talea_key_t) -> Result<(&'a [u8], &'a [u8]), Fault> {
         let dkey = bytes(key.dkey.cast(), key.dkey_bytes, "dkey")?;
         Ok((dkey, bytes(key.akey.cast(), key.akey_bytes, "akey")?))
     }
+}
+
+/// The extents of each entry of an update or a fetch; a single value has none.
+///
+/// # Safety
+/// Each entry's extents are valid for reading their number.
+unsafe fn extents_of_all(
+    entries: impl Iterator<Item = (u32, *const talea_extent_t, usize)>,
+) -> Result<Vec<Vec<Extent>>, Fault> {
+    // SAFETY: the caller says so.
+    let one =
+        |(record_bytes, extents, count)| unsafe { extents_of(extents, if record_bytes == 0 { 0 } else { count }) };
+    entries.map(one).collect()
 }
 
 /// The caller's extents.
@@ -134,15 +155,9 @@ pub unsafe extern "C" fn talea_object_update(
         let container = CONTAINERS.get(container)?;
         // SAFETY: the caller's contract.
         let given = unsafe { slice(entries, count, "entries") }?;
+        let parts = given.iter().map(|entry| (entry.record_bytes, entry.extents, entry.extent_count));
         // SAFETY: the caller's contract.
-        let extents: Vec<Vec<Extent>> = given
-            .iter()
-            .map(|entry| {
-                let count = if entry.record_bytes == 0 { 0 } else { entry.extent_count };
-                // SAFETY: the caller's contract.
-                unsafe { extents_of(entry.extents, count) }
-            })
-            .collect::<Result<_, _>>()?;
+        let extents = unsafe { extents_of_all(parts) }?;
         let mut updates = Vec::with_capacity(given.len());
         for (entry, extents) in given.iter().zip(&extents) {
             // SAFETY: the caller's contract.
@@ -173,14 +188,9 @@ pub unsafe extern "C" fn talea_object_fetch(
         let view = view_of(epoch, snapshot)?;
         // SAFETY: the caller's contract.
         let given = unsafe { slice_mut(entries, count, "entries") }?;
-        let extents: Vec<Vec<Extent>> = given
-            .iter()
-            .map(|entry| {
-                let count = if entry.record_bytes == 0 { 0 } else { entry.extent_count };
-                // SAFETY: the caller's contract.
-                unsafe { extents_of(entry.extents, count) }
-            })
-            .collect::<Result<_, _>>()?;
+        let parts = given.iter().map(|entry| (entry.record_bytes, entry.extents, entry.extent_count));
+        // SAFETY: the caller's contract.
+        let extents = unsafe { extents_of_all(parts) }?;
         let mut fetches = Vec::with_capacity(given.len());
         for (entry, extents) in given.iter().zip(&extents) {
             // SAFETY: the caller's contract.

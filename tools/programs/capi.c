@@ -1,0 +1,232 @@
+/*
+ * The C API as a C program uses and misuses it: values, arrays, epochs, snapshots, steps; bad pointers, sizes and handles, each told
+ * and none followed; a forked child that can do nothing and harms nothing.  Runs under `talea run`.
+ */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <talea.h>
+#include <unistd.h>
+
+static void check(int line, int holds, const char *what)
+{
+    if (holds)
+        return;
+    fprintf(stderr, "capi:%d: %s does not hold; last error: %s\n", line, what, talea_error());
+    exit(1);
+}
+#define CHECK(condition) check(__LINE__, (condition), #condition)
+#define OK(call) CHECK((call) == TALEA_OK)
+/* The call returns this code, and the text has this word. */
+#define FAILS(call, code, word) CHECK((call) == (code) && strstr(talea_error(), (word)) != NULL)
+
+static talea_key_t key(const char *dkey, const char *akey)
+{
+    return (talea_key_t){dkey, strlen(dkey), akey, strlen(akey)};
+}
+
+static talea_update_t single(const char *dkey, const char *akey, const char *value)
+{
+    return (talea_update_t){.key = key(dkey, akey), .data = value, .data_bytes = strlen(value)};
+}
+
+/* The single value of a key as a string; "" if there is none. */
+static const char *value_of(talea_container_t *run, talea_epoch_t *epoch, talea_snapshot_t *at, talea_oid_t oid, const char *dkey, const char *akey)
+{
+    static char value[256];
+    memset(value, 0, sizeof value);
+    talea_fetch_t fetch = {.key = key(dkey, akey), .data = value, .data_bytes = sizeof value - 1};
+    OK(talea_object_fetch(run, epoch, at, oid, &fetch, 1));
+    CHECK((fetch.found != 0) == (fetch.value_bytes != 0));
+    return value;
+}
+
+static int count(void *context, const void *name, size_t name_bytes)
+{
+    CHECK(name != NULL && name_bytes > 0);
+    ++*(int *)context;
+    return 0;
+}
+
+static void values_and_arrays(talea_container_t *run, talea_oid_t oid)
+{
+    uint32_t records[8] = {1, 2, 3, 4, 5, 6, 7, 8}, back[8];
+    talea_extent_t extents[2] = {{0, 4}, {100, 4}};
+    talea_update_t array = {.key = key("d", "array"), .record_bytes = 4, .extents = extents, .extent_count = 2, .data = records, .data_bytes = sizeof records};
+    talea_update_t absent = single("d", "a", "other");
+    talea_update_t values[2] = {single("d", "a", "one"), single("d", "b", "two")};
+    int names = 0;
+    OK(talea_object_update(run, NULL, oid, values, 2));
+    OK(talea_object_update(run, NULL, oid, &array, 1));
+    CHECK(strcmp(value_of(run, NULL, NULL, oid, "d", "b"), "two") == 0);
+    talea_fetch_t fetch = {.key = key("d", "array"), .record_bytes = 4, .extents = &(talea_extent_t){98, 8}, .extent_count = 1, .data = back, .data_bytes = sizeof back};
+    OK(talea_object_fetch(run, NULL, NULL, oid, &fetch, 1));
+    CHECK(back[0] == 0 && back[1] == 0 && back[2] == 5 && back[5] == 8 && back[6] == 0);
+    absent.condition = TALEA_IF_ABSENT;
+    CHECK(talea_object_update(run, NULL, oid, &absent, 1) == TALEA_CONFLICT || talea_object_update(run, NULL, oid, &absent, 1) == TALEA_EXISTS);
+    CHECK(strcmp(value_of(run, NULL, NULL, oid, "d", "a"), "one") == 0);
+    OK(talea_object_list(run, NULL, NULL, oid, "d", 1, count, &names));
+    CHECK(names == 3);
+    OK(talea_object_punch(run, NULL, oid, &(talea_key_t){"d", 1, "b", 1}, NULL));
+    CHECK(strcmp(value_of(run, NULL, NULL, oid, "d", "b"), "") == 0);
+}
+
+static void epochs_and_steps(talea_system_t *system, talea_container_t *run, talea_oid_t oid)
+{
+    talea_update_t update = single("e", "a", "first");
+    talea_subscription_t *follower;
+    talea_epoch_t *epoch, *joined;
+    talea_snapshot_t *snapshot;
+    talea_container_t *other;
+    talea_step_t step, told;
+    unsigned char blob[1024];
+    size_t bytes = sizeof blob, little = 1;
+    OK(talea_subscribe(run, 0, &follower));
+    CHECK(talea_wait(follower, 0, &told) == TALEA_NOT_READY);
+    OK(talea_epoch_begin(run, &epoch));
+    FAILS(talea_epoch_blob(epoch, blob, &little), TALEA_TOO_LONG, "too few");
+    OK(talea_epoch_blob(epoch, blob, &bytes));
+    OK(talea_container_open(system, "run", &other));
+    OK(talea_epoch_join(other, blob, bytes, &joined));
+    OK(talea_object_update(other, joined, oid, &update, 1));
+    CHECK(strcmp(value_of(run, epoch, NULL, oid, "e", "a"), "first") == 0);
+    CHECK(strcmp(value_of(run, NULL, NULL, oid, "e", "a"), "") == 0);
+    unsigned char mine[65536], theirs[65536];
+    size_t room = sizeof mine, room_too = sizeof theirs;
+    OK(talea_epoch_summary(epoch, mine, &room));
+    OK(talea_epoch_summary(joined, theirs, &room_too));
+    CHECK(room == room_too);
+    OK(talea_summary_merge(mine, theirs, room));
+    OK(talea_epoch_commit(epoch, mine, room, "note", 4, &step));
+    CHECK(step.step == 1);
+    talea_epoch_close(joined);
+    talea_epoch_close(epoch);
+    FAILS(talea_epoch_abort(epoch, NULL), TALEA_ARGUMENT, "closed");
+    OK(talea_wait(follower, 10000, &told));
+    CHECK(told.step == 1 && told.stamp == step.stamp);
+    OK(talea_snapshot_open(run, 1, &snapshot));
+    update = single("e", "a", "second");
+    OK(talea_object_update(run, NULL, oid, &update, 1));
+    CHECK(strcmp(value_of(run, NULL, snapshot, oid, "e", "a"), "first") == 0);
+    CHECK(strcmp(value_of(run, NULL, NULL, oid, "e", "a"), "second") == 0);
+    OK(talea_epoch_begin(run, &epoch));
+    FAILS(talea_object_fetch(run, epoch, snapshot, oid, NULL, 0), TALEA_ARGUMENT, "one of them");
+    OK(talea_epoch_abort(epoch, "the test says so"));
+    update = single("e", "a", "never");
+    CHECK(talea_object_update(run, epoch, oid, &update, 1) == TALEA_ABORTED);
+    talea_epoch_close(epoch);
+    talea_snapshot_close(snapshot);
+    talea_unsubscribe(follower);
+    talea_container_close(other);
+}
+
+/* Everything that a C caller can get wrong in an argument: an error code, and no crash. */
+static void misuse(talea_system_t *system, talea_container_t *run, talea_oid_t oid)
+{
+    static char longest[4097];
+    talea_update_t update = single("m", "a", "value"), bad;
+    talea_fetch_t fetch = {.key = key("m", "a")};
+    talea_container_t *container = NULL, *freed;
+    talea_container_info_t info;
+    talea_epoch_t *epoch;
+    memset(longest, 'k', sizeof longest);
+    OK(talea_object_update(run, NULL, oid, &update, 1));
+    FAILS(talea_container_open(system, NULL, &container), TALEA_ARGUMENT, "null pointer");
+    FAILS(talea_container_open(system, "run", NULL), TALEA_ARGUMENT, "null");
+    FAILS(talea_container_open(NULL, "run", &container), TALEA_ARGUMENT, "null pointer");
+    FAILS(talea_container_open((talea_system_t *)0xdeadbeef0, "run", &container), TALEA_ARGUMENT, "no open");
+    FAILS(talea_container_open((talea_system_t *)run, "run", &container), TALEA_ARGUMENT, "no open");
+    FAILS(talea_container_open(system, "nowhere", &container), TALEA_NO_CONTAINER, "talea ls");
+    FAILS(talea_container_open(system, "\xff\xfe", &container), TALEA_ARGUMENT, "UTF-8");
+    CHECK(container == NULL);
+    OK(talea_container_open(system, "run", &freed));
+    talea_container_close(freed);
+    talea_container_close(freed); /* told to nobody, and harmless */
+    FAILS(talea_container_query(freed, &info), TALEA_ARGUMENT, "closed");
+    FAILS(talea_container_query(run, NULL), TALEA_ARGUMENT, "null");
+    FAILS(talea_container_query(run, (talea_container_info_t *)((char *)&info + 1)), TALEA_ARGUMENT, "misaligned");
+    FAILS(talea_object_update(run, NULL, oid, NULL, 1), TALEA_ARGUMENT, "null pointer");
+    FAILS(talea_object_update(run, NULL, oid, &update, SIZE_MAX), TALEA_ARGUMENT, "impossibly large");
+    bad = update, bad.data = NULL;
+    FAILS(talea_object_update(run, NULL, oid, &bad, 1), TALEA_ARGUMENT, "null pointer");
+    bad = update, bad.condition = 77;
+    FAILS(talea_object_update(run, NULL, oid, &bad, 1), TALEA_ARGUMENT, "77");
+    bad = update, bad.key.dkey = longest, bad.key.dkey_bytes = sizeof longest;
+    FAILS(talea_object_update(run, NULL, oid, &bad, 1), TALEA_TOO_LONG, "4096");
+    bad = update, bad.key.dkey_bytes = 0;
+    FAILS(talea_object_update(run, NULL, oid, &bad, 1), TALEA_ARGUMENT, "");
+    bad = update, bad.record_bytes = 1, bad.extents = &(talea_extent_t){UINT64_MAX, 5}, bad.extent_count = 1;
+    FAILS(talea_object_update(run, NULL, oid, &bad, 1), TALEA_ARGUMENT, "extent");
+    bad = update, bad.record_bytes = 1, bad.extents = NULL, bad.extent_count = 3;
+    FAILS(talea_object_update(run, NULL, oid, &bad, 1), TALEA_ARGUMENT, "null pointer");
+    FAILS(talea_object_update(run, (talea_epoch_t *)run, oid, &update, 1), TALEA_ARGUMENT, "no open epoch");
+    fetch.data = NULL, fetch.data_bytes = 10;
+    FAILS(talea_object_fetch(run, NULL, NULL, oid, &fetch, 1), TALEA_ARGUMENT, "null pointer");
+    FAILS(talea_object_list(run, NULL, NULL, oid, NULL, 0, NULL, NULL), TALEA_ARGUMENT, "no function");
+    FAILS(talea_object_new(run, "S0", &oid), TALEA_ARGUMENT, "S0");
+    FAILS(talea_epoch_join(run, longest, sizeof longest, &epoch), TALEA_OTHER, "");
+    FAILS(talea_epoch_join(run, NULL, 10, &epoch), TALEA_ARGUMENT, "null pointer");
+    FAILS(talea_connect("no-such-system", 1000, &system), TALEA_NO_SYSTEM, "talea");
+    FAILS(talea_connect(NULL, 1000, NULL), TALEA_ARGUMENT, "null");
+    talea_epoch_close(NULL);
+    talea_snapshot_close(NULL);
+    talea_unsubscribe(NULL);
+    talea_disconnect(NULL);
+    CHECK(strcmp(value_of(run, NULL, NULL, oid, "m", "a"), "value") == 0);
+}
+
+/* The child's copies are dead; its end, orderly or not, changes nothing in the parent. */
+static void forked(talea_container_t *run, talea_oid_t oid)
+{
+    talea_update_t update = single("f", "a", "by the parent");
+    talea_epoch_t *epoch;
+    talea_step_t step;
+    OK(talea_epoch_begin(run, &epoch));
+    OK(talea_object_update(run, epoch, oid, &update, 1));
+    for (int quick = 0; quick < 2; quick++) {
+        int status;
+        pid_t child = fork();
+        if (child == 0) {
+            talea_update_t mine = single("f", "a", "by the child");
+            talea_epoch_t *other;
+            FAILS(talea_object_update(run, epoch, oid, &mine, 1), TALEA_UNSUPPORTED, "forked");
+            FAILS(talea_epoch_begin(run, &other), TALEA_UNSUPPORTED, "forked");
+            FAILS(talea_epoch_commit(epoch, NULL, 0, NULL, 0, NULL), TALEA_UNSUPPORTED, "forked");
+            talea_epoch_close(epoch);
+            talea_container_close(run);
+            if (quick)
+                _exit(0);
+            exit(0);
+        }
+        CHECK(child > 0 && waitpid(child, &status, 0) == child);
+        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    }
+    OK(talea_epoch_commit(epoch, NULL, 0, NULL, 0, &step));
+    talea_epoch_close(epoch);
+    CHECK(strcmp(value_of(run, NULL, NULL, oid, "f", "a"), "by the parent") == 0);
+}
+
+int main(void)
+{
+    talea_system_t *system;
+    talea_container_t *run;
+    talea_oid_t oid, again;
+    OK(talea_connect(NULL, 20000, &system));
+    OK(talea_container_create(system, "run", 1, &run));
+    FAILS(talea_container_create(system, "run", 0, &run), TALEA_EXISTS, "run");
+    OK(talea_container_open(system, "run", &run));
+    OK(talea_object_new(run, "SX", &oid));
+    OK(talea_object_new(run, "SX", &again));
+    CHECK(memcmp(&oid, &again, sizeof oid) != 0 && strlen(talea_version()) > 0);
+    values_and_arrays(run, oid);
+    epochs_and_steps(system, run, oid);
+    misuse(system, run, oid);
+    forked(run, oid);
+    OK(talea_produce_end(run));
+    talea_container_close(run);
+    talea_disconnect(system);
+    puts("capi: all of it holds");
+    return 0;
+}
