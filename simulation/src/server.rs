@@ -13,7 +13,7 @@ use talea_engine::{Driver, Effect, Mail, PoolChange, Target, TargetOptions};
 use talea_fabric::{Clock, Endpoint, Event, Hello, sim::SimClock, sim::SimEndpoint, sim::SimNetwork};
 use talea_model::{PoolId, Position, ServerId, ServerInfo, Stamp, TargetId, TargetInfo, TargetState};
 use talea_tier::{SimMedium, Torn};
-use talea_vos::{Change, StoreOptions};
+use talea_vos::StoreOptions;
 use talea_wire::codec;
 use talea_wire::log::Record;
 
@@ -326,23 +326,15 @@ fn mail(driver: &mut Driver, mail: Mail) {
 
 /// A change in the engine's words, spoilt as the plant says.
 fn translated(change: &TargetChange, plant: Plant, server: u32, index: usize) -> Option<PoolChange> {
-    Some(match change {
-        TargetChange::Begin { tx, .. } => PoolChange::Store(Change::Begin(*tx)),
-        TargetChange::Commit { tx, .. } if plant == Plant::StaleTable && server == 0 && index == 0 && tx.0 % 4 == 0 => {
+    let mut change = change.clone();
+    if let TargetChange::Commit { tx, stamp } = &mut change {
+        if plant == Plant::StaleTable && server == 0 && index == 0 && tx.0 % 4 == 0 {
             return None;
         }
-        TargetChange::Commit { tx, stamp } if plant == Plant::LateStamp => {
+        if plant == Plant::LateStamp {
             // Below what the log has issued: a snapshot of the last milliseconds gets it after the fact.
-            PoolChange::Store(Change::Commit(*tx, Stamp::from_unix_us(stamp.unix_us().saturating_sub(3_000))))
+            *stamp = Stamp::from_unix_us(stamp.unix_us().saturating_sub(3_000));
         }
-        TargetChange::Commit { tx, stamp } => PoolChange::Store(Change::Commit(*tx, *stamp)),
-        TargetChange::Abort { tx } => PoolChange::Store(Change::Abort(*tx)),
-        TargetChange::Floor { container, floor, kept } => {
-            PoolChange::Floor { container: *container, floor: *floor, kept: kept.clone() }
-        }
-        TargetChange::Container { container } => PoolChange::Container(*container),
-        TargetChange::EndSession { session } => PoolChange::Store(Change::EndSession(*session)),
-        TargetChange::DestroyContainer { container } => PoolChange::Store(Change::DestroyContainer(*container)),
-        TargetChange::Map(map) => PoolChange::Map(Arc::new(map.clone())),
-    })
+    }
+    Some(talead::pool_change(change))
 }

@@ -11,7 +11,7 @@ use talea_wire::log::{ContainerProperties, ProducerState, SnapshotAt};
 
 use crate::client::{Client, gather};
 use crate::core::exchange::{Answer, Question};
-use crate::enumerate::Page;
+use crate::enumerate::{Listing, Page};
 use crate::epoch::Epoch;
 use crate::error::{ClientError, Result};
 use crate::object::Object;
@@ -227,7 +227,8 @@ impl Container {
         let targets: Vec<_> = self.client.shared.map().targets.iter().map(|target| target.id).collect();
         let anchor = after.map(|oid| oid.0.to_be_bytes().to_vec()).unwrap_or_default();
         let all = self.object(Oid(0));
-        let page = all.enumerate_on(&targets, view, EnumerateKind::Objects, (&[], &[]), &anchor, limit);
+        let listing = Listing { kind: EnumerateKind::Objects, dkey: &[], akey: &[], after: &anchor, limit };
+        let page = all.enumerate_on(&targets, view, listing);
         let Page { names, more } = page.await?;
         let oid = |name: Vec<u8>| name.try_into().ok().map(|bytes| Oid(u128::from_be_bytes(bytes)));
         Ok((names.into_iter().filter_map(oid).collect(), more))

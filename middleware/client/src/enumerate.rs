@@ -20,64 +20,58 @@ pub struct Page {
     pub more: bool,
 }
 
+/// What to list.
+#[derive(Clone, Copy, Debug)]
+pub struct Listing<'a> {
+    /// Kind of names.
+    pub kind: EnumerateKind,
+    /// Of akeys and extents: where they are.
+    pub dkey: &'a [u8],
+    /// Of extents: whose they are.
+    pub akey: &'a [u8],
+    /// Names after this one; empty: from the first.
+    pub after: &'a [u8],
+    /// At most so many.
+    pub limit: usize,
+}
+
 impl Object {
     /// Lists the object's dkeys after `after` (empty: from the first), at most `limit`.
     pub fn dkeys(&self, view: &View, after: &[u8], limit: usize) -> Result<Page> {
-        self.enumerate(view, EnumerateKind::Dkeys, (&[], &[]), after, limit)
+        self.enumerate(view, Listing { kind: EnumerateKind::Dkeys, dkey: &[], akey: &[], after, limit })
     }
 
     /// Lists the akeys of a dkey.
     pub fn akeys(&self, view: &View, dkey: &[u8], after: &[u8], limit: usize) -> Result<Page> {
-        self.enumerate(view, EnumerateKind::Akeys, (dkey, &[]), after, limit)
+        self.enumerate(view, Listing { kind: EnumerateKind::Akeys, dkey, akey: &[], after, limit })
     }
 
-    /// Lists dkeys, akeys of `keys.0`, or extents of the array `keys` (see [`EnumerateKind`]).
-    pub fn enumerate(
-        &self,
-        view: &View,
-        kind: EnumerateKind,
-        keys: (&[u8], &[u8]),
-        after: &[u8],
-        limit: usize,
-    ) -> Result<Page> {
-        self.container().client.block_on(self.enumerate_async(view, kind, keys, after, limit))?
+    /// Lists dkeys, akeys of a dkey, or extents of an array (see [`EnumerateKind`]).
+    pub fn enumerate(&self, view: &View, listing: Listing<'_>) -> Result<Page> {
+        self.container().client.block_on(self.enumerate_async(view, listing))?
     }
 
     /// Asynchronous [`enumerate`](Self::enumerate).
-    pub async fn enumerate_async(
-        &self,
-        view: &View,
-        kind: EnumerateKind,
-        keys: (&[u8], &[u8]),
-        after: &[u8],
-        limit: usize,
-    ) -> Result<Page> {
+    pub async fn enumerate_async(&self, view: &View, listing: Listing<'_>) -> Result<Page> {
         let layout = self.layout()?;
-        match kind {
+        match listing.kind {
             EnumerateKind::Objects => {
                 Err(ClientError::Argument("objects are listed by their container: Container::objects".to_owned()))
             }
-            EnumerateKind::Dkeys => self.enumerate_on(layout.targets(), view, kind, (&[], &[]), after, limit).await,
+            EnumerateKind::Dkeys => self.enumerate_on(layout.targets(), view, listing).await,
             EnumerateKind::Akeys | EnumerateKind::Extents => {
-                self.enumerate_on(&[layout.leader_of(keys.0)], view, kind, keys, after, limit).await
+                self.enumerate_on(&[layout.leader_of(listing.dkey)], view, listing).await
             }
         }
     }
 
-    pub(crate) async fn enumerate_on(
-        &self,
-        targets: &[TargetId],
-        view: &View,
-        kind: EnumerateKind,
-        keys: (&[u8], &[u8]),
-        after: &[u8],
-        limit: usize,
-    ) -> Result<Page> {
+    pub(crate) async fn enumerate_on(&self, targets: &[TargetId], view: &View, listing: Listing<'_>) -> Result<Page> {
+        let Listing { kind, dkey, akey, after, limit } = listing;
         let limit = limit.clamp(1, MAX_ENUMERATED);
         let question = self.container().question("listing", TargetId(0), self.oid(), None, *view);
         let asked = targets.iter().map(|target| {
             let question = Question { target: *target, ..question };
-            self.names(question, Body::Enumerate { kind, dkey: keys.0, akey: keys.1, after, limit: limit as u16 })
+            self.names(question, Body::Enumerate { kind, dkey, akey, after, limit: limit as u16 })
         });
         let pages = gather(asked.collect()).await.into_iter().collect::<Result<Vec<_>>>()?;
         Ok(merge(pages, limit))

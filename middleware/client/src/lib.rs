@@ -22,7 +22,7 @@ pub mod system;
 pub use client::Client;
 pub use container::{Container, Usage};
 pub use core::place::{OpenWindow, ShortWay};
-pub use enumerate::Page;
+pub use enumerate::{Listing, Page};
 pub use epoch::{CommitOutcome, Epoch};
 pub use error::{ClientError, ErrorKind, Result};
 pub use object::{EntryFetch, EntryUpdate, Object, Punch, Write};

@@ -3,12 +3,10 @@
 //! Must never hold a rule of either.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use talea_control::TargetChange;
 use talea_engine::{Effect, Mail, Mailbox, PoolChange};
 use talea_model::{Position, TargetId};
-use talea_vos::Change;
 
 /// What the control plane hears from the targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +46,7 @@ impl Bridge {
 
     /// The log, applied up to `horizon`.
     pub(crate) fn deliver(&mut self, changes: Vec<TargetChange>, horizon: Position) {
-        let changes: Vec<PoolChange> = changes.into_iter().map(translated).collect();
+        let changes: Vec<PoolChange> = changes.into_iter().map(talead::pool_change).collect();
         self.delivered = self.delivered.max(horizon);
         for mailbox in &self.mailboxes {
             mailbox.send(Mail::Follow { changes: changes.clone(), horizon });
@@ -93,18 +91,5 @@ impl Bridge {
             // The log streams anyway; a target disconnects its peers itself.
             Effect::CatchUp { .. } | Effect::Drop { .. } => None,
         }
-    }
-}
-
-fn translated(change: TargetChange) -> PoolChange {
-    match change {
-        TargetChange::Begin { tx, .. } => PoolChange::Store(Change::Begin(tx)),
-        TargetChange::Commit { tx, stamp } => PoolChange::Store(Change::Commit(tx, stamp)),
-        TargetChange::Abort { tx } => PoolChange::Store(Change::Abort(tx)),
-        TargetChange::Floor { container, floor, kept } => PoolChange::Floor { container, floor, kept },
-        TargetChange::Container { container } => PoolChange::Container(container),
-        TargetChange::EndSession { session } => PoolChange::Store(Change::EndSession(session)),
-        TargetChange::DestroyContainer { container } => PoolChange::Store(Change::DestroyContainer(container)),
-        TargetChange::Map(map) => PoolChange::Map(Arc::new(map)),
     }
 }
