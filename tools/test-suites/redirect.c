@@ -120,6 +120,12 @@ int unlink(const char *name)
     return NEXT(MPI_File_delete)(place(name, space), MPI_INFO_NULL) == MPI_SUCCESS ? 0 : -1;
 }
 
+int remove(const char *name)
+{
+    int (*real)(const char *) = NEXT(remove);
+    return real(name) == 0 ? 0 : unlink(name);
+}
+
 /* A stream with what /talea/ holds under the name of a file that a suite reads with stdio; 0 where there is none. */
 static FILE *copied(const char *name)
 {
