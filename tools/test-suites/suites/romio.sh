@@ -42,9 +42,10 @@ programs() {
         done
         program aggregation1 "$ranks" "$bin/aggregation1" -h -f test
         program aggregation2 "$ranks" "$bin/aggregation2" test
-        program hindexed "$ranks" "$bin/hindexed" test
-        program darray_read "$ranks" "$bin/darray_read" test
     done
+    # These two ask for four ranks and no other number.
+    program hindexed 4 "$bin/hindexed" test
+    program darray_read 4 "$bin/darray_read" test
     for name in noncontig i_noncontig noncontig_coll; do
         program "$name" 2 "$bin/$name" -fname test
     done
