@@ -275,6 +275,8 @@ pub struct StoreStats {
     pub log_bytes: u64,
     /// Log records written since the store was opened.
     pub records: u64,
+    /// Columns, values and nodes that background work has looked at since the store was opened.
+    pub items: u64,
 }
 
 /// Where the records of an array lie on the medium, as a snapshot sees them.

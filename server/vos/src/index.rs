@@ -8,18 +8,22 @@ pub(crate) mod lens;
 pub(crate) mod node;
 pub(crate) mod reclaim;
 pub(crate) mod slab;
+pub(crate) mod small_key;
+pub(crate) mod sorted;
 pub(crate) mod stack;
 pub(crate) mod version;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use smallvec::SmallVec;
-use talea_model::{ContainerId, Extent, Key, KeyError, Ledger, Oid, Stamp, TxId};
+use talea_model::{ContainerId, Extent, KeyError, Ledger, Oid, Stamp, TxId};
 
 use crate::{ObjectRef, Punch, ValueKind};
 use lens::{Lens, Rank};
-use node::{Akey, Dkey, Object};
+use node::{Akey, Dkey, DkeyRef, Object};
 use slab::Slab;
+use small_key::SmallKey;
+use sorted::{Pos, Sorted};
 use stack::{Piece, Stack};
 use version::{Place, Tag, VersionId, Versions};
 
@@ -31,18 +35,76 @@ pub(crate) struct Container {
     /// Stamps that stay readable, with how often each is kept.
     pub kept: BTreeMap<Stamp, u32>,
     /// Objects by id.
-    pub objects: BTreeMap<Oid, u32>,
+    pub objects: Sorted<Oid, u32>,
 }
+
+/// Something that a transaction touched and that has to be settled.
+#[derive(Clone, Debug)]
+pub(crate) enum Touch {
+    /// Punches of an object.
+    Object(u32),
+    /// Punches of a dkey.
+    Dkey(u32),
+    /// Punches and value of an akey.
+    Akey(u32, SmallKey),
+    /// Records of an array, and others between them.
+    Range(u32, SmallKey, Extent),
+}
+
+impl Touch {
+    fn dkey(&self) -> Option<u32> {
+        match self {
+            Self::Object(_) => None,
+            Self::Dkey(id) | Self::Akey(id, _) | Self::Range(id, ..) => Some(*id),
+        }
+    }
+}
+
+/// From so many places on, a transaction's new ones in an array are joined with the last, whatever lies between.
+const MANY_TOUCHES: usize = 4096;
 
 /// What a transaction that is not settled yet has touched here.
 #[derive(Debug, Default)]
 pub(crate) struct Touched {
-    /// Dkeys, each once.
-    pub dkeys: Vec<u32>,
-    /// Objects punched, each once.
-    pub objects: Vec<u32>,
+    /// Where.
+    pub all: Vec<Touch>,
     /// Versions by container.
     pub versions: SmallVec<[(ContainerId, u64); 1]>,
+}
+
+impl Touched {
+    pub(crate) fn count(&mut self, container: ContainerId, more: u64) {
+        match self.versions.iter_mut().find(|(c, _)| *c == container) {
+            Some((_, count)) => *count += more,
+            None => self.versions.push((container, more)),
+        }
+    }
+
+    fn add_range(&mut self, dkey: u32, akey: &SmallKey, extent: Extent) {
+        let many = self.all.len() >= MANY_TOUCHES;
+        if let Some(Touch::Range(id, key, last)) = self.all.last_mut()
+            && *id == dkey
+            && key.bytes() == akey.bytes()
+        {
+            let (start, end) = (last.index.min(extent.index), last.end().max(extent.end()));
+            if many || end - start <= 2 * (last.count + extent.count) {
+                *last = Extent { index: start, count: end - start };
+                return;
+            }
+        }
+        self.all.push(Touch::Range(dkey, akey.clone(), extent));
+    }
+
+    fn add(&mut self, touch: Touch) {
+        let same = match (self.all.last(), &touch) {
+            (Some(Touch::Akey(a, key)), Touch::Akey(b, other)) => a == b && key.bytes() == other.bytes(),
+            (Some(Touch::Dkey(a)), Touch::Dkey(b)) | (Some(Touch::Object(a)), Touch::Object(b)) => a == b,
+            _ => false,
+        };
+        if !same {
+            self.all.push(touch);
+        }
+    }
 }
 
 /// The index of a store.
@@ -52,6 +114,8 @@ pub(crate) struct Index {
     pub containers: BTreeMap<ContainerId, Container>,
     /// Containers that are gone.
     pub destroyed: BTreeSet<ContainerId>,
+    /// What is left of them, to be taken apart in portions.
+    pub doomed: Vec<Sorted<Oid, u32>>,
     /// Objects.
     pub objects: Slab<Object>,
     /// Dkeys.
@@ -62,40 +126,80 @@ pub(crate) struct Index {
     pub touched: HashMap<TxId, Touched>,
     /// Dkeys in which aggregation may find something, each once (see [`Dkey::restless`]).
     pub restless: Vec<u32>,
-    /// Objects with punches; some more than once.
+    /// Objects with punches, each once (see [`Object::restless`]).
     pub restless_objects: Vec<u32>,
 }
 
 impl Index {
+    /// The object's number, if anything was ever written to it.
+    pub(crate) fn find_object(&self, at: ObjectRef) -> Option<u32> {
+        let objects = &self.containers.get(&at.container)?.objects;
+        let (oid, id) = objects.entry(objects.seek(|oid| *oid < at.oid))?;
+        (oid == at.oid).then_some(*id)
+    }
+
     /// The object, if anything was ever written to it.
     pub(crate) fn object(&self, at: ObjectRef) -> Option<&Object> {
-        let id = self.containers.get(&at.container)?.objects.get(&at.oid)?;
-        self.objects.get(*id)
+        self.objects.get(self.find_object(at)?)
+    }
+
+    /// Where a dkey of an object is, or belongs.
+    pub(crate) fn seek(&self, object: &Object, dkey: &[u8]) -> (Pos, Option<u32>) {
+        object.seek(dkey, |id| self.dkeys.get(id).map_or(&[], |node| node.key.bytes()))
+    }
+
+    /// The first dkey of an object behind a key.
+    pub(crate) fn after(&self, object: &Object, dkey: &[u8]) -> Pos {
+        match self.seek(object, dkey) {
+            (pos, Some(_)) => object.dkeys.step(pos),
+            (pos, None) => pos,
+        }
+    }
+
+    /// The dkey's number, if anything was ever written to it.
+    pub(crate) fn find_dkey(&self, at: ObjectRef, dkey: &[u8]) -> Option<u32> {
+        self.seek(self.object(at)?, dkey).1
     }
 
     /// The dkey, if anything was ever written to it.
     pub(crate) fn dkey(&self, at: ObjectRef, dkey: &[u8]) -> Option<(&Object, &Dkey)> {
         let object = self.object(at)?;
-        Some((object, self.dkeys.get(*object.dkeys.get(dkey)?)?))
+        Some((object, self.dkeys.get(self.seek(object, dkey).1?)?))
+    }
+
+    /// Nodes and keys that a look-up of a dkey, and of a record of one of its akeys, looks at.
+    pub(crate) fn cost(&self, at: ObjectRef, dkey: &[u8], akey: &[u8]) -> Option<(u32, u32)> {
+        let (object, node) = self.dkey(at, dkey)?;
+        let objects = self.containers.get(&at.container)?.objects.cost();
+        let array = node.akey(akey).and_then(|akey| akey.array.as_ref()).map_or((0, 0), |array| array.cost());
+        let dkeys = object.dkeys.cost();
+        Some((objects.0 + dkeys.0 + array.0 + 3, objects.1 + dkeys.1 + array.1))
     }
 
     /// The object's number, made if it is not there.
     pub(crate) fn object_id(&mut self, at: ObjectRef) -> u32 {
-        let objects = &mut self.objects;
-        let container = self.containers.entry(at.container).or_default();
-        *container.objects.entry(at.oid).or_insert_with(|| objects.add(Object::new(at)))
+        if let Some(id) = self.find_object(at) {
+            return id;
+        }
+        let id = self.objects.add(Object::new(at));
+        let objects = &mut self.containers.entry(at.container).or_default().objects;
+        let pos = objects.seek(|oid| *oid < at.oid);
+        objects.insert(pos, at.oid, id);
+        id
     }
 
     /// The dkey's number, made if it is not there.
     pub(crate) fn dkey_id(&mut self, at: ObjectRef, dkey: &[u8]) -> Result<u32, KeyError> {
         let object_id = self.object_id(at);
-        let object = self.objects.must(object_id);
-        if let Some(id) = object.dkeys.get(dkey) {
-            return Ok(*id);
-        }
-        let key = Key::new(dkey)?;
-        let id = self.dkeys.add(Dkey::new(at, object_id, key.clone()));
-        object.dkeys.insert(key, id);
+        let found = self.objects.get(object_id).map(|object| self.seek(object, dkey));
+        let pos = match found {
+            Some((_, Some(id))) => return Ok(id),
+            Some((pos, None)) => pos,
+            None => Pos::default(),
+        };
+        let key = SmallKey::new(dkey)?;
+        let id = self.dkeys.add(Dkey::new(object_id, key));
+        self.objects.must(object_id).dkeys.insert(pos, DkeyRef { prefix: SmallKey::prefix(dkey), id }, ());
         Ok(id)
     }
 
@@ -110,73 +214,93 @@ impl Index {
         places: impl Iterator<Item = (Extent, Place)>,
     ) -> Result<(), KeyError> {
         let id = self.dkey_id(at, dkey)?;
-        self.note_waiting(tag, at.container, Some(id), None, 1);
         let node = self.dkeys.must(id);
         let akey = node.akey_mut(akey, kind)?;
         if akey.kind() != kind && kind != ValueKind::SingleMax {
             akey.set_kind(kind);
         }
-        let mut restless = tag.tx.0 != 0;
+        let waits = tag.tx.0 != 0;
+        let mut touched = waits.then(|| self.touched.entry(tag.tx).or_default());
+        let (mut restless, mut count) = (waits, 0);
         for (extent, place) in places {
-            let version = self.versions.add(tag, place);
+            let version = self.versions.add(tag, &place);
             self.versions.hold(version);
             match kind {
                 ValueKind::Single | ValueKind::SingleMax => {
-                    akey.single.push(Piece { version, skip: 0 }, &self.versions);
+                    akey.single.push(Piece { version, skip: 0 }, &mut self.versions);
                     restless |= akey.single.is_restless(&self.versions);
+                    touched.iter_mut().for_each(|touched| touched.add(Touch::Akey(id, akey.key.clone())));
                 }
                 ValueKind::Array { record_bytes } => {
-                    akey.array.write(extent, version, u64::from(record_bytes), &mut self.versions);
-                    restless |=
-                        akey.array.overlapping(extent).any(|(_, column)| column.stack.is_restless(&self.versions));
+                    let array = akey.array.get_or_insert_default();
+                    restless |= array.write(extent, version, u64::from(record_bytes), &mut self.versions);
                     self.versions.drop_ref(version);
+                    touched.iter_mut().for_each(|touched| touched.add_range(id, &akey.key, extent));
                 }
             }
+            count += 1;
         }
-        if restless && !node.restless {
-            node.restless = true;
-            self.restless.push(id);
+        if let Some(touched) = touched {
+            node.waiting.add(tag.tx);
+            touched.count(at.container, count);
+        }
+        if restless {
+            self.mark_restless(id);
         }
         Ok(())
     }
 
     /// Adds a punch.
     pub(crate) fn punch(&mut self, at: ObjectRef, what: Punch, tag: Tag) -> Result<(), KeyError> {
+        let waits = tag.tx.0 != 0;
         let (dkey, akey) = match what {
             Punch::Object => {
                 let id = self.object_id(at);
-                self.note_waiting(tag, at.container, None, Some(id), 1);
                 let version = self.add_hole(tag);
-                self.objects.must(id).punches.push(Piece { version, skip: 0 }, &self.versions);
-                self.restless_objects.push(id);
-                let all: Vec<u32> = self.objects.must(id).dkeys.values().copied().collect();
-                all.into_iter().for_each(|dkey| self.mark_restless(dkey));
+                let object = self.objects.must(id);
+                object.punches.push(Piece { version, skip: 0 }, &mut self.versions);
+                if waits {
+                    object.waiting.add(tag.tx);
+                    self.note_waiting(tag.tx, at.container, Touch::Object(id), 1);
+                }
+                self.mark_object_restless(id);
                 return Ok(());
             }
             Punch::Dkey(dkey) => (dkey, None),
             Punch::Akey { dkey, akey } | Punch::Range { dkey, akey, .. } => (dkey, Some(akey)),
         };
         let id = self.dkey_id(at, dkey)?;
-        self.note_waiting(tag, at.container, Some(id), None, 1);
         let version = self.add_hole(tag);
         let (node, versions) = (self.dkeys.must(id), &mut self.versions);
-        match (akey, what) {
+        let piece = Piece { version, skip: 0 };
+        let touch = match (akey, what) {
             (Some(akey), Punch::Range { extent, .. }) => {
                 let akey = node.akey_mut(akey, ValueKind::Array { record_bytes: 1 })?;
-                akey.array.write(extent, version, akey.record_bytes().into(), versions);
+                let record_bytes = akey.record_bytes().into();
+                akey.array.get_or_insert_default().write(extent, version, record_bytes, versions);
                 versions.drop_ref(version);
+                Touch::Range(id, akey.key.clone(), extent)
             }
             (Some(akey), _) => {
-                node.akey_mut(akey, ValueKind::Single)?.punches.push(Piece { version, skip: 0 }, versions);
+                let akey = node.akey_mut(akey, ValueKind::Single)?;
+                akey.punches.push(piece, versions);
+                Touch::Akey(id, akey.key.clone())
             }
-            (None, _) => node.punches.push(Piece { version, skip: 0 }, versions),
+            (None, _) => {
+                node.punches.push(piece, versions);
+                Touch::Dkey(id)
+            }
+        };
+        if waits {
+            node.waiting.add(tag.tx);
+            self.note_waiting(tag.tx, at.container, touch, 1);
         }
         self.mark_restless(id);
         Ok(())
     }
 
     fn add_hole(&mut self, tag: Tag) -> VersionId {
-        let version = self.versions.add(tag, Place::hole());
+        let version = self.versions.add(tag, &Place::hole());
         self.versions.hold(version);
         version
     }
@@ -191,37 +315,24 @@ impl Index {
         }
     }
 
+    /// Queues an object with punches for aggregation.
+    pub(crate) fn mark_object_restless(&mut self, id: u32) {
+        if let Some(object) = self.objects.get_mut(id)
+            && !object.restless
+        {
+            object.restless = true;
+            self.restless_objects.push(id);
+        }
+    }
+
     /// Remembers where a version that waits for a fate lies.
-    pub(crate) fn note_waiting(
-        &mut self,
-        tag: Tag,
-        container: ContainerId,
-        dkey: Option<u32>,
-        object: Option<u32>,
-        more: u64,
-    ) {
-        if tag.tx.0 == 0 {
-            return;
+    pub(crate) fn note_waiting(&mut self, tx: TxId, container: ContainerId, touch: Touch, more: u64) {
+        let touched = self.touched.entry(tx).or_default();
+        match touch {
+            Touch::Range(id, key, extent) => touched.add_range(id, &key, extent),
+            touch => touched.add(touch),
         }
-        let touched = self.touched.entry(tag.tx).or_default();
-        match touched.versions.iter_mut().find(|(c, _)| *c == container) {
-            Some((_, count)) => *count += more,
-            None => touched.versions.push((container, more)),
-        }
-        if let Some(id) = dkey {
-            let waiting = &mut self.dkeys.must(id).waiting;
-            if !waiting.contains(&tag.tx) {
-                waiting.push(tag.tx);
-                touched.dkeys.push(id);
-            }
-        }
-        if let Some(id) = object {
-            let waiting = &mut self.objects.must(id).waiting;
-            if !waiting.contains(&tag.tx) {
-                waiting.push(tag.tx);
-                touched.objects.push(id);
-            }
-        }
+        touched.count(container, more);
     }
 
     /// At and below which rank a view sees nothing of an object.
@@ -249,48 +360,45 @@ impl Index {
     /// What a view sees of a stack, if it is not punched.
     pub(crate) fn seen(&self, stack: &Stack, lens: &Lens, hidden: Option<Rank>) -> Option<Piece> {
         let (rank, piece) = stack.top(lens, &self.versions)?;
-        (Some(rank) > hidden && !self.versions.get(piece.version).place.hole).then_some(piece)
+        (Some(rank) > hidden && !self.versions.is_hole(piece.version)).then_some(piece)
     }
 
     /// Whether a view sees any value of an akey.
     pub(crate) fn akey_exists(&self, akey: &Akey, lens: &Lens, above: Option<Rank>) -> bool {
         let hidden = self.hidden_akey(akey, lens, above);
         self.seen(&akey.single, lens, hidden).is_some()
-            || akey.array.columns().any(|(_, column)| self.seen(&column.stack, lens, hidden).is_some())
+            || akey.array.as_ref().is_some_and(|array| {
+                array.columns().any(|(_, column)| self.seen(&column.stack, lens, hidden).is_some())
+            })
     }
 
     /// Whether a view sees any akey of a dkey.
     pub(crate) fn dkey_exists(&self, dkey: &Dkey, lens: &Lens, above: Option<Rank>) -> bool {
         let hidden = self.hidden_dkey(dkey, lens, above);
-        dkey.akeys.iter().any(|(_, akey)| self.akey_exists(akey, lens, hidden))
+        dkey.akeys.iter().any(|akey| self.akey_exists(akey, lens, hidden))
     }
 
     /// Whether a view sees any dkey of an object.
     pub(crate) fn object_exists(&self, object: &Object, lens: &Lens) -> bool {
         let hidden = self.hidden_object(object, lens);
-        object.dkeys.values().filter_map(|id| self.dkeys.get(*id)).any(|dkey| self.dkey_exists(dkey, lens, hidden))
+        let dkeys = object.dkeys.iter().filter_map(|(dkey, ())| self.dkeys.get(dkey.id));
+        dkeys.into_iter().any(|dkey| self.dkey_exists(dkey, lens, hidden))
     }
 
-    /// Forgets a container.
+    /// Forgets a container at once; what it held is taken apart by [`bury_some`](Self::bury_some).
     pub(crate) fn destroy(&mut self, container: ContainerId) {
         self.destroyed.insert(container);
-        let Some(gone) = self.containers.remove(&container) else { return };
-        for object_id in gone.objects.into_values() {
-            let Some(mut object) = self.objects.remove(object_id) else { continue };
-            object.punches.clear(&mut self.versions);
-            for dkey_id in object.dkeys.into_values() {
-                if let Some(mut dkey) = self.dkeys.remove(dkey_id) {
-                    dkey.clear(&mut self.versions);
-                }
-            }
+        if let Some(gone) = self.containers.remove(&container) {
+            self.doomed.push(gone.objects);
         }
-        let (objects, dkeys) = (&self.objects, &self.dkeys);
         for touched in self.touched.values_mut() {
             touched.versions.retain(|(c, _)| *c != container);
-            touched.dkeys.retain(|id| dkeys.get(*id).is_some());
-            touched.objects.retain(|id| objects.get(*id).is_some());
         }
-        self.restless.retain(|id| dkeys.get(*id).is_some());
+    }
+
+    /// Whether a dkey's container is gone.
+    pub(crate) fn is_doomed(&self, node: &Dkey) -> bool {
+        self.objects.get(node.object).is_none_or(|object| self.destroyed.contains(&object.at.container))
     }
 
     /// Versions of open transactions in a container.

@@ -41,6 +41,8 @@ pub struct Store {
     /// Bytes of the last checkpoint.
     dump_bytes: u64,
     scratch: Writer,
+    /// Items of background work done since the store was opened.
+    items: u64,
 }
 
 impl Store {
@@ -61,15 +63,16 @@ impl Store {
     /// meet: whoever does must know their fates first (docs/design.md §4 rule 8). Without a dkey: of the whole object.
     pub fn pending_on(&self, at: ObjectRef, dkey: Option<&[u8]>) -> Vec<TxId> {
         let Some(object) = self.memory.index.object(at) else { return Vec::new() };
-        let mut found: Vec<TxId> = object.waiting.to_vec();
+        let index = &self.memory.index;
+        let mut found: Vec<TxId> = object.waiting.all().to_vec();
         match dkey {
             Some(dkey) => {
-                let node = object.dkeys.get(dkey).and_then(|id| self.memory.index.dkeys.get(*id));
-                found.extend(node.iter().flat_map(|node| &node.waiting));
+                let node = index.seek(object, dkey).1.and_then(|id| index.dkeys.get(id));
+                found.extend(node.iter().flat_map(|node| node.waiting.all()));
             }
             None => {
-                let nodes = object.dkeys.values().filter_map(|id| self.memory.index.dkeys.get(*id));
-                found.extend(nodes.flat_map(|node| node.waiting.iter().copied()));
+                let nodes = object.dkeys.iter().filter_map(|(dkey, ())| index.dkeys.get(dkey.id));
+                found.extend(nodes.flat_map(|node| node.waiting.all()));
             }
         }
         found.retain(|tx| self.memory.ledger.admits(*tx));
@@ -90,9 +93,10 @@ impl Store {
             used_bytes: capacity_bytes - self.log.space.free_bytes(),
             capacity_bytes,
             leased_bytes: self.log.space.held_bytes(),
-            versions: self.memory.index.versions.len() as u64,
+            versions: self.memory.index.versions.len(),
             log_bytes: self.log.since_checkpoint_bytes,
             records: self.log.records(),
+            items: self.items,
         }
     }
 
@@ -143,6 +147,12 @@ impl Store {
         }
         let minor = self.log.next_lsn() << 16;
         Ok(Tag { stamp, from: stamp, minor, tx, tied })
+    }
+
+    /// Nodes of the index, and keys in them, that a look-up of a record of an akey looks at; for tests.
+    #[doc(hidden)]
+    pub fn cost_of_lookup(&self, at: ObjectRef, dkey: &[u8], akey: &[u8]) -> Option<(u32, u32)> {
+        self.memory.index.cost(at, dkey, akey)
     }
 
     /// Gives the bytes of versions that are gone back to the medium.

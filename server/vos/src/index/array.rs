@@ -2,10 +2,9 @@
 //!
 //! Columns are disjoint; each holds the stack of all versions that cover it whole. A write splits at its two ends only.
 
-use std::collections::BTreeMap;
-
 use talea_model::Extent;
 
+use super::sorted::Sorted;
 use super::stack::{Piece, Stack};
 use super::version::{VersionId, Versions};
 
@@ -21,7 +20,7 @@ pub(crate) struct Column {
 /// Columns by their first record.
 #[derive(Debug, Default)]
 pub(crate) struct Array {
-    columns: BTreeMap<u64, Column>,
+    columns: Sorted<u64, Column>,
 }
 
 impl Array {
@@ -31,94 +30,150 @@ impl Array {
     }
 
     /// All columns in order.
-    pub(crate) fn columns(&self) -> impl DoubleEndedIterator<Item = (u64, &Column)> {
-        self.columns.iter().map(|(start, column)| (*start, column))
+    pub(crate) fn columns(&self) -> impl Iterator<Item = (u64, &Column)> {
+        self.columns.iter()
     }
 
-    /// Stacks of all columns.
-    pub(crate) fn stacks_mut(&mut self) -> impl Iterator<Item = &mut Stack> {
-        self.columns.values_mut().map(|column| &mut column.stack)
+    /// All columns, the last one first.
+    pub(crate) fn columns_back(&self) -> impl Iterator<Item = (u64, &Column)> {
+        self.columns.iter_back()
+    }
+
+    /// Nodes and keys that a search looks at.
+    pub(crate) fn cost(&self) -> (u32, u32) {
+        self.columns.cost()
     }
 
     /// Columns that overlap an extent, in order, not clipped.
     pub(crate) fn overlapping(&self, extent: Extent) -> impl Iterator<Item = (u64, &Column)> {
-        let first = self.columns.range(..=extent.index).next_back().filter(|(_, column)| column.end > extent.index);
-        let start = first.map_or(extent.index, |(start, _)| *start);
-        self.columns.range(start..extent.end()).map(|(start, column)| (*start, column))
+        let first = self.columns.seek(|start| *start <= extent.index);
+        let before = self.columns.back(first).filter(|before| self.end_of(*before) > extent.index);
+        let from = before.unwrap_or(first);
+        self.columns.iter_from(from).take_while(move |(start, _)| *start < extent.end())
     }
 
-    /// Covers an extent with a version.
-    pub(crate) fn write(&mut self, extent: Extent, version: VersionId, record_bytes: u64, versions: &mut Versions) {
+    fn end_of(&self, pos: super::sorted::Pos) -> u64 {
+        self.columns.entry(pos).map_or(0, |(_, column)| column.end)
+    }
+
+    /// Covers an extent with a version. True if any of its columns has something to settle or to merge.
+    pub(crate) fn write(
+        &mut self,
+        extent: Extent,
+        version: VersionId,
+        record_bytes: u64,
+        versions: &mut Versions,
+    ) -> bool {
         self.split(extent.index, record_bytes, versions);
         self.split(extent.end(), record_bytes, versions);
-        let hole = versions.get(version).place.hole;
+        let hole = versions.is_hole(version);
         let piece =
             |at: u64| Piece { version, skip: if hole { 0 } else { ((at - extent.index) * record_bytes) as u32 } };
-        let (mut at, mut gaps) = (extent.index, smallvec::SmallVec::<[(u64, u64); 4]>::new());
-        for (start, column) in self.columns.range_mut(extent.index..extent.end()) {
-            if at < *start {
-                gaps.push((at, *start));
+        let (mut at, mut restless) = (extent.index, false);
+        let mut pos = self.columns.seek(|start| *start < extent.index);
+        while at < extent.end() {
+            versions.hold(version);
+            let next = self.columns.entry_mut(pos).filter(|(start, _)| *start < extent.end());
+            match next {
+                Some((start, column)) if start == at => {
+                    column.stack.push(piece(at), versions);
+                    restless |= column.stack.is_restless(versions);
+                    at = column.end;
+                    pos = self.columns.step(pos);
+                }
+                next => {
+                    let end = next.map_or(extent.end(), |(start, _)| start);
+                    let mut stack = Stack::default();
+                    stack.push(piece(at), versions);
+                    restless |= stack.is_restless(versions);
+                    self.columns.insert(pos, at, Column { end, stack });
+                    at = end;
+                    if at < extent.end() {
+                        pos = self.columns.seek(|start| *start < at);
+                    }
+                }
             }
-            versions.hold(version);
-            column.stack.push(piece(*start), versions);
-            at = column.end;
         }
-        if at < extent.end() {
-            gaps.push((at, extent.end()));
-        }
-        for (start, end) in gaps {
-            let mut stack = Stack::default();
-            versions.hold(version);
-            stack.push(piece(start), versions);
-            self.columns.insert(start, Column { end, stack });
-        }
+        restless
     }
 
     /// Adds a column as a checkpoint recorded it; it must not overlap others.
     pub(crate) fn restore(&mut self, extent: Extent, stack: Stack) {
-        self.columns.insert(extent.index, Column { end: extent.end(), stack });
+        let pos = self.columns.seek(|start| *start < extent.index);
+        self.columns.insert(pos, extent.index, Column { end: extent.end(), stack });
     }
 
     /// Makes `at` a border of columns.
     fn split(&mut self, at: u64, record_bytes: u64, versions: &mut Versions) {
-        let Some((start, column)) = self.columns.range_mut(..at).next_back() else { return };
-        if column.end <= at {
+        let pos = self.columns.seek(|start| *start < at);
+        let Some(before) = self.columns.back(pos) else { return };
+        let Some((start, column)) = self.columns.entry_mut(before).filter(|(_, column)| column.end > at) else {
             return;
-        }
+        };
         let right = Column { end: column.end, stack: column.stack.split((at - start) * record_bytes, versions) };
         column.end = at;
-        self.columns.insert(at, right);
+        self.columns.insert(pos, at, right);
     }
 
-    /// Drops columns without versions and joins neighbours that show the same versions on.
-    pub(crate) fn tidy(&mut self, record_bytes: u64, versions: &mut Versions) {
-        self.columns.retain(|_, column| !column.stack.is_empty());
-        let mut joined: Vec<(u64, u64)> = Vec::new();
-        let mut left: Option<(u64, &Column)> = None;
-        for (start, column) in &self.columns {
-            if let Some((first, before)) = left
-                && before.end == *start
-                && before.stack.continues_in(&column.stack, (start - first) * record_bytes, versions)
-            {
-                joined.push((first, *start));
-            }
-            left = Some((*start, column));
+    /// Looks at up to `limit` columns from the one on that `from` lies in or before, and drops those that are left empty. With
+    /// `joins`, neighbours that show the same versions on become one. Returns how many it looked at, and where to go on.
+    pub(crate) fn walk(
+        &mut self,
+        range: Extent,
+        limit: usize,
+        joins: Option<u64>,
+        versions: &mut Versions,
+        mut each: impl FnMut(&mut Stack, &mut Versions),
+    ) -> (usize, Option<u64>) {
+        let mut work = 0;
+        let mut pos = self.columns.seek(|start| *start <= range.index);
+        if let Some(before) = self.columns.back(pos)
+            && self.end_of(before) > range.index
+        {
+            pos = before;
         }
-        // From the right, so that each join sees its right neighbour already joined.
-        for (first, second) in joined.into_iter().rev() {
-            let Some(mut gone) = self.columns.remove(&second) else { continue };
-            gone.stack.clear(versions);
-            if let Some(stays) = self.columns.get_mut(&first) {
-                stays.end = gone.end;
+        loop {
+            let Some((start, column)) = self.columns.entry_mut(pos).filter(|(start, _)| *start < range.end()) else {
+                return (work, None);
+            };
+            if work >= limit {
+                return (work, Some(start));
+            }
+            work += 1;
+            each(&mut column.stack, versions);
+            let empty = column.stack.is_empty();
+            if empty || joins.is_some_and(|record_bytes| self.join_back(pos, record_bytes, versions)) {
+                if let Some((_, mut gone)) = self.columns.remove(pos) {
+                    gone.stack.clear(versions);
+                }
+                pos = self.columns.seek(|other| *other < start);
+            } else {
+                pos = self.columns.step(pos);
             }
         }
     }
 
-    /// Lets go of all versions.
-    pub(crate) fn clear(&mut self, versions: &mut Versions) {
-        for stack in self.stacks_mut() {
-            stack.clear(versions);
+    /// Lets the column before end where this one ends, if this one only continues it.
+    fn join_back(&mut self, pos: super::sorted::Pos, record_bytes: u64, versions: &Versions) -> bool {
+        let Some(before) = self.columns.back(pos) else { return false };
+        let (Some((first, left)), Some((start, right))) = (self.columns.entry(before), self.columns.entry(pos)) else {
+            return false;
+        };
+        let continues =
+            left.end == start && left.stack.continues_in(&right.stack, (start - first) * record_bytes, versions);
+        let end = right.end;
+        if let Some((_, left)) = self.columns.entry_mut(before).filter(|_| continues) {
+            left.end = end;
         }
-        self.columns.clear();
+        continues
+    }
+
+    /// Lets go of up to `limit` columns, from the end. Returns of how many.
+    pub(crate) fn clear_some(&mut self, limit: usize, versions: &mut Versions) -> usize {
+        for done in 0..limit {
+            let Some((_, mut column)) = self.columns.pop() else { return done };
+            column.stack.clear(versions);
+        }
+        limit
     }
 }

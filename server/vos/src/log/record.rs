@@ -29,10 +29,12 @@ pub(crate) mod kind {
     pub(crate) const STATE: u8 = 16;
     /// Checkpoint: an object's punches.
     pub(crate) const OBJECT: u8 = 17;
-    /// Checkpoint: a part of a dkey.
+    /// Checkpoint: a dkey, or the first part of one.
     pub(crate) const DKEY: u8 = 18;
     /// Checkpoint: its end, and the segments that hold values.
     pub(crate) const END: u8 = 19;
+    /// Checkpoint: the next part of the dkey before.
+    pub(crate) const MORE: u8 = 20;
 }
 
 /// Bytes that are no record of their kind.

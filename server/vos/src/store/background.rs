@@ -2,78 +2,109 @@
 
 use super::Store;
 use crate::StoreError;
+use crate::index::reclaim::{ObjectSweep, Sweep};
 
 /// A budget that nothing exhausts: for when room is needed now.
 const NO_LIMIT: usize = usize::MAX;
 
 impl Store {
-    /// Does about `budget_items` of background work: settles closed transactions, aggregates below floors, writes
-    /// checkpoints. Returns whether more is left.
+    /// Does about `budget_items` of background work: settles closed transactions, takes destroyed containers apart, aggregates
+    /// below floors, writes checkpoints. Each gets a share, so that none waits for another. Returns whether more is left.
     pub fn background(&mut self, budget_items: usize) -> Result<bool, StoreError> {
-        let mut left = budget_items;
-        if self.checkpoint.is_none() {
-            left = self.settle_closed(left);
-            left = self.sweep_some(left);
-            self.free_gone();
-            if left > 0 && self.wants_checkpoint() {
-                self.begin_checkpoint()?;
-            }
+        let share = budget_items.div_ceil(4);
+        let mut left = budget_items.saturating_sub(self.settle_some(share));
+        left = left.saturating_sub(self.bury_some(share));
+        left = left.saturating_sub(self.sweep_some(share));
+        self.free_gone();
+        if self.checkpoint.is_none() && self.wants_checkpoint() {
+            self.begin_checkpoint()?;
         }
         left = self.write_checkpoint(left)?;
-        if left > 0 && self.log.needs_mark() {
+        // What the checkpoint does not need.
+        left = left.saturating_sub(self.settle_some(left));
+        self.sweep_some(left);
+        self.free_gone();
+        if self.has_work() {
+            return Ok(true);
+        }
+        if self.log.needs_mark() {
             self.log.append_mark()?;
             self.log.flush()?;
         }
-        Ok(left == 0)
+        Ok(false)
     }
 
-    /// Settles transactions that are closed; returns what is left of the budget.
-    fn settle_closed(&mut self, mut budget: usize) -> usize {
+    /// Whether background work is left.
+    fn has_work(&self) -> bool {
+        let memory = &self.memory;
+        let swept = memory.sweep.is_empty() && memory.sweep_objects.is_empty();
+        let wanted =
+            memory.sweep_wanted && !(memory.index.restless.is_empty() && memory.index.restless_objects.is_empty());
+        let paused = memory.sweeping.is_some() || memory.sweeping_object.is_some() || memory.settling.is_some();
+        !memory.closed.is_empty()
+            || !memory.index.doomed.is_empty()
+            || !swept
+            || wanted
+            || paused
+            || self.checkpoint.is_some()
+    }
+
+    /// Settles transactions that are closed; returns how much it looked at.
+    fn settle_some(&mut self, limit: usize) -> usize {
         let memory = &mut self.memory;
-        while budget > 0 {
+        let mut work = 0;
+        while work < limit {
             let Some(tx) = memory.closed.front().copied() else { break };
-            let next = memory.index.touched.get_mut(&tx).map(|touched| (touched.dkeys.pop(), touched.objects.pop()));
-            match next {
-                None | Some((None, None)) => {
-                    memory.index.touched.remove(&tx);
-                    memory.ledger.forget(tx);
-                    memory.closed.pop_front();
-                }
-                Some((dkey, object)) => {
-                    dkey.into_iter().for_each(|id| memory.index.settle_dkey(id, &memory.ledger));
-                    object.into_iter().for_each(|id| memory.index.settle_object(id, &memory.ledger));
-                }
-            }
-            budget -= 1;
+            let touch = memory.settling.take().or_else(|| memory.index.touched.get_mut(&tx)?.all.pop());
+            let Some(touch) = touch else {
+                memory.index.touched.remove(&tx);
+                memory.ledger.forget(tx);
+                memory.closed.pop_front();
+                work += 1;
+                continue;
+            };
+            let (done, left) = memory.index.settle(touch, &memory.ledger, limit - work);
+            work += done;
+            memory.settling = left;
         }
-        budget
+        self.items += work as u64;
+        work
     }
 
-    /// Aggregates; returns what is left of the budget.
-    fn sweep_some(&mut self, mut budget: usize) -> usize {
+    fn bury_some(&mut self, limit: usize) -> usize {
+        let work = self.memory.index.bury_some(limit);
+        self.items += work as u64;
+        work
+    }
+
+    /// Aggregates; returns how much it looked at.
+    fn sweep_some(&mut self, limit: usize) -> usize {
         let memory = &mut self.memory;
-        if memory.sweep.is_empty() && memory.sweep_wanted && budget > 0 {
-            memory.sweep_wanted = false;
-            memory.sweep = std::mem::take(&mut memory.index.restless);
-            let mut objects = std::mem::take(&mut memory.index.restless_objects);
-            objects.sort_unstable();
-            objects.dedup();
-            for id in objects {
-                memory.index.aggregate_object(id, &memory.ledger);
-                if memory.index.objects.get(id).is_some_and(|object| !object.punches.is_empty()) {
-                    memory.index.restless_objects.push(id);
-                }
+        let mut work = 0;
+        while work < limit {
+            if let Some(mut sweep) = memory.sweeping_object.take() {
+                let (more, done) = memory.index.sweep_object(&mut sweep, &memory.ledger, limit - work);
+                work += more;
+                memory.sweeping_object = (!done).then_some(sweep);
+            } else if let Some(mut sweep) = memory.sweeping.take() {
+                let (more, done) = memory.index.sweep(&mut sweep, &memory.ledger, limit - work);
+                work += more;
+                memory.sweeping = (!done).then_some(sweep);
+            } else if let Some(id) = memory.sweep_objects.pop() {
+                memory.index.objects.get_mut(id).into_iter().for_each(|object| object.restless = false);
+                memory.sweeping_object = Some(ObjectSweep::of(id));
+            } else if let Some(id) = memory.sweep.pop() {
+                memory.index.dkeys.get_mut(id).into_iter().for_each(|node| node.restless = false);
+                memory.sweeping = Some(Sweep::of(id));
+            } else if std::mem::take(&mut memory.sweep_wanted) {
+                memory.sweep = std::mem::take(&mut memory.index.restless);
+                memory.sweep_objects = std::mem::take(&mut memory.index.restless_objects);
+            } else {
+                break;
             }
         }
-        while budget > 0 {
-            let Some(id) = memory.sweep.pop() else { break };
-            let (work, restless) = memory.index.aggregate_dkey(id, &memory.ledger);
-            if restless {
-                memory.index.restless.push(id);
-            }
-            budget = budget.saturating_sub(work);
-        }
-        budget
+        self.items += work as u64;
+        work
     }
 
     /// Gives back all space that can be had. Returns whether that was any.
@@ -82,7 +113,8 @@ impl Store {
         if self.checkpoint.is_some() {
             self.write_checkpoint(NO_LIMIT)?;
         }
-        self.settle_closed(NO_LIMIT);
+        self.settle_some(NO_LIMIT);
+        self.bury_some(NO_LIMIT);
         self.sweep_some(NO_LIMIT);
         self.free_gone();
         if self.log.space.waiting_bytes() > 0 || self.log.since_checkpoint_bytes > 4 * self.log.segment_bytes() {
@@ -97,7 +129,7 @@ impl Store {
     /// How much must stay free for punches and a checkpoint.
     pub(super) fn refresh_reserve(&mut self) {
         let index = &self.memory.index;
-        let nodes = u64::from(index.dkeys.bound()) + index.versions.len() as u64;
+        let nodes = u64::from(index.dkeys.bound()) + index.versions.len();
         self.log.reserve_bytes = 3 * self.log.segment_bytes() + 160 * nodes;
     }
 }

@@ -1,11 +1,15 @@
 //! Checkpoints: the index written down in portions, so that a restart replays little and space comes back.
 //!
 //! A checkpoint is fuzzy: updates go on while it is written. Each dkey says up to which log record it is described, and replay
-//! skips those records. Nothing that only aggregation may take away is taken away while one is under way.
+//! skips those records. Aggregation goes on meanwhile: what the checkpoint names stays on the medium until the next one.
+
+use std::collections::BTreeSet;
 
 use super::Store;
-use super::dump::{encode_dkey, encode_object};
+use super::dump::{Dumping, encode_dkey, encode_object};
 use super::state::encode_segments;
+use crate::index::node::Object;
+use crate::index::version::Bytes;
 use crate::log::Segment;
 use crate::log::bytes::Writer;
 use crate::log::chain::Chain;
@@ -25,9 +29,18 @@ pub(super) struct Checkpoint {
     older: Vec<u64>,
     /// Blocks that nothing names any more since before it began.
     waiting: Vec<(u64, u64)>,
+    /// Segments with values that it names.
+    named: BTreeSet<u64>,
     next_object: u32,
     next_dkey: u32,
+    /// The dkey that it is in the middle of.
+    dumping: Option<Dumping>,
 }
+
+/// Columns and values in one record of a checkpoint.
+const PART_ITEMS: usize = 256;
+/// Vacant numbers that count as one item.
+const SKIPS: u32 = 64;
 
 impl Store {
     /// Whether a checkpoint is worth its writing.
@@ -37,7 +50,9 @@ impl Store {
             0 => log.since_checkpoint_bytes > (16 * log.segment_bytes()).max(2 * self.dump_bytes),
             bytes => log.since_checkpoint_bytes > bytes,
         };
-        grown || log.space.wants_checkpoint(log.capacity_bytes(), log.bulk_bytes())
+        let (space, capacity) = (&log.space, log.capacity_bytes() + log.bulk_bytes());
+        let scarce = space.free_bytes() < capacity / 8 && space.waiting_bytes() > capacity / 64;
+        grown || scarce || space.wants_checkpoint(log.capacity_bytes(), log.bulk_bytes())
     }
 
     /// Begins a checkpoint.
@@ -60,8 +75,10 @@ impl Store {
             covered_bytes: self.log.since_checkpoint_bytes,
             older,
             waiting: self.log.space.take_waiting(),
+            named: BTreeSet::new(),
             next_object: 0,
             next_dkey: 0,
+            dumping: None,
         });
         Ok(())
     }
@@ -70,15 +87,17 @@ impl Store {
     pub(super) fn write_checkpoint(&mut self, mut budget: usize) -> Result<usize, StoreError> {
         let Some(mut checkpoint) = self.checkpoint.take() else { return Ok(budget) };
         while budget > 0 {
-            match self.write_next(&mut checkpoint) {
-                Ok(true) => budget -= 1,
-                Ok(false) => {
+            match self.write_next(&mut checkpoint, budget.min(PART_ITEMS)) {
+                Ok(0) => {
                     self.finish_checkpoint(checkpoint)?;
                     return Ok(budget);
                 }
+                Ok(items) => {
+                    self.items += items as u64;
+                    budget = budget.saturating_sub(items);
+                }
                 Err(error) => {
-                    checkpoint.waiting.into_iter().for_each(|(start, len)| self.log.space.retire(start, len));
-                    self.give_up(&checkpoint.chain);
+                    self.abandon(checkpoint);
                     return Err(error);
                 }
             }
@@ -87,73 +106,124 @@ impl Store {
         Ok(0)
     }
 
-    /// Writes the next node; false if there is none.
-    fn write_next(&mut self, checkpoint: &mut Checkpoint) -> Result<bool, StoreError> {
-        let as_of = self.log.next_lsn() - 1;
+    /// Writes the next node, or a part of one; returns how many items that were, 0 if there is nothing left.
+    fn write_next(&mut self, checkpoint: &mut Checkpoint, limit: usize) -> Result<usize, StoreError> {
         let mut payload = std::mem::take(&mut self.scratch);
         payload.begin_record();
-        let result = loop {
-            if checkpoint.next_object < self.memory.index.objects.bound() {
-                checkpoint.next_object += 1;
-                let object = self.memory.index.objects.get(checkpoint.next_object - 1);
-                if let Some(object) = object.filter(|object| !object.punches.is_empty()) {
-                    encode_object(object, as_of, &self.memory.index.versions, &mut payload);
-                    break checkpoint.chain.append(&mut self.log, kind::OBJECT, &mut payload, &[]).map(|_| true);
-                }
-            } else if checkpoint.next_dkey < self.memory.index.dkeys.bound() {
-                checkpoint.next_dkey += 1;
-                if self.memory.index.dkeys.get(checkpoint.next_dkey - 1).is_some() {
-                    break self.write_dkey(checkpoint, as_of, &mut payload).map(|()| true);
-                }
-            } else {
-                break Ok(false);
-            }
-        };
+        let result = self.find_next(checkpoint, limit, &mut payload);
         self.scratch = payload;
         result
     }
 
-    fn write_dkey(&mut self, checkpoint: &mut Checkpoint, as_of: u64, payload: &mut Writer) -> Result<(), StoreError> {
-        let Some(node) = self.memory.index.dkeys.get(checkpoint.next_dkey - 1) else { return Ok(()) };
-        let log = &self.log;
-        let older = &checkpoint.older;
+    fn find_next(
+        &mut self,
+        checkpoint: &mut Checkpoint,
+        limit: usize,
+        payload: &mut Writer,
+    ) -> Result<usize, StoreError> {
+        let as_of = self.log.next_lsn() - 1;
+        let index = &self.memory.index;
+        for _ in 0..SKIPS {
+            if let Some(dumping) = checkpoint.dumping.take() {
+                return self.write_part(checkpoint, dumping, kind::MORE, limit, payload);
+            }
+            if checkpoint.next_object < index.objects.bound() {
+                checkpoint.next_object += 1;
+                let object = index.objects.get(checkpoint.next_object - 1);
+                let wanted =
+                    |object: &&Object| !object.punches.is_empty() && !index.destroyed.contains(&object.at.container);
+                if let Some(object) = object.filter(wanted) {
+                    encode_object(object, as_of, &index.versions, payload);
+                    return checkpoint.chain.append(&mut self.log, kind::OBJECT, payload, &[]).map(|_| 1);
+                }
+            } else if checkpoint.next_dkey < index.dkeys.bound() {
+                checkpoint.next_dkey += 1;
+                let id = checkpoint.next_dkey - 1;
+                if index.dkeys.get(id).is_some_and(|node| !index.is_doomed(node)) {
+                    return self.write_part(checkpoint, Dumping::new(id, as_of), kind::DKEY, limit, payload);
+                }
+            } else {
+                return Ok(0);
+            }
+        }
+        Ok(1)
+    }
+
+    fn write_part(
+        &mut self,
+        checkpoint: &mut Checkpoint,
+        mut dumping: Dumping,
+        kind: u8,
+        limit: usize,
+        payload: &mut Writer,
+    ) -> Result<usize, StoreError> {
+        let index = &self.memory.index;
+        let Some(node) = index.dkeys.get(dumping.dkey) else { return Ok(1) };
+        let Some(at) = index.objects.get(node.object).map(|object| object.at) else { return Ok(1) };
+        let (log, older, named) = (&self.log, &checkpoint.older, &mut checkpoint.named);
         // Values in old segments of which little is left move, so that the segments come back.
-        let mover = |place: &crate::index::version::Place| {
+        let mut mover = |place: Bytes| {
             if !place.inline || place.len == 0 {
                 return None;
             }
             let (start, used) = log.segments.range(..=place.offset).next_back()?;
-            if older.binary_search(start).is_err() || used.live_bytes * 2 >= used.segment.len {
-                return None;
+            if older.binary_search(start).is_ok() && used.live_bytes * 2 < used.segment.len {
+                let mut bytes = vec![0; place.len as usize];
+                if log.read(place.offset, &mut bytes).is_ok() {
+                    return Some(bytes);
+                }
             }
-            let mut bytes = vec![0; place.len as usize];
-            log.read(place.offset, &mut bytes).ok().map(|()| bytes)
+            named.insert(*start);
+            None
         };
-        let (moved, data) = encode_dkey(node, as_of, &self.memory.index.versions, &mover, payload);
-        let appended = checkpoint.chain.append(&mut self.log, kind::DKEY, payload, &data)?;
-        for moved in moved {
-            let place = self.memory.index.versions.place_mut(moved.version);
-            let (from, to) = (place.offset, appended.data_at + moved.at as u64);
-            place.offset = to;
-            let len = u64::from(place.len);
-            self.log.count_live(from, len, false);
-            self.log.count_live(to, len, true);
+        let part = encode_dkey((at, node), &mut dumping, &index.versions, &mut mover, limit, payload);
+        let appended = checkpoint.chain.append(&mut self.log, kind, payload, &part.data)?;
+        if !part.moved.is_empty() {
+            let segment = self.log.segments.range(..=appended.data_at).next_back().map(|(start, _)| *start);
+            checkpoint.named.extend(segment);
         }
-        Ok(())
+        for moved in part.moved {
+            let versions = &mut self.memory.index.versions;
+            let bytes = versions.bytes(moved.version);
+            let to = appended.data_at + moved.at as u64;
+            versions.set_offset(moved.version, to);
+            self.log.count_live(bytes.offset, bytes.len.into(), false);
+            self.log.count_live(to, bytes.len.into(), true);
+        }
+        self.memory.index.dkeys.must(dumping.dkey).written = !part.done;
+        if !part.done {
+            checkpoint.dumping = Some(dumping);
+        } else if kind == kind::MORE {
+            // Whatever aggregation could not do in it meanwhile.
+            self.memory.index.mark_restless(dumping.dkey);
+            self.memory.sweep_wanted = true;
+        }
+        Ok(part.items)
+    }
+
+    fn abandon(&mut self, checkpoint: Checkpoint) {
+        if let Some(dumping) = &checkpoint.dumping
+            && let Some(node) = self.memory.index.dkeys.get_mut(dumping.dkey)
+        {
+            node.written = false;
+        }
+        checkpoint.waiting.into_iter().for_each(|(start, len)| self.log.space.retire(start, len));
+        self.give_up(&checkpoint.chain);
     }
 
     /// Makes the checkpoint the one that a restart begins with, and takes back what only the one before named.
     fn finish_checkpoint(&mut self, mut checkpoint: Checkpoint) -> Result<(), StoreError> {
-        let held =
-            |log: &crate::log::Log, start: &u64| log.segments.get(start).filter(|used| used.live_bytes > 0).copied();
+        let named = std::mem::take(&mut checkpoint.named);
+        let held = |log: &crate::log::Log, start: &u64| {
+            log.segments.get(start).filter(|used| used.live_bytes > 0 || named.contains(start)).copied()
+        };
         let pinned: Vec<Segment> =
             checkpoint.older.iter().filter_map(|start| held(&self.log, start)).map(|used| used.segment).collect();
         let mut payload = Writer::default();
         payload.begin_record();
         encode_segments(&pinned, &mut payload);
         if let Err(error) = checkpoint.chain.append(&mut self.log, kind::END, &mut payload, &[]) {
-            checkpoint.waiting.into_iter().for_each(|(start, len)| self.log.space.retire(start, len));
-            self.give_up(&checkpoint.chain);
+            self.abandon(checkpoint);
             return Err(error);
         }
         if self.options.plant != Plant::EarlySuperblock {

@@ -1,8 +1,6 @@
 //! Enumeration: what exists in a view, in order.
 
-use std::ops::Bound;
-
-use talea_model::{Extent, Key, Oid, View, limit::MAX_ENUMERATED};
+use talea_model::{Extent, Oid, View, limit::MAX_ENUMERATED};
 
 use super::Store;
 use crate::index::lens::Lens;
@@ -36,16 +34,17 @@ impl Store {
         limit: usize,
     ) -> Result<Vec<Listed>, StoreError> {
         let Some(container) = self.memory.index.containers.get(&at.container) else { return Ok(Vec::new()) };
+        let objects = &container.objects;
         let from = match after {
-            None => Bound::Unbounded,
+            None => Default::default(),
             Some(bytes) => {
                 let bytes: [u8; 16] =
                     bytes.try_into().map_err(|_| StoreError::Bad("an object's anchor has 16 bytes"))?;
-                Bound::Excluded(Oid(u128::from_be_bytes(bytes)))
+                let after = Oid(u128::from_be_bytes(bytes));
+                objects.seek(|oid| *oid <= after)
             }
         };
-        let objects = container.objects.range((from, Bound::Unbounded));
-        let seen = objects.filter(|(_, id)| {
+        let seen = objects.iter_from(from).filter(|(_, id)| {
             self.memory.index.objects.get(**id).is_some_and(|object| self.memory.index.object_exists(object, lens))
         });
         Ok(seen.take(limit).map(|(oid, _)| listed(oid.0.to_be_bytes().to_vec())).collect())
@@ -54,20 +53,18 @@ impl Store {
     fn list_dkeys(&self, at: ObjectRef, lens: &Lens, after: Option<&[u8]>, limit: usize) -> Vec<Listed> {
         let Some(object) = self.memory.index.object(at) else { return Vec::new() };
         let above = self.memory.index.hidden_object(object, lens);
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let dkeys = object.dkeys.range::<[u8], _>((from, Bound::Unbounded));
-        let seen = dkeys.filter(|(_, id)| {
-            self.memory.index.dkeys.get(**id).is_some_and(|node| self.memory.index.dkey_exists(node, lens, above))
-        });
-        seen.take(limit).map(|(key, _)| listed(key.to_vec())).collect()
+        let from = after.map_or_else(Default::default, |after| self.memory.index.after(object, after));
+        let dkeys = object.dkeys.iter_from(from).filter_map(|(dkey, ())| self.memory.index.dkeys.get(dkey.id));
+        let seen = dkeys.filter(|node| self.memory.index.dkey_exists(node, lens, above));
+        seen.take(limit).map(|node| listed(node.key.bytes().to_vec())).collect()
     }
 
     fn list_akeys(&self, at: ObjectRef, lens: &Lens, dkey: &[u8], after: Option<&[u8]>, limit: usize) -> Vec<Listed> {
         let Some((object, node)) = self.memory.index.dkey(at, dkey) else { return Vec::new() };
         let hidden = self.memory.index.hidden_dkey(node, lens, self.memory.index.hidden_object(object, lens));
-        let first = after.map_or(0, |after| node.akeys.partition_point(|(key, _): &(Key, _)| key[..] <= *after));
-        let seen = node.akeys[first..].iter().filter(|(_, akey)| self.memory.index.akey_exists(akey, lens, hidden));
-        seen.take(limit).map(|(key, akey)| Listed { kind: Some(akey.kind()), ..listed(key.to_vec()) }).collect()
+        let first = after.map_or(0, |after| node.akeys.partition_point(|akey| akey.key.bytes() <= after));
+        let seen = node.akeys[first..].iter().filter(|akey| self.memory.index.akey_exists(akey, lens, hidden));
+        seen.take(limit).map(|akey| Listed { kind: Some(akey.kind()), ..listed(akey.key.bytes().to_vec()) }).collect()
     }
 
     fn list_extents(
@@ -94,7 +91,7 @@ impl Store {
         // The run that begins at the anchor was given: what continues it is skipped with it.
         let mut given = anchor;
         let mut run: Option<Extent> = None;
-        for (start, column) in found.array.overlapping(all) {
+        for (start, column) in found.array.iter().flat_map(|array| array.overlapping(all)) {
             if self.memory.index.seen(&column.stack, lens, hidden).is_none() {
                 continue;
             }

@@ -6,7 +6,7 @@ use super::Store;
 use crate::checksum::{GRANULE_BYTES, Joined, crc32c};
 use crate::index::lens::{Lens, Rank};
 use crate::index::node::Akey;
-use crate::index::version::Place;
+use crate::index::version::VersionId;
 use crate::{FetchWhat, Fetched, ObjectRef, StoreError, ValueKind};
 
 /// Bytes of an answer where the options do not say.
@@ -65,11 +65,11 @@ impl Store {
         out: &mut Vec<u8>,
     ) -> Result<Fetched, StoreError> {
         let Some(piece) = self.memory.index.seen(&akey.single, lens, hidden) else { return Ok(Fetched::default()) };
-        let place = &self.memory.index.versions.get(piece.version).place;
-        self.check_room(place.len.into(), out)?;
+        let len = self.memory.index.versions.bytes(piece.version).len.into();
+        self.check_room(len, out)?;
         let mut joined = Joined::default();
-        self.append_verified(place, 0, place.len.into(), out, &mut joined)?;
-        Ok(Fetched { found: true, bytes: place.len.into(), record_bytes: 0, filled: true, checksum: joined.crc })
+        self.append_verified(piece.version, 0, len, out, &mut joined)?;
+        Ok(Fetched { found: true, bytes: len, record_bytes: 0, filled: true, checksum: joined.crc })
     }
 
     fn fetch_array(
@@ -93,14 +93,13 @@ impl Store {
         let mut fetched = Fetched { found: false, bytes, record_bytes: akey.record_bytes(), filled: true, checksum: 0 };
         for extent in extents {
             let mut at = extent.index;
-            for (start, column) in akey.array.overlapping(*extent) {
+            for (start, column) in akey.array.iter().flat_map(|array| array.overlapping(*extent)) {
                 let Some(piece) = self.memory.index.seen(&column.stack, lens, hidden) else { continue };
                 let (first, last) = (start.max(extent.index), column.end.min(extent.end()));
                 fetched.filled &= at == first;
                 append_zeros((first - at) * record_bytes, out, &mut joined);
-                let place = &self.memory.index.versions.get(piece.version).place;
                 let from = u64::from(piece.skip) + (first - start) * record_bytes;
-                self.append_verified(place, from, from + (last - first) * record_bytes, out, &mut joined)?;
+                self.append_verified(piece.version, from, from + (last - first) * record_bytes, out, &mut joined)?;
                 fetched.found = true;
                 at = last;
             }
@@ -123,17 +122,19 @@ impl Store {
         }
     }
 
-    /// Appends bytes `from..to` of a place. Whole granules are verified after the copy, so that nothing between medium and
+    /// Appends bytes `from..to` of a version. Whole granules are verified after the copy, so that nothing between medium and
     /// caller goes unseen; of others the whole granule is verified in place.
     fn append_verified(
         &self,
-        place: &Place,
+        version: VersionId,
         from: u64,
         to: u64,
         out: &mut Vec<u8>,
         joined: &mut Joined,
     ) -> Result<(), StoreError> {
         let granule = GRANULE_BYTES as u64;
+        let place = self.memory.index.versions.bytes(version);
+        let granules = self.memory.index.versions.granules(version);
         let lost = |at: u64| StoreError::DataLost {
             what: format!("bytes {from} to {to} (of a version of {} bytes)", place.len),
             offset: place.offset + at,
@@ -157,7 +158,7 @@ impl Store {
         };
         for (number, bytes) in source.chunks(GRANULE_BYTES).enumerate() {
             let start = read_from + (number * GRANULE_BYTES) as u64;
-            let expected = place.granules.get((start / granule) as usize).copied();
+            let expected = granules.get((start / granule) as usize).copied();
             let first = from.saturating_sub(start) as usize;
             let last = ((to - start) as usize).min(bytes.len());
             let part = &bytes[first..last];

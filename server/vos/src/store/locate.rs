@@ -65,14 +65,15 @@ impl Store {
         let record_bytes = u64::from(located.record_bytes);
         let mut room = ANSWER_BYTES;
         let extent = Extent::new(from, u64::MAX - from).ok_or(StoreError::Bad("no record has that index"))?;
-        for (start, column) in found.array.overlapping(extent) {
+        for (start, column) in found.array.iter().flat_map(|array| array.overlapping(extent)) {
             let Some(piece) = self.memory.index.seen(&column.stack, &lens, hidden) else { continue };
-            let place = &self.memory.index.versions.get(piece.version).place;
+            let place = self.memory.index.versions.bytes(piece.version);
             let first = start.max(from);
             let skip = u64::from(piece.skip) + (first - start) * record_bytes;
             let bytes = (column.end - first) * record_bytes;
             let granules = skip / GRANULE_BYTES as u64..(skip + bytes).div_ceil(GRANULE_BYTES as u64);
-            let checksums = place.granules.get(granules.start as usize..granules.end as usize);
+            let checksums =
+                self.memory.index.versions.granules(piece.version).get(granules.start as usize..granules.end as usize);
             let cost = SPAN_BYTES + 4 * checksums.map_or(0, <[u32]>::len);
             let (Some(checksums), true) = (checksums, self.log.is_placed(place.offset, place.len.into())) else {
                 located.end = first;

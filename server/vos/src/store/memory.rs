@@ -6,8 +6,10 @@ use std::collections::{HashMap, VecDeque};
 
 use talea_model::{Fate, Ledger, Position, SessionId, Stamp, TxId};
 
+use super::dump::Restoring;
 use super::recover::Named;
-use crate::index::Index;
+use crate::index::reclaim::{ObjectSweep, Sweep};
+use crate::index::{Index, Touch};
 use crate::log::record::Done;
 use crate::{Caller, Change};
 
@@ -22,12 +24,29 @@ pub(super) struct Memory {
     pub(super) lost: bool,
     /// Closed transactions that are to be settled and forgotten.
     pub(super) closed: VecDeque<TxId>,
-    /// Dkeys that the aggregation pass under way has still to look at.
+    /// The closed transaction's place that is being settled.
+    pub(super) settling: Option<Touch>,
+    /// Dkeys and objects that the aggregation pass under way has still to look at.
     pub(super) sweep: Vec<u32>,
+    pub(super) sweep_objects: Vec<u32>,
+    /// The dkey and the object that it is in the middle of.
+    pub(super) sweeping: Option<Sweep>,
+    pub(super) sweeping_object: Option<ObjectSweep>,
     /// A floor rose or a kept stamp ended since the last aggregation pass began.
     pub(super) sweep_wanted: bool,
     /// During recovery: values in blocks that the log names.
     pub(super) named: Named,
+    /// During replay: the log record up to which the checkpoint describes each dkey, and each object's punches.
+    pub(super) as_of: AsOf,
+    /// During replay: the dkey whose parts are being read.
+    pub(super) restoring: Option<Restoring>,
+}
+
+/// Log records up to which a checkpoint describes nodes, by their number.
+#[derive(Debug, Default)]
+pub(super) struct AsOf {
+    pub(super) dkeys: HashMap<u32, u64>,
+    pub(super) objects: HashMap<u32, u64>,
 }
 
 impl Memory {
@@ -67,6 +86,20 @@ impl Memory {
             }
         }
         self.ledger.advance(horizon);
+    }
+
+    /// Forgets what only replay needs.
+    pub(super) fn end_replay(&mut self) {
+        self.end_restoring();
+        self.as_of = AsOf::default();
+        self.index.versions.take_freed();
+    }
+
+    /// The dkey whose parts were read is whole.
+    pub(super) fn end_restoring(&mut self) {
+        if let Some(restoring) = self.restoring.take() {
+            restoring.finish(&mut self.index);
+        }
     }
 
     fn close(&mut self, tx: TxId, fate: Fate) {

@@ -84,7 +84,7 @@ impl Store {
         };
         let log = Log::new(media, superblock.nonce, segment_bytes, options.plant, resume);
         let scratch = Writer::default();
-        let mut store = Store { log, memory, superblock, options, checkpoint: None, dump_bytes: 0, scratch };
+        let mut store = Store { log, memory, superblock, options, checkpoint: None, dump_bytes: 0, scratch, items: 0 };
         store.memory.sweep_wanted = true;
         Ok((store, recovered))
     }

@@ -4,7 +4,7 @@ use talea_model::{Key, View};
 
 use super::Store;
 use crate::index::lens::{Lens, Rank};
-use crate::index::node::Akey;
+use crate::index::node::{Akey, Dkey, DkeyRef};
 use crate::{Answer, ObjectRef, Query, StoreError};
 
 impl Store {
@@ -13,40 +13,44 @@ impl Store {
         let lens = self.lens(at.container, view)?;
         let Some(object) = self.memory.index.object(at) else { return Ok(Answer::default()) };
         let above = self.memory.index.hidden_object(object, &lens);
-        let exists =
-            |id: &u32| self.memory.index.dkeys.get(*id).is_some_and(|n| self.memory.index.dkey_exists(n, &lens, above));
-        let found = |key: &Key| Answer { dkey: Some(key.clone()), end: 0 };
-        Ok(match what {
+        let index = &self.memory.index;
+        let node = |dkey: DkeyRef| index.dkeys.get(dkey.id);
+        let exists = |node: &&Dkey| index.dkey_exists(node, &lens, above);
+        let answer = |node: &Dkey, end: u64| Ok(Answer { dkey: Some(Key::new(node.key.bytes())?), end });
+        let found = match what {
             Query::MaxDkey => {
-                object.dkeys.iter().rev().find(|(_, id)| exists(id)).map_or(Answer::default(), |(key, _)| found(key))
+                let last = object.dkeys.iter_back().filter_map(|(dkey, ())| node(dkey)).find(exists);
+                last.map(|node| answer(node, 0))
             }
             Query::MinDkey => {
-                object.dkeys.iter().find(|(_, id)| exists(id)).map_or(Answer::default(), |(key, _)| found(key))
+                let first = object.dkeys.iter().filter_map(|(dkey, ())| node(dkey)).find(exists);
+                first.map(|node| answer(node, 0))
             }
             Query::ArrayEnd { dkey, akey } => {
-                let node = object.dkeys.get(dkey).and_then(|id| self.memory.index.dkeys.get(*id));
+                let node = index.seek(object, dkey).1.and_then(|id| index.dkeys.get(id));
                 let end = node.and_then(|node| {
-                    let hidden = self.memory.index.hidden_dkey(node, &lens, above);
+                    let hidden = index.hidden_dkey(node, &lens, above);
                     node.akey(akey).map(|akey| self.array_end(akey, &lens, hidden))
                 });
-                Answer { dkey: None, end: end.unwrap_or(0) }
+                return Ok(Answer { dkey: None, end: end.unwrap_or(0) });
             }
             Query::MaxDkeyArrayEnd { akey } => {
-                let integers = object.dkeys.iter().rev().filter(|(key, _)| key.as_u64().is_some());
-                let ends = integers.filter_map(|(key, id)| {
-                    let node = self.memory.index.dkeys.get(*id)?;
-                    let hidden = self.memory.index.hidden_dkey(node, &lens, above);
+                let nodes = object.dkeys.iter_back().filter_map(|(dkey, ())| node(dkey));
+                let mut ends = nodes.filter(|node| node.key.bytes().len() == 8).filter_map(|node| {
+                    let hidden = index.hidden_dkey(node, &lens, above);
                     let end = self.array_end(node.akey(akey)?, &lens, hidden);
-                    (end > 0).then(|| Answer { dkey: Some(key.clone()), end })
+                    (end > 0).then(|| answer(node, end))
                 });
-                ends.into_iter().next().unwrap_or_default()
+                ends.next()
             }
-        })
+        };
+        found.unwrap_or_else(|| Ok(Answer::default()))
     }
 
     fn array_end(&self, akey: &Akey, lens: &Lens, above: Option<Rank>) -> u64 {
         let hidden = self.memory.index.hidden_akey(akey, lens, above);
-        let last = akey.array.columns().rev().find(|(_, c)| self.memory.index.seen(&c.stack, lens, hidden).is_some());
+        let mut columns = akey.array.iter().flat_map(|array| array.columns_back());
+        let last = columns.find(|(_, column)| self.memory.index.seen(&column.stack, lens, hidden).is_some());
         last.map_or(0, |(_, column)| column.end)
     }
 }

@@ -111,7 +111,7 @@ fn read(media: &Media, superblock: &Superblock, until: u64) -> Result<Pass, Stor
     })?;
     memory.lost |= scanned.lost;
     memory.named.prove(scanned.proven);
-    memory.index.versions.take_freed();
+    memory.end_replay();
     in_use.extend(&scanned.segments);
     Ok(Pass { memory, scanned, in_use })
 }
@@ -134,7 +134,8 @@ fn resume_after(pass: &mut Pass, sizes: Sizes) -> Resume {
     let mut segments: BTreeMap<u64, SegmentUse> =
         pass.in_use.iter().map(|segment| (segment.start, SegmentUse { segment: *segment, live_bytes: 0 })).collect();
     let mut used: Vec<(u64, u64)> = segments.values().map(|used| (used.segment.start, used.segment.len)).collect();
-    for place in memory.index.versions.places().filter(|place| place.len > 0) {
+    let versions = &memory.index.versions;
+    for place in (0..versions.bound()).filter_map(|id| versions.live(id)) {
         if !place.inline {
             used.push((place.offset, place.len.into()));
             continue;

@@ -2,22 +2,33 @@
 
 use talea_model::Extent;
 
-use super::dump::{decode_dkey, decode_object};
+use super::dump::{Restoring, decode_object};
 use super::memory::Memory;
 use super::state::decode_segments;
-use crate::Punch;
 use crate::log::Segment;
 use crate::log::bytes::Reader;
 use crate::log::record::{BadRecord, Entry, Head, decode_follow, decode_punch, decode_value, kind};
 use crate::log::scan::Found;
+use crate::{ObjectRef, Punch};
 
 impl Memory {
     /// Applies a record of a checkpoint. The last one gives the segments that hold values.
     pub(super) fn replay_checkpoint(&mut self, found: &Found) -> Result<Option<Vec<Segment>>, BadRecord> {
+        if found.kind != kind::MORE {
+            self.end_restoring();
+        }
         match found.kind {
             kind::STATE => self.decode_state(found.meta)?,
-            kind::OBJECT => decode_object(found, &mut self.index)?,
-            kind::DKEY => decode_dkey(found, &mut self.index)?,
+            kind::OBJECT => {
+                let (id, as_of) = decode_object(found, &mut self.index)?;
+                self.as_of.objects.insert(id, as_of);
+            }
+            kind::DKEY => {
+                let (restoring, as_of) = Restoring::begin(found, &mut self.index)?;
+                self.as_of.dkeys.insert(restoring.dkey(), as_of);
+                self.restoring = Some(restoring);
+            }
+            kind::MORE => self.restoring.as_mut().ok_or(BadRecord)?.go_on(found, &mut self.index)?,
             kind::END => return decode_segments(found.meta).map(Some),
             _ => return Err(BadRecord),
         }
@@ -69,7 +80,7 @@ impl Memory {
                 self.named.add(found.lsn, &place);
                 values.push((extent, place));
             }
-            let known = self.index.dkey(head.at, entry.dkey).is_some_and(|(_, node)| node.as_of >= found.lsn);
+            let known = self.knows_dkey(head.at, entry.dkey, found.lsn);
             if !known && !self.index.destroyed.contains(&head.at.container) {
                 let places = values.drain(..);
                 self.index.put(head.at, entry.dkey, entry.akey, entry.kind, head.tag, places).map_err(|_| BadRecord)?;
@@ -80,12 +91,23 @@ impl Memory {
 
     /// Whether the checkpoint, or the end of the container, made a punch superfluous.
     fn knows(&self, head: &Head, what: &Punch, lsn: u64) -> bool {
-        let as_of = match what {
-            Punch::Object => self.index.object(head.at).map(|object| object.as_of),
+        let known = match what {
+            Punch::Object => {
+                let as_of = self.index.find_object(head.at).and_then(|id| self.as_of.objects.get(&id));
+                as_of.is_some_and(|as_of| *as_of >= lsn)
+            }
             Punch::Dkey(dkey) | Punch::Akey { dkey, .. } | Punch::Range { dkey, .. } => {
-                self.index.dkey(head.at, dkey).map(|(_, node)| node.as_of)
+                self.knows_dkey(head.at, dkey, lsn)
             }
         };
-        as_of.is_some_and(|as_of| as_of >= lsn) || self.index.destroyed.contains(&head.at.container)
+        known || self.index.destroyed.contains(&head.at.container)
+    }
+
+    fn knows_dkey(&self, at: ObjectRef, dkey: &[u8], lsn: u64) -> bool {
+        if self.as_of.dkeys.is_empty() {
+            return false;
+        }
+        let as_of = self.index.find_dkey(at, dkey).and_then(|id| self.as_of.dkeys.get(&id));
+        as_of.is_some_and(|as_of| *as_of >= lsn)
     }
 }
