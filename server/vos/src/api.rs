@@ -277,6 +277,45 @@ pub struct StoreStats {
     pub records: u64,
     /// Columns, values and nodes that background work has looked at since the store was opened.
     pub items: u64,
+    /// Bytes that the scrubber has verified since the store was opened.
+    pub scrubbed_bytes: u64,
+    /// Places that the scrubber knows to be damaged.
+    pub damaged: u64,
+}
+
+/// What is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DamageKind {
+    /// A superblock; it was written anew.
+    Superblock,
+    /// A record of the log; the next checkpoint takes its place.
+    Log,
+    /// A record of the checkpoint; the next one takes its place.
+    Checkpoint,
+    /// A value; it reads as DATA_LOST.
+    Value,
+}
+
+/// Bytes of the medium that are not what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// What they are.
+    pub kind: DamageKind,
+    /// Where they begin (a [`talea_tier::Address`]).
+    pub offset: u64,
+    /// How many there may be.
+    pub bytes: u64,
+}
+
+/// What a portion of scrubbing did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// Bytes verified, about.
+    pub bytes: u64,
+    /// Passes over everything that have ended.
+    pub passes: u64,
+    /// Places known to be damaged now.
+    pub damaged: u64,
 }
 
 /// Where the records of an array lie on the medium, as a snapshot sees them.

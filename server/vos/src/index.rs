@@ -203,7 +203,7 @@ impl Index {
         Ok(id)
     }
 
-    /// Adds versions of one akey.
+    /// Adds versions of one akey; the minor order of each is one more than that of the one before.
     pub(crate) fn put(
         &mut self,
         at: ObjectRef,
@@ -223,7 +223,7 @@ impl Index {
         let mut touched = waits.then(|| self.touched.entry(tag.tx).or_default());
         let (mut restless, mut count) = (waits, 0);
         for (extent, place) in places {
-            let version = self.versions.add(tag, &place);
+            let version = self.versions.add(Tag { minor: tag.minor + count, ..tag }, &place);
             self.versions.hold(version);
             match kind {
                 ValueKind::Single | ValueKind::SingleMax => {

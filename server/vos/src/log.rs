@@ -86,6 +86,8 @@ pub(crate) struct Log {
     pub space: Spaces,
     /// Segments in use, by their start.
     pub segments: BTreeMap<u64, SegmentUse>,
+    /// Segments of the log, in order; those before them belong to checkpoints or only hold values.
+    pub chain: Vec<Segment>,
     nonce: u64,
     segment_bytes: u64,
     current: Segment,
@@ -120,6 +122,10 @@ pub(crate) struct Resume {
     pub space: Spaces,
     /// Segments in use, the current one included.
     pub segments: BTreeMap<u64, SegmentUse>,
+    /// Segments of the log, in order.
+    pub chain: Vec<Segment>,
+    /// Segments of the checkpoint.
+    pub checkpoint: Vec<Segment>,
     /// The segment that is written now.
     pub current: Segment,
     /// Bytes of it that hold records.
@@ -141,6 +147,7 @@ impl Log {
             stages,
             space: resume.space,
             segments: resume.segments,
+            chain: resume.chain,
             nonce,
             segment_bytes,
             current: resume.current,
@@ -179,6 +186,11 @@ impl Log {
     /// The segment that is written now.
     pub(crate) fn current(&self) -> Segment {
         self.current
+    }
+
+    /// Bytes of a segment that may hold records on the medium.
+    pub(crate) fn written(&self, segment: Segment) -> u64 {
+        if segment == self.current { self.filled - self.staged.len() as u64 } else { segment.len }
     }
 
     /// The store's salt of checksums.
@@ -275,6 +287,7 @@ impl Log {
         self.write_segment_header(self.current, Some((next, self.next_lsn)))?;
         self.flush()?;
         self.current = next;
+        self.chain.push(next);
         self.filled = SEGMENT_HEADER_BYTES as u64;
         Ok(())
     }

@@ -16,18 +16,20 @@ mod punch;
 mod query;
 mod recover;
 mod replay;
+mod scrub;
 mod state;
 mod update;
 
 use checkpoint::Checkpoint;
 use memory::Memory;
+use scrub::Scrub;
 use talea_model::{ContainerId, Fate, Ledger, Order, Stamp, TxId, View};
 
 use crate::index::lens::Lens;
 use crate::index::version::Tag;
-use crate::log::Log;
 use crate::log::bytes::Writer;
 use crate::log::header::Superblock;
+use crate::log::{Log, Segment};
 use crate::{Caller, ObjectRef, Plant, StoreError, StoreOptions, StoreStats};
 
 /// The versioned store of one target.
@@ -43,6 +45,11 @@ pub struct Store {
     scratch: Writer,
     /// Items of background work done since the store was opened.
     items: u64,
+    scrub: Scrub,
+    /// Segments of the checkpoint that a restart would begin with.
+    checkpoint_chain: Vec<Segment>,
+    /// A record was found damaged: a checkpoint must take the place of what is on the medium.
+    rewrite: bool,
 }
 
 impl Store {
@@ -89,7 +96,10 @@ impl Store {
     /// Figures.
     pub fn stats(&self) -> StoreStats {
         let capacity_bytes = self.log.capacity_bytes() + self.log.bulk_bytes();
+        let (scrubbed_bytes, damaged) = self.scrubbed();
         StoreStats {
+            scrubbed_bytes,
+            damaged,
             used_bytes: capacity_bytes - self.log.space.free_bytes(),
             capacity_bytes,
             leased_bytes: self.log.space.held_bytes(),

@@ -86,6 +86,12 @@ impl RecordHeader {
         &all[12..]
     }
 
+    /// Bytes of the record whose header is at the start of `bytes`, if it is one; nothing is verified.
+    pub(crate) fn announced(bytes: &[u8]) -> Option<u64> {
+        let ours = bytes.len() >= RECORD_HEADER_BYTES && bytes[4..7] == RECORD_MAGIC;
+        ours.then(|| RECORD_HEADER_BYTES as u64 + u64::from(u32_at(bytes, 8)))
+    }
+
     /// The record at the start of `bytes`, with its meta bytes and its data, if there is a whole and undamaged one.
     pub(crate) fn find(bytes: &[u8], nonce: u64, segment: u64) -> Option<(Self, &[u8], &[u8])> {
         if bytes.len() < RECORD_HEADER_BYTES || bytes[4..7] != RECORD_MAGIC {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::Store;
 use super::dump::{Dumping, encode_dkey, encode_object};
 use super::state::encode_segments;
-use crate::index::node::Object;
+use crate::index::node::{Dkey, Object};
 use crate::index::version::Bytes;
 use crate::log::Segment;
 use crate::log::bytes::Writer;
@@ -52,11 +52,12 @@ impl Store {
         };
         let (space, capacity) = (&log.space, log.capacity_bytes() + log.bulk_bytes());
         let scarce = space.free_bytes() < capacity / 8 && space.waiting_bytes() > capacity / 64;
-        grown || scarce || space.wants_checkpoint(log.capacity_bytes(), log.bulk_bytes())
+        self.rewrite || grown || scarce || space.wants_checkpoint(log.capacity_bytes(), log.bulk_bytes())
     }
 
     /// Begins a checkpoint.
     pub(super) fn begin_checkpoint(&mut self) -> Result<(), StoreError> {
+        self.rewrite = false;
         self.free_gone();
         self.log.roll(0)?;
         let older = self.log.segments.keys().copied().filter(|start| *start != self.log.current().start).collect();
@@ -158,7 +159,9 @@ impl Store {
         payload: &mut Writer,
     ) -> Result<usize, StoreError> {
         let index = &self.memory.index;
-        let Some(node) = index.dkeys.get(dumping.dkey) else { return Ok(1) };
+        // A number may stand for another dkey by now, if the container was destroyed.
+        let same = |node: &&Dkey| kind == kind::DKEY || node.written;
+        let Some(node) = index.dkeys.get(dumping.dkey).filter(same) else { return Ok(1) };
         let Some(at) = index.objects.get(node.object).map(|object| object.at) else { return Ok(1) };
         let (log, older, named) = (&self.log, &checkpoint.older, &mut checkpoint.named);
         // Values in old segments of which little is left move, so that the segments come back.
@@ -245,6 +248,8 @@ impl Store {
         checkpoint.waiting.into_iter().for_each(|(start, len)| self.log.space.release(start, len));
         self.log.since_checkpoint_bytes -= checkpoint.covered_bytes;
         self.dump_bytes = checkpoint.chain.bytes;
+        self.log.chain.retain(|segment| segment.number >= checkpoint.log.number);
+        self.checkpoint_chain = checkpoint.chain.segments;
         Ok(())
     }
 

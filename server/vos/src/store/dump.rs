@@ -186,7 +186,7 @@ pub(super) fn encode_dkey(
         out.key(node.key.bytes());
     }
     let mut encoder = Encoder::new(versions, &mut dumping.numbers, dumping.as_of, mover);
-    let mut items = 1;
+    let mut items = 0;
     let (mut akeys, mut from) = (&node.akeys[..], 0);
     match next {
         None => encoder.whole(&node.punches),
@@ -198,7 +198,7 @@ pub(super) fn encode_dkey(
     }
     let mut left = None;
     for akey in akeys {
-        if items >= limit {
+        if items > 0 && items >= limit {
             left = Some((akey.key.clone(), 0));
             break;
         }
@@ -212,7 +212,7 @@ pub(super) fn encode_dkey(
             encoder.stacks.u32(0);
             encoder.stacks.u32(0);
         }
-        let (looked, rest) = encoder.columns(akey, from, limit - items);
+        let (looked, rest) = encoder.columns(akey, from, limit.saturating_sub(items).max(1));
         items += looked + 1;
         from = 0;
         if let Some(rest) = rest {
@@ -223,7 +223,7 @@ pub(super) fn encode_dkey(
     encoder.stacks.u8(0);
     let (moved, data) = encoder.finish(out);
     dumping.next = left;
-    Part { moved, data, items, done: dumping.next.is_none() }
+    Part { moved, data, items: items.max(1), done: dumping.next.is_none() }
 }
 
 /// A dkey in the middle of being read.
@@ -242,6 +242,10 @@ impl Restoring {
         let mut from = Reader::new(found.meta);
         let (at, as_of) = decode_head(&mut from)?;
         let dkey = index.dkey_id(at, from.key()?).map_err(|_| BadRecord)?;
+        // It may have come to its end and begun anew while the checkpoint was written: the later description holds.
+        let node = index.dkeys.must(dkey);
+        node.clear_some(usize::MAX, &mut index.versions);
+        node.waiting = Default::default();
         let mut restoring = Self { dkey, container: at.container, ids: Vec::new(), restless: false };
         restoring.part(from, found.data, index)?;
         Ok((restoring, as_of))
@@ -394,7 +398,9 @@ pub(super) fn decode_object(found: &Found, index: &mut Index) -> Result<(u32, u6
             index.objects.must(id).waiting.add(tag.tx);
         }
     }
-    index.objects.must(id).punches = punches;
+    let object = index.objects.must(id);
+    object.punches.clear(&mut index.versions);
+    object.punches = punches;
     index.mark_object_restless(id);
     Ok((id, as_of))
 }

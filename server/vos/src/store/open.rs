@@ -82,9 +82,23 @@ impl Store {
             ceiling: memory.ceiling,
             lost: memory.lost,
         };
+        let mut resume = resume;
+        let checkpoint_chain = std::mem::take(&mut resume.checkpoint);
         let log = Log::new(media, superblock.nonce, segment_bytes, options.plant, resume);
         let scratch = Writer::default();
-        let mut store = Store { log, memory, superblock, options, checkpoint: None, dump_bytes: 0, scratch, items: 0 };
+        let mut store = Store {
+            log,
+            memory,
+            superblock,
+            options,
+            checkpoint: None,
+            dump_bytes: 0,
+            scratch,
+            items: 0,
+            scrub: Default::default(),
+            checkpoint_chain,
+            rewrite: false,
+        };
         store.memory.sweep_wanted = true;
         Ok((store, recovered))
     }
@@ -208,6 +222,8 @@ fn first_resume(current: Segment, sizes: Sizes) -> Result<Resume, StoreError> {
     Ok(Resume {
         space: space.map_err(|_| StoreError::Superblock)?,
         segments: BTreeMap::from([(current.start, used)]),
+        chain: vec![current],
+        checkpoint: Vec::new(),
         current,
         filled: SEGMENT_HEADER_BYTES as u64,
         next_lsn: 1,

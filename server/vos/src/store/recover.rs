@@ -64,6 +64,8 @@ struct Pass {
     memory: Memory,
     scanned: Scanned,
     in_use: Vec<Segment>,
+    /// Those of the checkpoint.
+    checkpoint: Vec<Segment>,
 }
 
 /// Reads checkpoint and log.
@@ -87,7 +89,7 @@ pub(super) fn recover(
 /// Reads checkpoint and log, the latter up to record `until`.
 fn read(media: &Media, superblock: &Superblock, until: u64) -> Result<Pass, StoreError> {
     let mut memory = Memory::default();
-    let mut in_use: Vec<Segment> = Vec::new();
+    let (mut in_use, mut checkpoint): (Vec<Segment>, Vec<Segment>) = (Vec::new(), Vec::new());
     if superblock.checkpoint.len > 0 {
         let mut pinned = None;
         let scanned = scan(media, superblock.nonce, superblock.checkpoint, CHECKPOINT_LSN, u64::MAX, |found| {
@@ -101,7 +103,8 @@ fn read(media: &Media, superblock: &Superblock, until: u64) -> Result<Pass, Stor
             }
         })?;
         memory.lost |= scanned.lost || pinned.is_none();
-        in_use.extend(scanned.segments);
+        in_use.extend(&scanned.segments);
+        checkpoint = scanned.segments;
         in_use.extend(pinned.unwrap_or_default());
     }
     let scanned = scan(media, superblock.nonce, superblock.log, superblock.first_lsn, until, |found| {
@@ -113,7 +116,7 @@ fn read(media: &Media, superblock: &Superblock, until: u64) -> Result<Pass, Stor
     memory.named.prove(scanned.proven);
     memory.end_replay();
     in_use.extend(&scanned.segments);
-    Ok(Pass { memory, scanned, in_use })
+    Ok(Pass { memory, scanned, in_use, checkpoint })
 }
 
 /// Overwrites what survived of records behind the tail: they were never acknowledged, and must not come back later.
@@ -162,6 +165,8 @@ fn resume_after(pass: &mut Pass, sizes: Sizes) -> Resume {
     Resume {
         space,
         segments,
+        chain: scanned.segments.clone(),
+        checkpoint: std::mem::take(&mut pass.checkpoint),
         current: scanned.segments.last().copied().unwrap_or(nowhere),
         filled: scanned.filled,
         next_lsn: scanned.next_lsn,

@@ -67,7 +67,7 @@ impl Memory {
 
     fn replay_update(&mut self, head: &Head, mut from: Reader, found: &Found) -> Result<(), BadRecord> {
         let mut values: Vec<(Extent, crate::index::version::Place)> = Vec::new();
-        let mut data = found.data;
+        let (mut data, mut tag) = (found.data, head.tag);
         for _ in 0..from.u32()? {
             let entry = Entry::decode(&mut from)?;
             values.clear();
@@ -80,11 +80,12 @@ impl Memory {
                 self.named.add(found.lsn, &place);
                 values.push((extent, place));
             }
-            let known = self.knows_dkey(head.at, entry.dkey, found.lsn);
+            let (known, count) = (self.knows_dkey(head.at, entry.dkey, found.lsn), values.len() as u64);
             if !known && !self.index.destroyed.contains(&head.at.container) {
                 let places = values.drain(..);
-                self.index.put(head.at, entry.dkey, entry.akey, entry.kind, head.tag, places).map_err(|_| BadRecord)?;
+                self.index.put(head.at, entry.dkey, entry.akey, entry.kind, tag, places).map_err(|_| BadRecord)?;
             }
+            tag.minor += count;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use talea_model::{Extent, Order, Stamp, View, key};
 
 use super::Store;
 use crate::checksum::{crc32c_of_parts, granules};
-use crate::index::version::Place;
+use crate::index::version::{Place, Tag};
 use crate::log::Data;
 use crate::log::record::{Entry, Head, encode_value, kind};
 use crate::{Caller, Condition, EntryUpdate, ObjectRef, StoreError, ValueKind};
@@ -122,7 +122,9 @@ impl Store {
             }
             let entry = &entries[number];
             let places = values.iter_mut().map(|value| (value.extent, std::mem::take(&mut value.place)));
-            self.memory.index.put(head.at, entry.dkey, entry.akey, entry.kind, head.tag, places)?;
+            // No two values of an update have the same order: the later one is above, however it is stored.
+            let tag = Tag { minor: head.tag.minor + at as u64, ..head.tag };
+            self.memory.index.put(head.at, entry.dkey, entry.akey, entry.kind, tag, places)?;
             at += count;
         }
         Ok(())

@@ -111,7 +111,11 @@ impl World {
             }
             let hole = vec![0; record_bytes as usize];
             let record = |at: &u64| expected.and_then(|records| records.get(at)).unwrap_or(&hole).clone();
-            assert_eq!(out, asked.iter().flat_map(record).collect::<Vec<u8>>(), "{place:?}");
+            let right: Vec<u8> = asked.iter().flat_map(record).collect();
+            let wrong =
+                asked.iter().zip(out.chunks(hole.len()).zip(right.chunks(hole.len()))).find(|(_, (a, b))| a != b);
+            let wrong = wrong.map(|(at, (found, right))| (at, found[0], right[0]));
+            assert!(out == right, "{place:?}: {} of {} bytes, first wrong {wrong:?}", out.len(), right.len());
             assert_eq!(fetched.filled, there == asked.len(), "{place:?}");
             assert_eq!(fetched.checksum, crc32c(&out), "{place:?}");
         }

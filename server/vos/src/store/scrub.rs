@@ -1,0 +1,236 @@
+//! The scrubber: everything on the medium that something still names is read again and verified, in portions (docs/design.md I7).
+//!
+//! Owns what is known to be damaged. Must never change a value: a damaged one keeps reading as DATA_LOST. A damaged log or
+//! checkpoint is written anew from memory, which has all of it.
+
+use std::collections::BTreeMap;
+
+use talea_tier::Medium;
+
+use super::Store;
+use super::open::find_superblock;
+use crate::checksum::{GRANULE_BYTES, crc32c};
+use crate::index::version::VersionId;
+use crate::log::Segment;
+use crate::log::header::{
+    FoundSuperblock, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SUPERBLOCK_AT, SUPERBLOCK_BYTES,
+    SegmentHeader, Superblock, record_bytes,
+};
+use crate::log::record::kind;
+use crate::{Damage, DamageKind, Scrubbed, StoreError};
+
+/// Places that are remembered; more are counted.
+const REMEMBERED: usize = 1024;
+/// What looking at one thing costs beside its bytes.
+const LOOK_BYTES: u64 = 64;
+
+/// A pass over the medium.
+#[derive(Debug, Default)]
+pub(super) struct Scrub {
+    stage: Stage,
+    passes: u64,
+    bytes: u64,
+    /// By offset, with the pass that last met it.
+    damage: BTreeMap<u64, (Damage, u64)>,
+    buffer: Vec<u8>,
+}
+
+/// Where a pass is.
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Superblocks,
+    /// Records of the log's and the checkpoint's segments: those to do, and how far the last one is done.
+    Records { left: Vec<(Segment, DamageKind)>, at: u64 },
+    /// Values by number of their version.
+    Values { next: VersionId },
+}
+
+impl Store {
+    /// Verifies about `budget_bytes` more of what is on the medium, and one thing at least.
+    pub fn scrub(&mut self, budget_bytes: u64) -> Result<Scrubbed, StoreError> {
+        let mut scrub = std::mem::take(&mut self.scrub);
+        let (before, passes) = (scrub.bytes, scrub.passes);
+        let mut result = Ok(());
+        while result.is_ok() && scrub.bytes - before < budget_bytes.max(1) && scrub.passes == passes {
+            result = self.scrub_next(&mut scrub);
+        }
+        let done = Scrubbed { bytes: scrub.bytes - before, passes: scrub.passes, damaged: scrub.damage.len() as u64 };
+        self.scrub = scrub;
+        result.map(|()| done)
+    }
+
+    /// What the scrubber found damaged and has not found whole since.
+    pub fn damage(&self) -> impl Iterator<Item = &Damage> {
+        self.scrub.damage.values().map(|(damage, _)| damage)
+    }
+
+    /// Bytes that were verified since the store was opened, and places known to be damaged.
+    pub(super) fn scrubbed(&self) -> (u64, u64) {
+        (self.scrub.bytes, self.scrub.damage.len() as u64)
+    }
+
+    fn scrub_next(&mut self, scrub: &mut Scrub) -> Result<(), StoreError> {
+        match std::mem::take(&mut scrub.stage) {
+            Stage::Superblocks => {
+                self.scrub_superblocks(scrub)?;
+                let log = self.log.chain.iter().map(|segment| (*segment, DamageKind::Log));
+                let checkpoint = self.checkpoint_chain.iter().map(|segment| (*segment, DamageKind::Checkpoint));
+                scrub.stage = Stage::Records { left: log.chain(checkpoint).collect(), at: 0 };
+            }
+            Stage::Records { mut left, at } => {
+                if let Some((segment, kind)) = left.pop() {
+                    match self.scrub_record(scrub, segment, kind, at)? {
+                        Some(at) => {
+                            left.push((segment, kind));
+                            scrub.stage = Stage::Records { left, at };
+                        }
+                        None => scrub.stage = Stage::Records { left, at: 0 },
+                    }
+                } else {
+                    scrub.stage = Stage::Values { next: 0 };
+                }
+            }
+            Stage::Values { next } if next < self.memory.index.versions.bound() => {
+                self.scrub_value(scrub, next)?;
+                scrub.stage = Stage::Values { next: next + 1 };
+            }
+            Stage::Values { .. } => {
+                scrub.passes += 1;
+                let pass = scrub.passes;
+                scrub.damage.retain(|_, (_, met)| *met == pass);
+            }
+        }
+        Ok(())
+    }
+
+    fn scrub_superblocks(&mut self, scrub: &mut Scrub) -> Result<(), StoreError> {
+        let mut damaged = false;
+        for (number, at) in SUPERBLOCK_AT.into_iter().enumerate() {
+            let mut bytes = [0; SUPERBLOCK_BYTES];
+            self.log.read(at, &mut bytes)?;
+            scrub.bytes += LOOK_BYTES;
+            let current = self.superblock.generation % 2 == number as u64;
+            let right = match Superblock::decode(&bytes) {
+                FoundSuperblock::Whole(found) => !current || found == self.superblock,
+                FoundSuperblock::Nothing => !current,
+                _ => false,
+            };
+            if !right {
+                damaged = true;
+                scrub.note(at, SUPERBLOCK_BYTES as u64, DamageKind::Superblock);
+            }
+        }
+        // Two more generations take the places of both.
+        for _ in 0..if damaged { 2 } else { 0 } {
+            self.superblock.generation += 1;
+            self.write_superblock()?;
+        }
+        Ok(())
+    }
+
+    /// Verifies the header of a segment, or the record at `at`. Gives where the next record is, if there is one.
+    fn scrub_record(
+        &mut self,
+        scrub: &mut Scrub,
+        segment: Segment,
+        what: DamageKind,
+        at: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        scrub.bytes += LOOK_BYTES;
+        if self.log.segments.get(&segment.start).is_none_or(|used| used.segment != segment) {
+            return Ok(None);
+        }
+        let mut buffer = std::mem::take(&mut scrub.buffer);
+        let verified = self.verify_record(&mut buffer, segment, at);
+        scrub.buffer = buffer;
+        match verified? {
+            Verified::Next(next) => {
+                scrub.bytes += next - at;
+                Ok(Some(next))
+            }
+            Verified::End => Ok(None),
+            Verified::Damaged => {
+                scrub.note(segment.start + at, segment.len - at, what);
+                self.rewrite = true;
+                Ok(None)
+            }
+        }
+    }
+
+    fn verify_record(&self, buffer: &mut Vec<u8>, segment: Segment, at: u64) -> Result<Verified, StoreError> {
+        let nonce = self.log.nonce();
+        if at == 0 {
+            buffer.resize(SEGMENT_HEADER_BYTES, 0);
+            self.log.read(segment.start, buffer)?;
+            let whole = SegmentHeader::decode(buffer, segment, nonce).is_some();
+            return Ok(if whole { Verified::Next(SEGMENT_HEADER_BYTES as u64) } else { Verified::Damaged });
+        }
+        if at >= self.log.written(segment) {
+            return Ok(Verified::End);
+        }
+        if at + RECORD_HEADER_BYTES as u64 > segment.len {
+            return Ok(Verified::Damaged);
+        }
+        buffer.resize(RECORD_HEADER_BYTES, 0);
+        self.log.read(segment.start + at, buffer)?;
+        let bytes = RecordHeader::announced(buffer).filter(|bytes| at + bytes <= segment.len);
+        let Some(bytes) = bytes else { return Ok(Verified::Damaged) };
+        buffer.resize(bytes as usize, 0);
+        self.log.read(segment.start + at, buffer)?;
+        Ok(match RecordHeader::find(buffer, nonce, segment.number) {
+            None => Verified::Damaged,
+            Some((header, ..)) if matches!(header.kind, kind::NEXT | kind::END) => Verified::End,
+            Some((header, ..)) => Verified::Next(at + record_bytes(header.len as usize) as u64),
+        })
+    }
+
+    fn scrub_value(&mut self, scrub: &mut Scrub, id: VersionId) -> Result<(), StoreError> {
+        let versions = &self.memory.index.versions;
+        let Some(place) = versions.live(id) else {
+            scrub.bytes += 1;
+            return Ok(());
+        };
+        let granules = versions.granules(id);
+        for (number, expected) in granules.iter().enumerate() {
+            let from = (number * GRANULE_BYTES) as u64;
+            let len = (u64::from(place.len) - from).min(GRANULE_BYTES as u64);
+            let found = match self.log.bytes(place.offset + from, len) {
+                Some(bytes) => crc32c(bytes),
+                None => {
+                    scrub.buffer.resize(len as usize, 0);
+                    self.log.read(place.offset + from, &mut scrub.buffer)?;
+                    crc32c(&scrub.buffer)
+                }
+            };
+            if found != *expected {
+                scrub.note(place.offset + from, len, DamageKind::Value);
+            }
+            scrub.bytes += len;
+        }
+        scrub.bytes += LOOK_BYTES;
+        Ok(())
+    }
+
+    /// Whether the superblock on the medium is the one in memory; for tests of the scrubber.
+    #[doc(hidden)]
+    pub fn superblock_is_sound(&self, medium: &dyn Medium) -> bool {
+        find_superblock(medium).is_ok_and(|found| found == Some(self.superblock))
+    }
+}
+
+/// What lies at one place of a segment.
+enum Verified {
+    Next(u64),
+    End,
+    Damaged,
+}
+
+impl Scrub {
+    fn note(&mut self, offset: u64, bytes: u64, kind: DamageKind) {
+        if self.damage.len() < REMEMBERED || self.damage.contains_key(&offset) {
+            // Found in the pass that is under way: it counts as met when that ends.
+            self.damage.insert(offset, (Damage { kind, offset, bytes }, self.passes + 1));
+        }
+    }
+}
