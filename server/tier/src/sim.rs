@@ -32,6 +32,7 @@ struct State {
     unflushed: BTreeMap<u64, Vec<u8>>,
     persists: u64,
     written_bytes: u64,
+    read_bytes: u64,
     fail_after_writes: Option<u64>,
     /// Its inode number, if others can map it.
     shared_as: Option<u64>,
@@ -51,8 +52,16 @@ impl SimMedium {
 
     fn of(current: Vec<u8>, torn: Torn) -> Self {
         let unflushed = BTreeMap::new();
-        let state =
-            State { torn, current, unflushed, persists: 0, written_bytes: 0, fail_after_writes: None, shared_as: None };
+        let state = State {
+            torn,
+            current,
+            unflushed,
+            persists: 0,
+            written_bytes: 0,
+            read_bytes: 0,
+            fail_after_writes: None,
+            shared_as: None,
+        };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -83,6 +92,11 @@ impl SimMedium {
     /// Number of flushes so far.
     pub fn persists(&self) -> u64 {
         self.lock().persists
+    }
+
+    /// Bytes read so far.
+    pub fn read_bytes(&self) -> u64 {
+        self.lock().read_bytes
     }
 
     /// Bytes written so far.
@@ -149,8 +163,9 @@ impl Medium for SimMedium {
         Ok(())
     }
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), TierError> {
-        let state = self.lock();
+        let mut state = self.lock();
         check_range(offset, out.len(), state.current.len() as u64)?;
+        state.read_bytes += out.len() as u64;
         out.copy_from_slice(&state.current[offset as usize..offset as usize + out.len()]);
         Ok(())
     }

@@ -256,6 +256,15 @@ impl Versions {
         self.slots.blocks.last().map_or(0, |last| ((self.slots.blocks.len() - 1) * BLOCK + last.len()) as VersionId)
     }
 
+    /// The place of a version, if it is there.
+    pub(crate) fn place(&self, id: VersionId) -> Option<Place> {
+        let there = id < self.bound() && self.slots.slot(id).refs > 0;
+        there.then(|| {
+            let Bytes { offset, len, inline } = self.slots.bytes(id);
+            Place { offset, len, inline, hole: self.slots.is_hole(id), granules: self.slots.granules(id).into() }
+        })
+    }
+
     /// The bytes of a version, if it is there and has any.
     pub(crate) fn live(&self, id: VersionId) -> Option<Bytes> {
         (id < self.bound() && self.slots.slot(id).refs > 0).then(|| self.slots.bytes(id)).filter(|bytes| bytes.len > 0)

@@ -207,11 +207,16 @@ impl Looking<'_> {
     fn checkpoint(&mut self, superblock: &Superblock) -> Result<(), StoreError> {
         let mut ended = false;
         let mut walk = Walk::new("checkpoint", CHECKPOINT_LSN, self.media, superblock.bulk_bytes);
+        let (mut memory, mut known) = (Memory::default(), 0);
         let scanned = scan(self.media, superblock.nonce, superblock.checkpoint, CHECKPOINT_LSN, u64::MAX, |found| {
-            // Into a memory of its own: damage in one record must not hide what is in the next.
-            let mut memory = Memory::default();
+            // Into a memory of its own: damage in one record must not hide what is in the next. Only parts of a dkey share one.
+            if found.kind != kind::MORE {
+                (memory, known) = (Memory::default(), 0);
+            }
             let result = memory.replay_checkpoint(&found);
-            let places: Vec<Place> = memory.index.versions.places().cloned().collect();
+            let versions = &memory.index.versions;
+            let places: Vec<Place> = (known..versions.bound()).filter_map(|id| versions.place(id)).collect();
+            known = versions.bound();
             let what = match (&result, found.kind) {
                 (Ok(Some(segments)), _) => format!("{} older segments hold values", segments.len()),
                 (_, kind::STATE) => memory.describe(),
@@ -364,6 +369,7 @@ fn kind_name(number: u8) -> &'static str {
         kind::OBJECT => "OBJECT",
         kind::DKEY => "DKEY",
         kind::END => "END",
+        kind::MORE => "MORE",
         _ => "UNKNOWN",
     }
 }
