@@ -33,6 +33,9 @@ use parked::{Parked, ParkedOp, Wait};
 
 /// Items of background work that one turn does at most.
 const BACKGROUND_ITEMS: usize = 256;
+/// Bytes that the scrubber verifies at a time, and how long it then rests: 4 MiB a second.
+const SCRUB_BYTES: u64 = 256 << 10;
+const SCRUB_EVERY_NS: u64 = 62_500_000;
 /// Ended sessions remembered so that their late requests are refused.
 const ENDED_SESSIONS: usize = 65_536;
 /// A question for the log's end that got no answer is asked again after this time, in nanoseconds.
@@ -169,6 +172,8 @@ pub struct Target {
     /// Others may still read in place what an earlier process named.
     restarted: bool,
     flushes: u64,
+    /// When the scrubber goes on, in monotonic nanoseconds.
+    scrub_at_ns: u64,
 }
 
 impl Target {
@@ -198,6 +203,7 @@ impl Target {
             background: true,
             restarted: !recovered.fresh,
             flushes: 0,
+            scrub_at_ns: 0,
         };
         Ok((target, recovered))
     }
@@ -346,6 +352,7 @@ impl Target {
             self.background = self.store.background(BACKGROUND_ITEMS).map_err(|source| self.fatal(source))?;
             self.dirty = true;
         }
+        self.scrub(now)?;
         let horizon = self.store.ledger().horizon();
         if self.dirty {
             self.store.flush().map_err(|source| self.fatal(source))?;
@@ -374,6 +381,18 @@ impl Target {
     /// The turn that began took so long, its answers included.
     pub fn end_turn(&mut self, took_ns: u64) {
         self.counters.watch.end(self.counters.updates, self.counters.fetches, took_ns);
+    }
+
+    /// Verifies a little more of what is stored, in turns that the target has anyway: an idle one is not woken for it.
+    fn scrub(&mut self, now: Now) -> Result<(), Fatal> {
+        if now.monotonic_ns < self.scrub_at_ns {
+            return Ok(());
+        }
+        self.scrub_at_ns = now.monotonic_ns.saturating_add(SCRUB_EVERY_NS);
+        let scrubbed = self.store.scrub(SCRUB_BYTES).map_err(|source| self.fatal(source))?;
+        // A damaged log is written anew in the background.
+        self.background |= scrubbed.damaged > 0;
+        Ok(())
     }
 
     /// Wants since the last call.
@@ -555,6 +574,7 @@ impl Target {
             peers: self.peers.len() as u64,
             update_turns: self.counters.watch.update_turns,
             fetch_turns: self.counters.watch.fetch_turns,
+            damaged: store.damaged,
         }
     }
 }

@@ -112,6 +112,8 @@ pub(crate) struct Log {
     pub reserve_bytes: u64,
     /// Bytes of records since the last checkpoint.
     pub since_checkpoint_bytes: u64,
+    /// Bytes of values in records that nothing shows any more, since the last checkpoint ended: the next one gives them back.
+    pub garbage_bytes: u64,
     records: u64,
     last_kind: u8,
 }
@@ -163,6 +165,7 @@ impl Log {
             plant,
             reserve_bytes: 0,
             since_checkpoint_bytes: resume.since_checkpoint_bytes,
+            garbage_bytes: 0,
             records: 0,
             last_kind: kind::MARK,
         }
@@ -429,6 +432,7 @@ impl Log {
     /// Gives back the bytes of a value that no version names any more.
     pub(crate) fn free_value(&mut self, offset: u64, len: u64, inline: bool) {
         if inline {
+            self.garbage_bytes += len;
             self.count_live(offset, len, false);
         } else if self.medium.is_persistent() && self.plant != Plant::ReuseEarly {
             self.space.retire(offset, len);

@@ -27,7 +27,8 @@ fn large() -> u64 {
 /// A number of its own for each one below `count`, in no order.
 fn scattered(n: u64, count: u64) -> u64 {
     let step = 0x9e37_79b9_7f4a_7c15 % count;
-    let step = (step..).find(|step| (2..1000).all(|d| step % d != 0 || count % d != 0)).unwrap_or(1);
+    let step =
+        (step..).find(|step| (2..1000u64).all(|d| !step.is_multiple_of(d) || !count.is_multiple_of(d))).unwrap_or(1);
     n * step % count
 }
 
@@ -83,7 +84,8 @@ fn the_index_grows_flat_and_thin() {
         assert!(bytes <= EXTENT_BYTES * large, "{} bytes an extent, {name}", bytes / large);
         assert!(many.0 <= 2 * few.0 && many.1 <= 2 * few.1, "{many:?} beside {few:?}");
     }
-    for (name, single, bound) in [("single value", true, KEY_BYTES), ("array", false, KEY_BYTES + EXTENT_BYTES)] {
+    let bound = KEY_BYTES + EXTENT_BYTES;
+    for (name, single) in [("single value", true), ("array", false)] {
         let (small, _) = keys(SMALL, single);
         let (store, bytes) = keys(large, single);
         let dkey = 0u64.to_be_bytes();

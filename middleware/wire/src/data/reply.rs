@@ -82,6 +82,8 @@ pub struct StoreStat {
     pub update_turns: Histogram,
     /// The same of fetches.
     pub fetch_turns: Histogram,
+    /// Places of its media that the target's scrubber knows to be damaged.
+    pub damaged: u64,
 }
 
 /// How a process of the same node and user maps a target's medium.

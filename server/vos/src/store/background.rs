@@ -117,7 +117,8 @@ impl Store {
         self.bury_some(NO_LIMIT);
         self.sweep_some(NO_LIMIT);
         self.free_gone();
-        if self.log.space.waiting_bytes() > 0 || self.log.since_checkpoint_bytes > 4 * self.log.segment_bytes() {
+        let back = self.log.space.waiting_bytes() + self.log.garbage_bytes;
+        if back > 0 || self.log.since_checkpoint_bytes > 4 * self.log.segment_bytes() {
             match self.begin_checkpoint().and_then(|()| self.write_checkpoint(NO_LIMIT).map(drop)) {
                 Ok(()) | Err(StoreError::NoSpace { .. }) => {}
                 Err(error) => return Err(error),

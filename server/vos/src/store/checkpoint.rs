@@ -51,14 +51,17 @@ impl Store {
             bytes => log.since_checkpoint_bytes > bytes,
         };
         let (space, capacity) = (&log.space, log.capacity_bytes() + log.bulk_bytes());
-        let scarce = space.free_bytes() < capacity / 8 && space.waiting_bytes() > capacity / 64;
-        self.rewrite || grown || scarce || space.wants_checkpoint(log.capacity_bytes(), log.bulk_bytes())
+        let back = space.waiting_bytes() + log.garbage_bytes;
+        let scarce = space.free_bytes() < capacity / 8 && back > capacity / 64;
+        let much = log.garbage_bytes > log.capacity_bytes() / 8;
+        self.rewrite || grown || scarce || much || space.wants_checkpoint(log.capacity_bytes(), log.bulk_bytes())
     }
 
     /// Begins a checkpoint.
     pub(super) fn begin_checkpoint(&mut self) -> Result<(), StoreError> {
         self.rewrite = false;
         self.free_gone();
+        self.log.garbage_bytes = 0;
         self.log.roll(0)?;
         let older = self.log.segments.keys().copied().filter(|start| *start != self.log.current().start).collect();
         let mut chain = Chain::start(&mut self.log)?;
