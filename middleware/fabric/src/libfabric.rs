@@ -11,6 +11,7 @@
 mod assembly;
 mod device;
 mod peer;
+mod signals;
 #[cfg(test)]
 mod tests;
 

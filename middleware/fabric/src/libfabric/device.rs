@@ -11,6 +11,7 @@ use talea_fabric_sys::bindings as fi;
 use talea_fabric_sys::library::API_VERSION;
 use talea_fabric_sys::{Library, library, ops};
 
+use super::signals;
 use crate::FabricError;
 
 /// The provider whose connected endpoints we use.
@@ -56,6 +57,7 @@ fn check(lib: &Library, what: &str, code: i32) -> Result<(), FabricError> {
 
 impl Info {
     pub(crate) fn get(lib: &'static Library, want: &Want<'_>) -> Result<Info, FabricError> {
+        let _signals = signals::keep();
         // SAFETY: of null, fi_dupinfo allocates an empty description with all its parts.
         let raw = unsafe { (lib.dupinfo)(std::ptr::null()) };
         if raw.is_null() {
