@@ -27,6 +27,8 @@ pub const MAX_RUNTIME_BYTES: usize = 48;
 pub const RUNTIME_VARIABLE: &str = "TALEA_RUNTIME_DIR";
 /// Names the system that a program belongs to.
 pub const SYSTEM_VARIABLE: &str = "TALEA_SYSTEM";
+/// Slurm's number of the job that a program belongs to.
+const JOB_VARIABLE: &str = "SLURM_JOB_ID";
 
 const FILE_NAME: &str = "system.json";
 const SECRET_NAME: &str = "secret";
@@ -84,6 +86,9 @@ pub struct SystemFile {
     /// Containers that the launcher makes at the start.
     #[serde(default)]
     pub containers: Vec<String>,
+    /// Directories on this node's media that go with the system.
+    #[serde(default)]
+    pub media: Vec<PathBuf>,
 }
 
 impl SystemFile {
@@ -122,6 +127,31 @@ impl System {
         RuntimeDir::from_env()?.find(name)
     }
 
+    /// Reads a system's directory that need not lie in the runtime directory of this node; it must be as private.
+    pub fn read(directory: &Path) -> Result<Self, SystemError> {
+        check_private(directory, true)?;
+        let path = directory.join(FILE_NAME);
+        let bytes = read_private(&path, 1 << 20)?;
+        let bad = |problem: String| SystemError::BadFile { path: path.clone(), problem };
+        let file: SystemFile = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+        if file.version != FILE_VERSION {
+            return Err(SystemError::Version { path, theirs: file.version });
+        }
+        if file.id().is_none() {
+            return Err(bad("its system id is not 32 hexadecimal digits".to_owned()));
+        }
+        let path = directory.join(SECRET_NAME);
+        let secret = read_private(&path, SECRET_BYTES)?;
+        let secret =
+            secret.try_into().map_err(|_| SystemError::BadFile { path, problem: "not 32 bytes".to_owned() })?;
+        Ok(System { directory: directory.to_owned(), file, secret })
+    }
+
+    /// A system that runs elsewhere and has no directory here yet ([`RuntimeDir::install`]).
+    pub fn foreign(file: SystemFile, secret: [u8; SECRET_BYTES]) -> Self {
+        Self { directory: PathBuf::new(), file, secret }
+    }
+
     /// The secret; keep it out of arguments, environments and logs.
     pub fn secret(&self) -> &[u8; SECRET_BYTES] {
         &self.secret
@@ -149,12 +179,14 @@ impl System {
 pub struct RuntimeDir(PathBuf);
 
 impl RuntimeDir {
-    /// `$TALEA_RUNTIME_DIR`, else `$XDG_RUNTIME_DIR/talea` if `$XDG_RUNTIME_DIR` exists, else `/tmp/talea-UID`.
+    /// `$TALEA_RUNTIME_DIR`, else `$XDG_RUNTIME_DIR/talea` if `$XDG_RUNTIME_DIR` exists, else `/tmp/talea-UID`. In a Slurm job
+    /// `$XDG_RUNTIME_DIR` does not count: it comes from the login node and belongs to a login session.
     pub fn from_env() -> Result<Self, SystemError> {
         if let Some(path) = std::env::var_os(RUNTIME_VARIABLE).filter(|path| !path.is_empty()) {
             return Self::at(path);
         }
-        if let Some(path) = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_dir()) {
+        let session = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_dir());
+        if let (Some(path), None) = (session, job_of_env()) {
             return Self::at(path.join("talea"));
         }
         Self::at(format!("/tmp/talea-{}", rustix::process::geteuid().as_raw()))
@@ -179,7 +211,6 @@ impl RuntimeDir {
     /// launcher. What a dead system of the same name left is removed.
     pub fn create(&self, name: &str) -> Result<System, SystemError> {
         check_name(name)?;
-        make_private(&self.0)?;
         let (mut id, mut secret) = ([0; 16], [0; SECRET_BYTES]);
         getrandom::fill(&mut id).and_then(|()| getrandom::fill(&mut secret)).map_err(|_| SystemError::Random)?;
         let file = SystemFile {
@@ -191,7 +222,35 @@ impl RuntimeDir {
             launcher: Some(ProcessMark::of_self()),
             detached: false,
             containers: vec![],
+            media: vec![],
         };
+        self.put(file, secret)
+    }
+
+    /// Makes the directory of a system that was begun on another node, whose launcher sent its file and secret. False: it is
+    /// there already, because this node shares the directory with another one, or the launcher runs here.
+    pub fn install(&self, file: SystemFile, secret: [u8; SECRET_BYTES]) -> Result<(System, bool), SystemError> {
+        check_name(&file.name)?;
+        match self.load(&file.name) {
+            Ok(found) if found.file.system == file.system && found.secret == secret => return Ok((found, false)),
+            _ => {}
+        }
+        let file = SystemFile { launcher: Some(ProcessMark::of_self()), ..file };
+        match self.put(file.clone(), secret) {
+            // Another node that shares the directory was faster.
+            Err(SystemError::Exists { .. } | SystemError::Io { .. })
+                if self.load(&file.name).is_ok_and(|found| found.file.system == file.system) =>
+            {
+                Ok((self.load(&file.name)?, false))
+            }
+            made => Ok((made?, true)),
+        }
+    }
+
+    fn put(&self, file: SystemFile, secret: [u8; SECRET_BYTES]) -> Result<System, SystemError> {
+        make_private(&self.0)?;
+        let name = file.name.clone();
+        let name = name.as_str();
         let directory = self.0.join(name);
         // Filled under another name, so that whoever finds the directory finds all of it.
         let hidden = self.0.join(format!(".new-{name}-{}", std::process::id()));
@@ -222,22 +281,7 @@ impl RuntimeDir {
         if !known {
             return Err(SystemError::NotFound { name: name.to_owned(), running: self.names() });
         }
-        check_private(&directory, true)?;
-        let path = directory.join(FILE_NAME);
-        let bytes = read_private(&path, 1 << 20)?;
-        let bad = |problem: String| SystemError::BadFile { path: path.clone(), problem };
-        let file: SystemFile = serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
-        if file.version != FILE_VERSION {
-            return Err(SystemError::Version { path, theirs: file.version });
-        }
-        if file.id().is_none() {
-            return Err(bad("its system id is not 32 hexadecimal digits".to_owned()));
-        }
-        let path = directory.join(SECRET_NAME);
-        let secret = read_private(&path, SECRET_BYTES)?;
-        let secret =
-            secret.try_into().map_err(|_| SystemError::BadFile { path, problem: "not 32 bytes".to_owned() })?;
-        Ok(System { directory, file, secret })
+        System::read(&directory)
     }
 
     /// The systems that run, by name. Directories that cannot be read as one are left out.
@@ -255,10 +299,12 @@ impl RuntimeDir {
         Ok(found)
     }
 
-    /// The system of this name; `None`: the one of `$TALEA_SYSTEM`, else the only one that runs.
+    /// The system of this name; `None`: the one of `$TALEA_SYSTEM`, else that of the Slurm job, else the only one that runs.
     pub fn find(&self, name: Option<&str>) -> Result<System, SystemError> {
         let variable = std::env::var(SYSTEM_VARIABLE).ok().filter(|name| !name.is_empty());
-        self.find_or(name, variable.as_deref())
+        // Within a Slurm job: the job's own, unless another one is named.
+        let job = || job_of_env().filter(|name| self.0.join(name).is_dir());
+        self.find_or(name, variable.or_else(job).as_deref())
     }
 
     fn find_or(&self, name: Option<&str>, variable: Option<&str>) -> Result<System, SystemError> {
@@ -312,6 +358,15 @@ impl RuntimeDir {
         let entries = fs::read_dir(&self.0).map_err(|error| SystemError::io("listing", &self.0, error))?;
         Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
     }
+}
+
+/// Name of the system of a Slurm job, unless it was given another one.
+pub fn job_name(job: u32) -> String {
+    format!("job-{job}")
+}
+
+fn job_of_env() -> Option<String> {
+    std::env::var(JOB_VARIABLE).ok()?.parse().ok().map(job_name)
 }
 
 fn check_name(name: &str) -> Result<(), SystemError> {

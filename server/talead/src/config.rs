@@ -123,6 +123,10 @@ pub(crate) struct Config {
     /// True: outlive the launcher. False: end when standard input does.
     #[serde(default)]
     pub(crate) detached: bool,
+    /// True: only the end of standard input ends the server. A batch system signals all of a job's processes at once, and the
+    /// launcher still has to save what is committed.
+    #[serde(default)]
+    pub(crate) patient: bool,
     /// A planted bug.
     #[serde(default)]
     pub(crate) plant: Option<Plant>,

@@ -31,7 +31,7 @@ pub(crate) fn run<R: Read + Send + 'static>(settings: Settings, input: Option<R>
 }
 
 async fn serve<R: Read + Send + 'static>(settings: &Settings, input: Option<R>) -> Result<(), Failure> {
-    let mut stop = Stop::new(input, settings.config.detached)?;
+    let mut stop = Stop::new(input, settings.config.detached, settings.config.patient)?;
     // Declared first, dropped last: it is empty by then.
     let mut directory = Directory::open(&settings.config.directory)?;
     let ready = targets::open_all(settings, &mut directory)?;

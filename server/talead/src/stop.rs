@@ -8,6 +8,8 @@ use tokio::sync::oneshot;
 
 use crate::failure::Failure;
 
+const GONE: &str = "the launcher is gone (standard input ended)";
+
 /// Resolves when somebody wants the server to stop; says who.
 pub(crate) struct Stop {
     interrupt: tokio::signal::unix::Signal,
@@ -15,11 +17,12 @@ pub(crate) struct Stop {
     hangup: tokio::signal::unix::Signal,
     input: Option<oneshot::Receiver<()>>,
     detached: bool,
+    patient: bool,
 }
 
 impl Stop {
     /// Begins to listen. `input` is the launcher's end of standard input, if its end matters; a plain file's does not.
-    pub(crate) fn new<R>(input: Option<R>, detached: bool) -> Result<Self, Failure>
+    pub(crate) fn new<R>(input: Option<R>, detached: bool, patient: bool) -> Result<Self, Failure>
     where
         R: Read + Send + 'static,
     {
@@ -32,6 +35,8 @@ impl Stop {
             interrupt: on(SignalKind::interrupt())?,
             terminate: on(SignalKind::terminate())?,
             hangup: on(SignalKind::hangup())?,
+            // Somebody has to be able to end it.
+            patient: patient && input.is_some(),
             input,
             detached,
         })
@@ -45,6 +50,10 @@ impl Stop {
                 None => std::future::pending().await,
             }
         };
+        if self.patient {
+            closed.await;
+            return GONE;
+        }
         let detached = self.detached;
         let hangup = async {
             loop {
@@ -59,7 +68,7 @@ impl Stop {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
             () = hangup => "SIGHUP",
-            () = closed => "the launcher is gone (standard input ended)",
+            () = closed => GONE,
         }
     }
 }

@@ -92,3 +92,20 @@ fn bad_names_and_files_are_refused() {
     assert!(matches!(runtime.load("s"), Err(SystemError::BadFile { .. })));
     assert!(runtime.gc().unwrap().is_empty(), "what cannot be read is nobody's to remove");
 }
+
+#[test]
+fn a_system_of_another_node_is_installed_once() {
+    let (_guard, there) = runtime();
+    let (_other, here) = runtime();
+    let begun = there.create("job-7").unwrap();
+    let (system, made) = here.install(begun.file.clone(), *begun.secret()).unwrap();
+    assert!(made);
+    assert_eq!((system.secret(), &system.file.system), (begun.secret(), &begun.file.system));
+    assert_eq!(fs::metadata(system.directory.join("secret")).unwrap().mode() & 0o777, 0o600);
+    assert!(!here.install(begun.file.clone(), *begun.secret()).unwrap().1, "it is there already");
+    assert!(!there.install(begun.file.clone(), *begun.secret()).unwrap().1, "the launcher's own node has it");
+    // Another system of that name that is alive is not taken over.
+    let mut foreign = begun.file.clone();
+    foreign.system = "0".repeat(32);
+    assert!(matches!(here.install(foreign, *begun.secret()), Err(SystemError::Exists { .. })));
+}
