@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use talea_model::size;
 
+use crate::stage::{In, Out};
+
 /// A storage system that starts with an HPC job.
 #[derive(Debug, Parser)]
 #[command(name = "talea", version, propagate_version = true, max_term_width = 100)]
@@ -34,6 +36,124 @@ pub(crate) enum Command {
     Ls(LsArgs),
     /// Copy files into or out of a container, also of one of its steps.
     Cp(CpArgs),
+    /// Run a command as part of a system that another job of yours runs.
+    Attach(AttachArgs),
+    /// Take away what crashed jobs left on this node; list what is kept.
+    Gc(GcArgs),
+    /// A terminal screen of a running system: servers, targets, rates, fill, epochs, who holds what open.
+    Top(TopArgs),
+    /// Look at everything that can be wrong here, and say what to do about it.
+    Doctor(DoctorArgs),
+    /// Make one self-contained HTML page of a job's record (`talea run --record`).
+    Report(ReportArgs),
+    /// Write man pages and shell completions below a directory.
+    Manual(ManualArgs),
+    /// Text from standard input as a picture, for the documentation.
+    #[command(hide = true)]
+    Picture(PictureArgs),
+    /// Hands a system over to `attach`.
+    #[command(hide = true)]
+    Export(Named),
+    /// A node's part of a system; the launcher's step runs it.
+    #[command(hide = true)]
+    Node(NodeArgs),
+    /// Watches over a job's script for Slurm's SPANK plugin.
+    #[command(hide = true)]
+    Guard(GuardArgs),
+    /// Keeps a system for `up` in an allocation.
+    #[command(hide = true)]
+    Hold(SystemArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AttachArgs {
+    /// The other system: its name, the number of the Slurm job that runs it, or its directory
+    pub(crate) system: String,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TopArgs {
+    /// Which system [default: $TALEA_SYSTEM, or the only one that runs]
+    pub(crate) system: Option<String>,
+    /// Time between two looks, in milliseconds
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) period_ms: u64,
+    /// One screen as text, then end
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// One screen as an SVG picture, then end
+    #[arg(long, value_name = "FILE")]
+    pub(crate) picture: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArgs {
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Site file [default: $TALEA_SITE or /etc/talea/site.yaml]
+    #[arg(long)]
+    pub(crate) site: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ReportArgs {
+    /// A record that `talea run --record` wrote
+    pub(crate) record: PathBuf,
+    /// The page [default: the record's name with .html]
+    #[arg(long, short)]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ManualArgs {
+    /// Where: a prefix's `share`
+    pub(crate) directory: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PictureArgs {
+    /// The picture
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GcArgs {
+    /// Look into this tier too, such as pmem:/path, or a path; may be given several times
+    #[arg(long)]
+    pub(crate) tier: Vec<String>,
+    /// Remove what is kept under this name; may be given several times
+    #[arg(long, value_name = "NAME")]
+    pub(crate) forget: Vec<String>,
+    /// Site file [default: $TALEA_SITE or /etc/talea/site.yaml]
+    #[arg(long)]
+    pub(crate) site: Option<PathBuf>,
+    /// No word but errors
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct GuardArgs {
+    /// The script's process, a child of this one
+    pub(crate) pid: i32,
+    /// Which system [default: the job's]
+    #[arg(long)]
+    pub(crate) system: Option<String>,
+    #[command(flatten)]
+    pub(crate) staging: StagingArgs,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct NodeArgs {
+    /// Look for a system kept under this name first
+    #[arg(long)]
+    pub(crate) persist: Option<String>,
+    /// Where to look
+    #[arg(long)]
+    pub(crate) tier: Option<String>,
 }
 
 /// What a new system is made of. Defaults come from the site file.
@@ -54,6 +174,15 @@ pub(crate) struct SystemArgs {
     /// Capacity of the whole system, such as 8G
     #[arg(long, value_parser = parse_size)]
     pub(crate) capacity: Option<u64>,
+    /// Keep the last cores of each node for the servers: this many [default: none, all cores are shared]
+    #[arg(long, value_name = "N")]
+    pub(crate) reserve_cores: Option<u32>,
+    /// Leave the data on node-local media under this name when the system ends; a later one of that name goes on with it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) persist: Option<String>,
+    /// Committed steps that stay readable without anybody's asking [default: 4]
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_steps: Option<u64>,
     /// Fabric for programs on a server's own node: auto, ring or tcp
     #[arg(long, value_parser = ["auto", "ring", "tcp"])]
     pub(crate) fabric: Option<String>,
@@ -78,6 +207,8 @@ pub(crate) struct RunArgs {
     /// Companion: a shell command that runs beside the command, such as a consumer; may be given several times
     #[arg(long = "with", value_name = "COMMAND")]
     pub(crate) with: Vec<String>,
+    #[command(flatten)]
+    pub(crate) staging: StagingArgs,
     /// Write the job's record as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
@@ -89,6 +220,30 @@ pub(crate) struct RunArgs {
     pub(crate) command: Vec<std::ffi::OsString>,
 }
 
+/// What is copied in before the command, out after it, and in between.
+#[derive(Args, Debug, Clone, Default)]
+pub(crate) struct StagingArgs {
+    /// Copy a file or tree into a container before the command starts; may be given several times
+    #[arg(long = "in", value_name = "SRC:DST")]
+    pub(crate) bring_in: Vec<In>,
+    /// Copy what is committed of a file or tree out of a container when the command has ended, well or not, or the job is about
+    /// to hit its wall time, or on SIGUSR1; may be given several times
+    #[arg(long, value_name = "SRC:DST")]
+    pub(crate) out: Vec<Out>,
+    /// Copy each committed step out while the job runs; `{step}` in DST is its number
+    #[arg(long, value_name = "SRC:DST")]
+    pub(crate) drain: Vec<Out>,
+    /// Append an event to this file for each step that is safely drained, as JSON lines
+    #[arg(long, value_name = "FILE")]
+    pub(crate) events: Option<PathBuf>,
+    /// Write what was staged, with checksums, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) receipt: Option<PathBuf>,
+    /// Begin to stage out this many seconds before the job's wall time
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub(crate) save_before: u64,
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct ExecArgs {
     /// Which system [default: $TALEA_SYSTEM, or the only one that runs]
@@ -97,6 +252,9 @@ pub(crate) struct ExecArgs {
     /// End with the process that started this one
     #[arg(long, hide = true)]
     pub(crate) die_with_parent: bool,
+    /// Leave the last N cores of this node to the servers
+    #[arg(long, hide = true, default_value_t = 0)]
+    pub(crate) avoid_cores: u32,
     /// The command
     #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<std::ffi::OsString>,
@@ -153,6 +311,15 @@ pub(crate) struct CpArgs {
     /// Copy directories with all they hold
     #[arg(long, short)]
     pub(crate) recursive: bool,
+    /// Read back what was written, and compare checksums
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Copies at a time
+    #[arg(long, default_value_t = 4)]
+    pub(crate) workers: usize,
+    /// Write what was copied, with checksums, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) receipt: Option<PathBuf>,
     /// Which system [default: $TALEA_SYSTEM, or the only one that runs]
     #[arg(long)]
     pub(crate) system: Option<String>,

@@ -1,10 +1,15 @@
 //! The subcommands.
 
+pub(crate) mod attach;
 pub(crate) mod copy;
+pub(crate) mod doctor;
 pub(crate) mod exec;
 pub(crate) mod follow;
+pub(crate) mod gc;
 pub(crate) mod list;
+pub(crate) mod manual;
 pub(crate) mod status;
+pub(crate) mod top;
 pub(crate) mod up;
 
 use crate::cli::{Cli, Command};
@@ -21,12 +26,29 @@ pub(crate) fn dispatch(arguments: Cli) -> Result<u8, Failure> {
         Command::Follow(arguments) => follow::follow(&arguments),
         Command::Ls(arguments) => list::list(&arguments),
         Command::Cp(arguments) => copy::copy(&arguments),
+        Command::Attach(arguments) => block_on(attach::attach(&arguments)),
+        Command::Gc(arguments) => gc::gc(&arguments),
+        Command::Top(arguments) => top::top(&arguments),
+        Command::Doctor(arguments) => doctor::doctor(&arguments),
+        Command::Report(arguments) => crate::report::report(&arguments),
+        Command::Manual(arguments) => manual::manual(&arguments),
+        Command::Picture(arguments) => picture(&arguments),
+        Command::Export(arguments) => attach::export(&arguments),
+        Command::Node(arguments) => block_on(crate::node::node(&arguments)),
+        Command::Guard(arguments) => block_on(crate::guard::guard(&arguments)),
+        Command::Hold(arguments) => block_on(up::hold(&arguments)),
     }
 }
 
 fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(Failure::io("starting", "the runtime"))?.block_on(future)
+}
+
+fn picture(arguments: &crate::cli::PictureArgs) -> Result<u8, Failure> {
+    let text = std::io::read_to_string(std::io::stdin()).map_err(Failure::io("reading", "standard input"))?;
+    std::fs::write(&arguments.output, crate::svg::of_text(&text)).map_err(Failure::io("writing", &arguments.output))?;
+    Ok(0)
 }
 
 /// Connects to a running system as this program.

@@ -1,15 +1,17 @@
-//! What a `talead` is told on its standard input, and what it answers on its standard output: one JSON object a line.
+//! What `talead` and the node agents are told on their standard input, and what they answer on their standard output: one JSON
+//! object a line.
 
 use serde::{Deserialize, Serialize};
+use talea_client::SystemFile;
+use talea_slurm::launch::Heard;
 
 /// First line to a server. The secret travels only here.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct ServerConfig {
     pub(crate) name: String,
     pub(crate) system: String,
     pub(crate) secret: String,
-    /// `None`: the server takes its number from `SLURM_PROCID`.
-    pub(crate) server: Option<u32>,
+    pub(crate) server: u32,
     pub(crate) servers: u32,
     pub(crate) targets: u32,
     pub(crate) tier: String,
@@ -21,18 +23,46 @@ pub(crate) struct ServerConfig {
     pub(crate) membership_lease_ms: u64,
     /// False: the server ends when its standard input does.
     pub(crate) detached: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// True: it ends only then.
+    pub(crate) patient: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) plant: Option<String>,
 }
 
+/// First line to a node agent, the same for all nodes.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct NodeConfig {
+    /// The system's file, which each node gets with its own servers in it.
+    pub(crate) file: SystemFile,
+    /// Its servers' configuration but for what differs: number, directory, interface, and the tier's place. Without it the
+    /// agent only lets this node's programs reach a system that runs elsewhere.
+    pub(crate) server: ServerConfig,
+    /// First server of each node, by the node's place in the step; empty: no servers.
+    pub(crate) first_servers: Vec<u32>,
+    /// Servers a node.
+    pub(crate) per_node: u32,
+    /// Cores at the end of each node's list that the servers keep to; 0: all.
+    pub(crate) reserved_cores: u32,
+    /// Tier as the user gave it.
+    pub(crate) tier: String,
+    /// Share of a target in bytes.
+    pub(crate) target_bytes: u64,
+    /// Name under which the media keep the system.
+    pub(crate) persist: Option<String>,
+    /// Capacity of the system in bytes.
+    pub(crate) capacity_bytes: u64,
+    /// Slurm's job.
+    pub(crate) job: Option<u32>,
+}
+
 /// Second line, where the first could not know the leader yet.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct LeaderLine {
     pub(crate) leader: Vec<String>,
 }
 
-/// A line from a server.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// A line from a server or an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum ServerLine {
     /// The server listens.
@@ -46,6 +76,43 @@ pub(crate) enum ServerLine {
     },
     /// All servers have registered.
     Pool { pool: String },
+    /// What an agent's media keep.
+    Kept { node: u32, kept: Option<KeptLine> },
+    /// An agent has let this node's programs reach the system.
+    Installed { installed: u32 },
+    /// A server of an agent has ended by itself.
+    Ended { ended: u32, host: String, status: String, log: String },
+    /// An agent cannot go on.
+    Failed { failed: String },
+}
+
+/// [`talea_slurm::launch::Kept`] as a line has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeptLine {
+    pub(crate) system: String,
+    pub(crate) first_server: u32,
+    pub(crate) servers: u32,
+}
+
+impl ServerLine {
+    /// As the launch hears it; `None` for what does not concern it.
+    pub(crate) fn heard(&self) -> Option<Heard> {
+        match self {
+            Self::Listening { server, control, .. } => {
+                Some(Heard::Listening { server: *server, control: control.clone() })
+            }
+            Self::Pool { pool } if pool == "ready" => Some(Heard::PoolReady),
+            Self::Kept { node, kept } => {
+                let kept = kept.clone().map(|KeptLine { system, first_server, servers }| talea_slurm::launch::Kept {
+                    system,
+                    first_server,
+                    servers,
+                });
+                Some(Heard::Kept { node: *node, kept })
+            }
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -57,6 +124,15 @@ mod tests {
         let line: ServerLine = serde_json::from_str(r#"{"server":1,"control":["unix:n:/a"],"targets":[]}"#).unwrap();
         assert!(matches!(line, ServerLine::Listening { server: 1, .. }));
         let line: ServerLine = serde_json::from_str(r#"{"pool":"ready"}"#).unwrap();
-        assert_eq!(line, ServerLine::Pool { pool: "ready".into() });
+        assert_eq!(line.heard(), Some(Heard::PoolReady));
+        for line in [
+            ServerLine::Ended { ended: 3, host: "n1".into(), status: "killed".into(), log: "last".into() },
+            ServerLine::Kept { node: 1, kept: None },
+            ServerLine::Failed { failed: "no".into() },
+            ServerLine::Installed { installed: 2 },
+        ] {
+            let text = serde_json::to_string(&line).unwrap();
+            assert_eq!(serde_json::from_str::<ServerLine>(&text).unwrap(), line, "{text}");
+        }
     }
 }

@@ -30,6 +30,9 @@ const LIBRARIES: [(&[u8], Family); 5] = [
 ];
 
 impl Family {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Mpich, Self::OpenMpi, Self::Standard];
+
     /// File name of its driver.
     pub(crate) fn driver(self) -> &'static str {
         match self {
@@ -47,7 +50,10 @@ impl Family {
             return family;
         }
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let files: Vec<PathBuf> = command.iter().filter_map(|word| program(word, &path)).collect();
+        // This program names every family's library, and uses none.
+        let own = std::env::current_exe().ok();
+        let programs = command.iter().filter_map(|word| program(word, &path));
+        let files: Vec<PathBuf> = programs.filter(|file| file.canonicalize().ok() != own).collect();
         let linked = files.iter().rev().find_map(|file| linked_with(file));
         linked.or_else(|| files.first().and_then(|file| launcher(file))).unwrap_or(Family::Mpich)
     }

@@ -8,8 +8,11 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use crate::config::{LeaderLine, ServerConfig, ServerLine};
+use crate::config::{LeaderLine, ServerLine};
 use crate::failure::Failure;
+
+/// Lines of a process's standard output.
+pub(crate) type Reader = Lines<BufReader<ChildStdout>>;
 
 /// Servers behind one process.
 pub(crate) struct Group {
@@ -17,21 +20,29 @@ pub(crate) struct Group {
     pub(crate) label: String,
     child: Child,
     input: Option<ChildStdin>,
-    output: Lines<BufReader<ChildStdout>>,
+    output: Option<Reader>,
     log: PathBuf,
 }
 
 impl Group {
     /// Starts `program` with `arguments` and sends it the configuration. Its standard error goes to `log`.
-    pub(crate) async fn start(
+    pub(crate) async fn start<T: serde::Serialize>(
         label: String,
         program: &Path,
         arguments: &[String],
-        config: &ServerConfig,
+        config: &T,
         log: PathBuf,
     ) -> Result<Self, Failure> {
+        let mut group = Self::spawn(label, program, arguments, log)?;
+        group.tell(config).await?;
+        Ok(group)
+    }
+
+    /// Starts `program` without a word to it yet.
+    pub(crate) fn spawn(label: String, program: &Path, arguments: &[String], log: PathBuf) -> Result<Self, Failure> {
         let file = std::fs::File::create(&log).map_err(Failure::io("creating", &log))?;
         let mut command = Command::new(program);
+        talea_slurm::step::MISLEADING.iter().for_each(|name| _ = command.env_remove(name));
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file);
         // A group of its own: Ctrl-C on the terminal is for the command, and for us to pass on.
         command.process_group(0);
@@ -40,9 +51,17 @@ impl Group {
             return Err(Failure::Usage("a server was started without pipes".to_owned()));
         };
         let output = BufReader::new(output).lines();
-        let mut group = Self { label, child, input: Some(input), output, log };
-        group.tell(config).await?;
-        Ok(group)
+        Ok(Self { label, child, input: Some(input), output: Some(output), log })
+    }
+
+    /// Takes the lines over from this group.
+    pub(crate) fn take_reader(&mut self) -> Option<Reader> {
+        self.output.take()
+    }
+
+    /// Where its standard error goes.
+    pub(crate) fn log(&self) -> &Path {
+        &self.log
     }
 
     /// Process id.
@@ -50,7 +69,8 @@ impl Group {
         self.child.id()
     }
 
-    async fn tell<T: serde::Serialize>(&mut self, message: &T) -> Result<(), Failure> {
+    /// Sends one line.
+    pub(crate) async fn tell<T: serde::Serialize>(&mut self, message: &T) -> Result<(), Failure> {
         let mut line = serde_json::to_vec(message).unwrap_or_default();
         line.push(b'\n');
         let Some(input) = &mut self.input else { return Ok(()) };
@@ -73,7 +93,8 @@ impl Group {
     /// The next line of a server; other output is passed over. Fails if the process ends.
     pub(crate) async fn next_line(&mut self) -> Result<ServerLine, Failure> {
         loop {
-            match self.output.next_line().await {
+            let Some(output) = &mut self.output else { return Err(self.ended().await) };
+            match output.next_line().await {
                 Ok(Some(text)) => {
                     if let Ok(line) = serde_json::from_str(&text) {
                         return Ok(line);
@@ -98,11 +119,11 @@ impl Group {
         Failure::ServerEnded { server: self.label.clone(), status, log: tail(&self.log) }
     }
 
-    /// Ends the servers: first by closing their input, then by SIGTERM, then by SIGKILL.
-    pub(crate) async fn stop(mut self) {
+    /// Ends the servers: first by closing their input, after `patience` by SIGTERM, then by SIGKILL.
+    pub(crate) async fn stop(mut self, patience: std::time::Duration) {
         use std::time::Duration;
         self.input = None;
-        if tokio::time::timeout(Duration::from_millis(3000), self.child.wait()).await.is_ok() {
+        if tokio::time::timeout(patience, self.child.wait()).await.is_ok() {
             return;
         }
         if let Some(pid) = self.child.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)) {
@@ -115,7 +136,7 @@ impl Group {
 }
 
 /// The last lines of a log.
-fn tail(log: &Path) -> String {
+pub(crate) fn tail(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().rev().take(12).collect();
     lines.into_iter().rev().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")

@@ -8,6 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+use talea_client::system::{RuntimeDir, job_name};
 use talea_client::{Client, ConnectOptions, ProducerState, System};
 use talea_model::size::Iec;
 use tokio::process::{Child, Command};
@@ -15,10 +16,17 @@ use tokio::process::{Child, Command};
 use crate::cli::RunArgs;
 use crate::failure::Failure;
 use crate::notice::{say, spinner};
-use crate::output::{JobRecord, record};
+use crate::plan::Plan;
+use crate::record::{JobRecord, RankLine, record};
+use crate::save::Saver;
+use crate::stage::Order;
+use crate::stage::drain::{Drain, Draining};
 use crate::stop::Stop;
-use crate::system::{Plan, Started};
+use crate::system::Started;
+use crate::timeline::Recorder;
 
+/// Name of this program's sessions, by which runs that share a system know of each other.
+pub(crate) const SESSION: &str = "talea run";
 /// How long a command that was asked to end may take before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -28,6 +36,8 @@ struct Job<'a> {
     client: Client,
     began: Instant,
     name: String,
+    /// Cores that the command leaves to the servers.
+    avoid_cores: u32,
 }
 
 /// How the command and its companions ended.
@@ -40,11 +50,39 @@ struct Ended {
 /// Runs the job and returns the exit code to pass through.
 pub(crate) async fn run(arguments: &RunArgs) -> Result<u8, Failure> {
     let mut stop = Stop::new()?;
-    let Some(name) = &arguments.system_name else { return run_new(arguments, &mut stop).await };
-    let system = System::find(Some(name))?;
-    let job = Job::new(arguments, &system)?;
-    let ended = job.command_and_companions(&mut stop, &mut []).await?;
-    job.finish(&ended).await
+    let system = match &arguments.system_name {
+        Some(name) => Some(System::find(Some(name))?),
+        None => jobs_own(arguments).await?,
+    };
+    match system {
+        Some(system) => attached(arguments, &system, &mut stop).await,
+        None => run_new(arguments, &mut stop).await,
+    }
+}
+
+/// Runs the job with a system that others started and end.
+pub(crate) async fn attached(arguments: &RunArgs, system: &System, stop: &mut Stop) -> Result<u8, Failure> {
+    let job = Job::new(arguments, system, 0)?;
+    let properties = Plan::new(&arguments.system, &system.file.name)?.container_properties();
+    job.client.container_create(&arguments.system.container, properties, true)?;
+    job.whole(stop, &mut [], None).await
+}
+
+/// The system that this Slurm job has already, ready or becoming ready.
+async fn jobs_own(arguments: &RunArgs) -> Result<Option<System>, Failure> {
+    let allocation = talea_slurm::Allocation::detect(|name| std::env::var(name).ok())?;
+    let (Some(allocation), None) = (allocation, &arguments.system.name) else { return Ok(None) };
+    let runtime = RuntimeDir::from_env()?;
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        match runtime.load(&job_name(allocation.job)) {
+            Ok(system) if !system.file.is_running() => return Ok(None),
+            Ok(system) if !system.file.servers.is_empty() => return Ok(Some(system)),
+            Ok(_) if Instant::now() < until => tokio::time::sleep(Duration::from_millis(20)).await,
+            Ok(_) => return Err(Failure::Usage("the job's system does not become ready: see `talea doctor`".into())),
+            Err(_) => return Ok(None),
+        }
+    }
 }
 
 async fn run_new(arguments: &RunArgs, stop: &mut Stop) -> Result<u8, Failure> {
@@ -60,7 +98,7 @@ async fn run_new(arguments: &RunArgs, stop: &mut Stop) -> Result<u8, Failure> {
     let mut started = match started {
         Ok(started) => started,
         Err(failure) => {
-            let _ = talea_client::system::RuntimeDir::from_env().and_then(|runtime| runtime.gc());
+            let _ = RuntimeDir::from_env().and_then(|runtime| runtime.gc());
             return Err(failure);
         }
     };
@@ -88,21 +126,54 @@ async fn run_with(
     stop: &mut Stop,
     linger: Duration,
 ) -> Result<u8, Failure> {
-    let job = Job::new(arguments, &started.system)?;
-    job.client.container_create(&started.plan.container, Default::default(), true)?;
-    let ended = job.command_and_companions(stop, &mut started.groups).await?;
-    if !ended.interrupted {
-        job.linger(linger, stop).await;
-    }
-    job.finish(&ended).await
+    let job = Job::new(arguments, &started.system, started.plan.reserved_cores)?;
+    job.client.container_create(&started.plan.container, started.plan.container_properties(), true)?;
+    job.whole(stop, &mut started.groups, Some(linger)).await
 }
 
 impl<'a> Job<'a> {
-    fn new(arguments: &'a RunArgs, system: &System) -> Result<Self, Failure> {
+    fn new(arguments: &'a RunArgs, system: &System, avoid_cores: u32) -> Result<Self, Failure> {
         let name = system.file.name.clone();
         let options =
-            ConnectOptions { system: Some(name.clone()), name: Some("talea run".to_owned()), ..Default::default() };
-        Ok(Self { arguments, client: Client::connect(&options)?, began: Instant::now(), name })
+            ConnectOptions { system: Some(name.clone()), name: Some(SESSION.to_owned()), ..Default::default() };
+        Ok(Self { arguments, client: Client::connect(&options)?, began: Instant::now(), name, avoid_cores })
+    }
+
+    /// Stages in, runs the command, stages out, and waits for who still needs the system (`linger`: if it ends with us).
+    async fn whole(
+        self,
+        stop: &mut Stop,
+        groups: &mut [crate::group::Group],
+        linger: Option<Duration>,
+    ) -> Result<u8, Failure> {
+        let allocation = talea_slurm::Allocation::detect(|name| std::env::var(name).ok())?;
+        let out: Vec<Order> = self.arguments.staging.out.iter().map(|order| order.0.clone()).collect();
+        let before = Duration::from_secs(self.arguments.staging.save_before);
+        let mut saver = Saver::new(&self.client, out, before, allocation.as_ref(), self.arguments.quiet).await?;
+        let orders: Vec<Order> = self.arguments.staging.bring_in.iter().map(|order| order.0.clone()).collect();
+        saver.bring_in(&orders).await?;
+        let mut draining = vec![];
+        for order in &self.arguments.staging.drain {
+            let (system, order) = (self.name.clone(), order.0.clone());
+            draining.push(Draining::begin(Drain { system, order, events: self.arguments.staging.events.clone() })?);
+        }
+        let recorder = match self.arguments.record {
+            Some(_) => Some(Recorder::begin(&self.name, self.began)?),
+            None => None,
+        };
+        let ended = self.command_and_companions(stop, groups, &mut saver).await?;
+        let timeline = recorder.map(Recorder::end).unwrap_or_default();
+        let mut good = drained(draining, &ended, stop).await;
+        good &= saver.finish().await;
+        if let Some(path) = &self.arguments.staging.receipt {
+            saver.write(path)?;
+        }
+        if let (Some(linger), false) = (linger, ended.interrupted) {
+            self.linger(linger, stop).await;
+        }
+        let code = self.finish(&ended, &saver, timeline)?;
+        // The command's own failure says more.
+        Ok(if code == 0 && !good { 125 } else { code })
     }
 
     /// Starts the companions and the command, and waits for all of them.
@@ -110,6 +181,7 @@ impl<'a> Job<'a> {
         &self,
         stop: &mut Stop,
         groups: &mut [crate::group::Group],
+        saver: &mut Saver,
     ) -> Result<Ended, Failure> {
         self.client.producer(ProducerState::Active)?;
         let mut companions = vec![];
@@ -117,7 +189,7 @@ impl<'a> Job<'a> {
             companions.push(self.spawn(&["/bin/sh".into(), "-c".into(), format!("exec {line}").into()])?);
         }
         let mut command = self.spawn(&self.arguments.command)?;
-        let (status, mut signal) = wait(&mut command, stop, groups).await?;
+        let (status, mut signal) = wait(&mut command, stop, groups, saver).await?;
         let code = exit_code(status);
         let state = if code == 0 && signal.is_none() { ProducerState::Ended } else { ProducerState::Lost };
         if let Err(error) = self.client.producer(state) {
@@ -129,7 +201,7 @@ impl<'a> Job<'a> {
                 end(&mut companion).await;
                 continue;
             }
-            let (status, late) = wait(&mut companion, stop, groups).await?;
+            let (status, late) = wait(&mut companion, stop, groups, saver).await?;
             signal = signal.or(late);
             worst = worst.max(exit_code(status));
         }
@@ -143,23 +215,27 @@ impl<'a> Job<'a> {
 
     /// Starts a child through `talea exec`, which brings the driver into its reach and ends it if we are killed.
     fn spawn(&self, command: &[OsString]) -> Result<Child, Failure> {
-        let own = std::env::current_exe().map_err(Failure::io("finding", "/proc/self/exe"))?;
+        let own = crate::locate::own()?;
         let mut child = Command::new(&own);
-        child.args(["exec", "--die-with-parent", "--system", &self.name, "--"]).args(command);
+        child.args(["exec", "--die-with-parent", "--system", &self.name]);
+        child.arg(format!("--avoid-cores={}", self.avoid_cores)).arg("--").args(command);
         child.spawn().map_err(Failure::io("starting", own))
     }
 
-    /// Waits until nobody follows any more, or the time is over.
+    /// Waits until nobody follows any more, or the time is over; and as long as it takes for other runs that share the system.
     async fn linger(&self, linger: Duration, stop: &mut Stop) {
         let until = Instant::now() + linger;
         let mut told = false;
-        while Instant::now() < until {
-            match self.client.status() {
-                Ok(status) if status.containers.iter().any(|container| container.subscriptions > 0) => {}
-                _ => return,
+        loop {
+            let Ok(status) = self.client.status() else { return };
+            let runs = status.sessions.iter().filter(|(_, name, _)| name == SESSION).count();
+            let followed = status.containers.iter().any(|container| container.subscriptions > 0);
+            if runs <= 1 && (!followed || Instant::now() >= until) {
+                return;
             }
             if !told {
-                say(self.arguments.quiet, format_args!("the command has ended; waiting for followers"));
+                let whom = if runs > 1 { "other runs of this job" } else { "followers" };
+                say(self.arguments.quiet, format_args!("the command has ended; waiting for {whom}"));
                 told = true;
             }
             tokio::select! {
@@ -170,26 +246,59 @@ impl<'a> Job<'a> {
     }
 
     /// Says what the job did, and with which code to exit.
-    async fn finish(self, ended: &Ended) -> Result<u8, Failure> {
+    fn finish(&self, ended: &Ended, saver: &Saver, timeline: Vec<crate::timeline::Sample>) -> Result<u8, Failure> {
         let code = if ended.code == 0 { ended.companions } else { ended.code };
-        let record = match record(&self.client, &self.name, self.began.elapsed(), code) {
+        let mut record = match record(&self.client, &self.name, self.began.elapsed(), code) {
             Ok(record) => record,
             Err(error) => {
                 eprintln!("talea: no record of the job: {error}");
                 return Ok(code);
             }
         };
+        record.complete(self.ranks(), &saver.receipts, timeline);
         self.report(&record)?;
         Ok(code)
     }
 
+    /// What the processes of this node said of themselves.
+    fn ranks(&self) -> Vec<RankLine> {
+        let directory = System::find(Some(&self.name)).map(|system| system.directory.join("processes"));
+        let entries = directory.ok().and_then(|path| std::fs::read_dir(path).ok());
+        let texts = entries.into_iter().flatten().flatten().filter_map(|entry| std::fs::read(entry.path()).ok());
+        let mut ranks: Vec<RankLine> = texts.filter_map(|text| serde_json::from_slice(&text).ok()).collect();
+        ranks.sort_by(|a, b| (a.rank, &a.program).cmp(&(b.rank, &b.program)));
+        ranks
+    }
+
     fn report(&self, record: &JobRecord) -> Result<(), Failure> {
         let quiet = self.arguments.quiet;
-        say(quiet, format_args!("{record}"));
+        if !quiet {
+            eprintln!("{record}");
+        }
         let Some(path) = &self.arguments.record else { return Ok(()) };
         let text = serde_json::to_string_pretty(record).unwrap_or_default();
         std::fs::write(path, text + "\n").map_err(Failure::io("writing", path))
     }
+}
+
+/// Waits until the last steps are out; after a signal only for those that are being copied. False: a drain failed.
+async fn drained(draining: Vec<Draining>, ended: &Ended, stop: &mut Stop) -> bool {
+    let mut now = ended.interrupted;
+    while !now && !draining.iter().all(Draining::is_done) {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+            _ = stop.next() => now = true,
+        }
+    }
+    let ends = draining.into_iter().map(|draining| tokio::task::spawn_blocking(move || draining.end(now)));
+    let mut good = true;
+    for end in ends.collect::<Vec<_>>() {
+        if let Err(failure) = end.await.unwrap_or(Ok(0)) {
+            eprintln!("talea: a drain broke off: {failure}");
+            good = false;
+        }
+    }
+    good
 }
 
 /// Waits for a child. A signal to us is passed on, with some grace; a server that ends by itself does not end the child:
@@ -198,6 +307,7 @@ async fn wait(
     child: &mut Child,
     stop: &mut Stop,
     groups: &mut [crate::group::Group],
+    saver: &mut Saver,
 ) -> Result<(ExitStatus, Option<i32>), Failure> {
     let failed = Failure::io("waiting for", "the command");
     let waited = {
@@ -206,6 +316,7 @@ async fn wait(
             tokio::select! {
                 status = child.wait() => break Ok(status),
                 signal = stop.next() => break Err(signal),
+                () = saver.due() => saver.begin(),
                 failure = Started::any_ended(groups), if lost => {
                     tell_of_end(&failure);
                     lost = false;
@@ -216,6 +327,8 @@ async fn wait(
     match waited {
         Ok(status) => status.map(|status| (status, None)).map_err(failed),
         Err(signal) => {
+            // There may be little time: what is committed goes out while the command ends.
+            saver.begin();
             end(child).await;
             child.wait().await.map(|status| (status, Some(signal))).map_err(failed)
         }

@@ -6,6 +6,11 @@ use std::path::{Path, PathBuf};
 use crate::failure::Failure;
 use crate::family::Family;
 
+/// This program.
+pub(crate) fn own() -> Result<PathBuf, Failure> {
+    std::env::current_exe().map_err(Failure::io("finding", "/proc/self/exe"))
+}
+
 /// The server program.
 pub(crate) fn server() -> Result<PathBuf, Failure> {
     find("talead", "the server program talead", &["", "../libexec/talea", "../sbin"])
@@ -17,7 +22,7 @@ pub(crate) fn driver(family: Family) -> Result<PathBuf, Failure> {
 }
 
 fn find(name: &str, what: &'static str, places: &[&str]) -> Result<PathBuf, Failure> {
-    let own = std::env::current_exe().map_err(Failure::io("finding", "/proc/self/exe"))?;
+    let own = own()?;
     let directory = own.parent().unwrap_or(Path::new("/"));
     let candidates: Vec<PathBuf> = places.iter().map(|place| directory.join(place).join(name)).collect();
     if let Some(found) = candidates.iter().find(|path| path.is_file()) {

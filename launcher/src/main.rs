@@ -9,12 +9,25 @@ mod config;
 mod failure;
 mod family;
 mod group;
+mod guard;
+mod interface;
 mod job;
 mod locate;
+mod media;
+mod names;
+mod node;
 mod notice;
 mod output;
+mod plan;
+mod record;
+mod report;
+mod save;
+mod stage;
 mod stop;
+mod svg;
 mod system;
+mod tier;
+mod timeline;
 
 use std::process::ExitCode;
 

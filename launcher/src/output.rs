@@ -1,7 +1,6 @@
 //! What people and programs get to see of a system and of a job.
 
 use std::fmt;
-use std::time::Duration;
 
 use serde::Serialize;
 use talea_client::{Client, ClientError};
@@ -136,74 +135,5 @@ impl fmt::Display for SystemView {
             )?;
         }
         writeln!(f, "  {} sessions, {} open transactions", self.sessions.len(), self.open_transactions)
-    }
-}
-
-/// What a job did, for its end card and its record.
-#[derive(Debug, Serialize)]
-pub(crate) struct JobRecord {
-    pub(crate) system: String,
-    pub(crate) exit_code: u8,
-    pub(crate) seconds: f64,
-    pub(crate) servers: usize,
-    pub(crate) targets: usize,
-    pub(crate) steps: u64,
-    pub(crate) bytes_written: u64,
-    pub(crate) bytes_read: u64,
-    pub(crate) updates: u64,
-    pub(crate) fetches: u64,
-    pub(crate) log_entries: u64,
-    pub(crate) lost_targets: usize,
-}
-
-/// Asks the system what the job did.
-pub(crate) fn record(client: &Client, system: &str, took: Duration, exit_code: u8) -> Result<JobRecord, ClientError> {
-    let status = client.status()?;
-    let mut record = JobRecord {
-        system: system.to_owned(),
-        exit_code,
-        seconds: took.as_secs_f64(),
-        servers: status.map.servers.len(),
-        targets: status.map.targets.len(),
-        steps: status.containers.iter().map(|container| container.step.0).sum(),
-        bytes_written: 0,
-        bytes_read: 0,
-        updates: 0,
-        fetches: 0,
-        log_entries: status.counters.entries,
-        lost_targets: 0,
-    };
-    for target in &status.map.targets {
-        match client.target_stat(target.id) {
-            Ok(stat) => {
-                record.bytes_written += stat.bytes_in;
-                record.bytes_read += stat.bytes_out;
-                record.updates += stat.updates;
-                record.fetches += stat.fetches;
-            }
-            Err(_) => record.lost_targets += 1,
-        }
-    }
-    Ok(record)
-}
-
-impl fmt::Display for JobRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rate = |bytes: u64| Iec((bytes as f64 / self.seconds.max(1e-9)) as u64);
-        write!(
-            f,
-            "{:.1} s, {} steps, {} written ({}/s), {} read ({}/s), exit code {}",
-            self.seconds,
-            self.steps,
-            Iec(self.bytes_written),
-            rate(self.bytes_written),
-            Iec(self.bytes_read),
-            rate(self.bytes_read),
-            self.exit_code
-        )?;
-        if self.lost_targets > 0 {
-            write!(f, "; {} targets were lost", self.lost_targets)?;
-        }
-        Ok(())
     }
 }

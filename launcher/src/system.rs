@@ -3,126 +3,31 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use talea_client::system::{FabricPolicy, ProcessMark, RuntimeDir, ServerEntry, System};
-use talea_slurm::site::Fabric;
-use talea_slurm::{Allocation, Site};
+use talea_client::system::{ProcessMark, RuntimeDir, ServerEntry, System, job_name};
+use talea_slurm::launch::{Launch, Say};
+use talea_slurm::{Allocation, step};
 
-use crate::cli::SystemArgs;
-use crate::config::{ServerConfig, ServerLine};
+use crate::config::{NodeConfig, ServerConfig, ServerLine};
 use crate::failure::Failure;
 use crate::group::Group;
-use crate::locate;
+use crate::media::{self, Note, Place};
+use crate::plan::Plan;
+use crate::{interface, locate, names, tier};
+
+/// How long a local server may take to end when its input has ended.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// The same for a step, whose agents wait for their servers.
+const STEP_PATIENCE: Duration = Duration::from_secs(12);
 
 /// A system that this process started.
 pub(crate) struct Started {
     pub(crate) system: System,
     pub(crate) plan: Plan,
     pub(crate) groups: Vec<Group>,
-}
-
-/// What to start, after the site's defaults and limits.
-#[derive(Clone, Debug)]
-pub(crate) struct Plan {
-    pub(crate) name: String,
-    pub(crate) servers: u32,
-    pub(crate) targets: u32,
-    pub(crate) tier: String,
-    pub(crate) capacity_bytes: u64,
-    pub(crate) fabric: Fabric,
-    pub(crate) container: String,
-    pub(crate) allocation: Option<Allocation>,
-    pub(crate) site: Site,
-    pub(crate) plant: Option<String>,
-}
-
-impl Plan {
-    /// Combines arguments, site file and allocation.
-    pub(crate) fn new(arguments: &SystemArgs, default_name: &str) -> Result<Self, Failure> {
-        let named = arguments.site.clone().or_else(|| std::env::var_os("TALEA_SITE").map(PathBuf::from));
-        let site = Site::read(named.as_deref())?;
-        let allocation = Allocation::detect(|name| std::env::var(name).ok())?;
-        let servers = match &allocation {
-            Some(allocation) => allocation.nodes * site.servers_per_node,
-            None => site.servers,
-        };
-        let fabric = match arguments.fabric.as_deref() {
-            Some("ring") => Fabric::Ring,
-            Some("tcp") => Fabric::Tcp,
-            Some(_) => Fabric::Auto,
-            None => site.fabric,
-        };
-        let name = match (&arguments.name, &allocation) {
-            (Some(name), _) => name.clone(),
-            (None, Some(allocation)) => format!("job-{}", allocation.job),
-            (None, None) => default_name.to_owned(),
-        };
-        let plan = Plan {
-            name,
-            servers: arguments.servers.unwrap_or(servers),
-            targets: arguments.targets.unwrap_or(site.targets_per_server),
-            tier: arguments.tier.clone().unwrap_or_else(|| site.tier.clone()),
-            capacity_bytes: arguments.capacity.unwrap_or(site.capacity.0),
-            fabric,
-            container: arguments.container.clone(),
-            allocation,
-            plant: arguments.plant.clone(),
-            site,
-        };
-        let path = named.unwrap_or_else(|| talea_slurm::site::DEFAULT_PATH.into());
-        plan.site.admit(plan.servers, plan.targets, plan.capacity_bytes, &path)?;
-        if plan.servers > 1 && plan.allocation.is_some() && !plan.servers.is_multiple_of(plan.nodes()) {
-            let text = format!("{} servers do not divide over {} nodes: give a multiple", plan.servers, plan.nodes());
-            return Err(Failure::Usage(text));
-        }
-        Ok(plan)
-    }
-
-    fn nodes(&self) -> u32 {
-        self.allocation.as_ref().map_or(1, |allocation| allocation.nodes)
-    }
-
-    /// Tier of one target, with its share of the capacity.
-    fn tier_of_target(&self) -> String {
-        tier_of_target(&self.tier, self.capacity_bytes / (u64::from(self.servers) * u64::from(self.targets)).max(1))
-    }
-
-    fn config(&self, system: &System, detached: bool) -> ServerConfig {
-        let secret = system.secret().iter().map(|byte| format!("{byte:02x}")).collect();
-        ServerConfig {
-            name: self.name.clone(),
-            system: system.file.system.clone(),
-            secret,
-            server: None,
-            servers: self.servers,
-            targets: self.targets,
-            tier: self.tier_of_target(),
-            directory: system.directory.clone(),
-            leader: None,
-            fabric: self.fabric.name().to_owned(),
-            interface: self.site.interface.clone(),
-            membership_lease_ms: self.site.membership_lease_ms,
-            detached,
-            plant: self.plant.clone(),
-        }
-    }
-}
-
-/// A tier's text with its size. Of two tiers (`pmem:/a,nvme:/b`) the first, for the log and small values, gets an eighth of a
-/// target's share and the second, for bulk, the rest; a tier that names its size for each target keeps it.
-fn tier_of_target(tier: &str, share_bytes: u64) -> String {
-    let sized = |tier: &str, bytes: u64| {
-        let last = tier.rsplit(':').next().unwrap_or_default();
-        let has_size = tier.contains(':') && last.starts_with(|first: char| first.is_ascii_digit());
-        if has_size { tier.to_owned() } else { format!("{tier}:{bytes}") }
-    };
-    let second = [",ram", ",pmem:", ",nvme:"].iter().filter_map(|word| tier.find(word)).min();
-    match second {
-        None => sized(tier, share_bytes),
-        Some(comma) => {
-            let (log, bulk) = (share_bytes / 8, share_bytes - share_bytes / 8);
-            format!("{},{}", sized(&tier[..comma], log), sized(&tier[comma + 1..], bulk))
-        }
-    }
+    /// Its directory on this node's media, if it has no agents.
+    place: Option<Place>,
+    /// Its name among the user's jobs.
+    _name: Option<names::Registered>,
 }
 
 impl Started {
@@ -133,20 +38,17 @@ impl Started {
         let mut system = runtime.create(&plan.name)?;
         system.file.detached = detached;
         system.file.containers = vec![plan.container.clone()];
-        system.file.fabric = match plan.fabric {
-            Fabric::Auto => FabricPolicy::Auto,
-            Fabric::Ring => FabricPolicy::Ring,
-            Fabric::Tcp => FabricPolicy::Libfabric,
-        };
+        system.file.fabric = plan.policy();
         let deadline_ms = plan.site.ready_deadline_ms;
-        let mut started = Started { system, plan, groups: vec![] };
-        let ready = tokio::time::timeout(Duration::from_millis(deadline_ms), started.bring_up(detached)).await;
-        let failure = match ready {
+        let mut started = Started { system, plan, groups: vec![], place: None, _name: None };
+        let mut launch = Launch::begin(started.plan.nodes(), started.plan.servers, started.asks_media());
+        let up = started.bring_up(detached, &mut launch);
+        let failure = match tokio::time::timeout(Duration::from_millis(deadline_ms), up).await {
             Ok(Ok(())) => return Ok(started),
             Ok(Err(failure)) => failure,
             Err(_) => Failure::NotReady {
                 deadline_ms,
-                waiting: format!("{} servers", started.plan.servers - started.system.file.servers.len() as u32),
+                waiting: launch.0.waiting_for(),
                 logs: keep_logs(&started.system.directory, &started.plan.name),
             },
         };
@@ -154,101 +56,251 @@ impl Started {
         Err(failure)
     }
 
-    async fn bring_up(&mut self, detached: bool) -> Result<(), Failure> {
-        let config = self.plan.config(&self.system, detached);
-        if self.plan.allocation.is_some() {
-            self.bring_up_step(config).await?;
-        } else {
-            self.bring_up_local(config).await?;
+    /// Whether the agents look for what their media keep before anything else.
+    fn asks_media(&self) -> bool {
+        self.plan.allocation.is_some() && self.plan.persist.is_some()
+    }
+
+    async fn bring_up(&mut self, detached: bool, launch: &mut (Launch, Option<Say>)) -> Result<(), Failure> {
+        match self.plan.allocation.clone() {
+            Some(allocation) => self.bring_up_step(&allocation, launch).await?,
+            None => self.bring_up_local(detached, &mut launch.0).await?,
         }
         self.system.write()?;
         Ok(())
     }
 
     /// Server 0 first, for its address; the others at once; then the pool.
-    async fn bring_up_local(&mut self, config: ServerConfig) -> Result<(), Failure> {
+    async fn bring_up_local(&mut self, detached: bool, launch: &mut Launch) -> Result<(), Failure> {
+        self.take_place(detached)?;
         let program = locate::server()?;
         let arguments = ["serve", "--config", "-"].map(str::to_owned);
+        let directory = self.place.as_ref().map(|place| place.directory.as_str());
+        let tier = tier::of_target(&self.plan.tier, self.plan.target_bytes(), directory);
+        let interface = interface::resolve(self.plan.site.interface.as_deref(), None)?;
+        let config = ServerConfig { tier, detached, interface, ..self.config() };
         let mut leader = vec![];
         for server in 0..self.plan.servers {
-            let config = ServerConfig { server: Some(server), leader: Some(leader.clone()), ..config.clone() };
+            let config = ServerConfig { server, leader: Some(leader.clone()), ..config.clone() };
             let log = self.system.directory.join(format!("server-{server}.log"));
             let group = Group::start(server.to_string(), &program, &arguments, &config, log).await?;
             self.groups.push(group);
-            if server == 0 {
-                leader = self.listening(0).await?;
+            if server == 0
+                && let Some(Say::Leader(addresses)) = self.hear(0, launch).await?
+            {
+                leader = addresses;
             }
         }
-        for server in 1..self.groups.len() {
-            self.listening(server).await?;
+        for group in 1..self.groups.len() {
+            self.hear(group, launch).await?;
         }
-        self.pool_ready().await
+        while self.hear(0, launch).await? != Some(Say::Ready) {}
+        Ok(())
     }
 
-    /// One step with a server a node. All tasks read the same input, so each takes its number from its place in the step.
-    async fn bring_up_step(&mut self, config: ServerConfig) -> Result<(), Failure> {
-        let program = locate::server()?;
-        let (nodes, servers) = (self.plan.nodes(), self.plan.servers);
-        let mut arguments: Vec<String> =
-            ["--overlap", "--mpi=none", "--kill-on-bad-exit=0", "--unbuffered"].map(str::to_owned).to_vec();
-        arguments.push(format!("--nodes={nodes}"));
-        arguments.push(format!("--ntasks={servers}"));
-        arguments.push(format!("--ntasks-per-node={}", servers.div_ceil(nodes)));
-        arguments.push(program.display().to_string());
-        arguments.extend(["serve", "--config", "-"].map(str::to_owned));
+    /// The system's directory on this node's media, with its own id if something is kept there.
+    fn take_place(&mut self, detached: bool) -> Result<(), Failure> {
+        if let Some(name) = &self.plan.persist
+            && let Some(kept) = media::kept(&self.plan.tier, name)?
+        {
+            if kept.servers != self.plan.servers {
+                let text = format!("'{name}' was kept by {} servers: add --servers {}", kept.servers, kept.servers);
+                return Err(Failure::Usage(text));
+            }
+            self.system.file.system = kept.system;
+            self.system.write()?;
+        }
+        let note = Note {
+            version: 1,
+            persist: self.plan.persist.clone(),
+            system: self.system.file.system.clone(),
+            first_server: 0,
+            servers: self.plan.servers,
+            targets: self.plan.targets,
+            capacity_bytes: self.plan.capacity_bytes,
+            job: None,
+            // A detached system outlives this process; whoever ends it takes the directory away.
+            user: (!detached).then(ProcessMark::of_self),
+        };
+        self.place = Place::prepare(&self.plan.tier, &note)?;
+        let goes = self.place.as_ref().filter(|_| self.plan.persist.is_none());
+        self.system.file.media = goes.map(|place| place.paths.clone()).unwrap_or_default();
+        Ok(())
+    }
+
+    /// One step with an agent a node, which starts the node's servers.
+    async fn bring_up_step(
+        &mut self,
+        allocation: &Allocation,
+        launch: &mut (Launch, Option<Say>),
+    ) -> Result<(), Failure> {
+        let own = locate::own()?;
+        let mut arguments = step::one_a_node(allocation);
+        arguments.extend([own.display().to_string(), "node".to_owned()]);
+        if let (true, Some(name)) = (self.asks_media(), &self.plan.persist) {
+            arguments.extend(["--persist".to_owned(), name.clone(), "--tier".to_owned(), self.plan.tier.clone()]);
+        }
         let log = self.system.directory.join("servers.log");
-        let label = format!("0-{}", servers.saturating_sub(1));
-        let group = Group::start(label, Path::new("srun"), &arguments, &config, log).await?;
-        self.groups.push(group);
-        while !self.system.file.servers.iter().any(|server| server.id == 0) {
-            self.listening(0).await?;
-        }
-        let leader = self.system.file.servers.iter().find(|server| server.id == 0).map(|server| server.control.clone());
-        if let (Some(group), Some(leader)) = (self.groups.first_mut(), leader) {
-            group.tell_leader(&leader).await?;
-        }
-        self.pool_ready().await
-    }
-
-    /// Takes the next line of a group, which must be a server that listens.
-    async fn listening(&mut self, group: usize) -> Result<Vec<String>, Failure> {
-        let local = self.plan.allocation.is_none();
-        let Some(group) = self.groups.get_mut(group) else { return Ok(vec![]) };
-        match group.next_line().await? {
-            ServerLine::Listening { server, control, pid, .. } => {
-                let pid = if local { group.pid() } else { pid };
-                let process = pid.filter(|_| local).and_then(ProcessMark::of_pid);
-                self.system.file.servers.push(ServerEntry { id: server, control: control.clone(), process });
-                self.system.file.servers.sort_by_key(|server| server.id);
-                Ok(control)
-            }
-            ServerLine::Pool { .. } => Ok(vec![]),
-        }
-    }
-
-    async fn pool_ready(&mut self) -> Result<(), Failure> {
+        let label = format!("step of {} nodes", allocation.nodes);
+        self.groups.push(Group::spawn(label, Path::new("srun"), &arguments, log)?);
+        let mut say = launch.1.take();
         loop {
-            let local = self.plan.allocation.is_none();
-            let Some(group) = self.groups.first_mut() else { return Ok(()) };
-            match group.next_line().await? {
-                ServerLine::Pool { pool } if pool == "ready" => return Ok(()),
-                ServerLine::Listening { server, control, .. } if !local => {
-                    self.system.file.servers.push(ServerEntry { id: server, control, process: None });
-                    self.system.file.servers.sort_by_key(|server| server.id);
+            match say {
+                Some(Say::Configure { system, first_servers }) => {
+                    if let Some(kept) = system {
+                        self.system.file.system = kept;
+                        self.system.write()?;
+                    }
+                    let config = self.node_config(first_servers);
+                    self.tell(&config).await?;
                 }
-                _ => {}
+                Some(Say::Leader(leader)) => {
+                    if let Some(group) = self.groups.first_mut() {
+                        group.tell_leader(&leader).await?;
+                    }
+                }
+                Some(Say::Ready) => {
+                    // Without it only those who know the job's number find the system.
+                    let name = self.plan.persist.as_ref().unwrap_or(&self.plan.name);
+                    if *name != job_name(allocation.job) {
+                        self._name = names::register(name, allocation.job).ok().flatten();
+                    }
+                    return Ok(());
+                }
+                Some(Say::Fail(why)) => return Err(Failure::Usage(why)),
+                None => {}
             }
+            say = self.hear(0, &mut launch.0).await?;
+        }
+    }
+
+    async fn tell(&mut self, config: &NodeConfig) -> Result<(), Failure> {
+        match self.groups.first_mut() {
+            Some(group) => group.tell(config).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the next line of a group in.
+    async fn hear(&mut self, group: usize, launch: &mut Launch) -> Result<Option<Say>, Failure> {
+        let local = self.plan.allocation.is_none();
+        let Some(group) = self.groups.get_mut(group) else { return Ok(None) };
+        let line = group.next_line().await?;
+        match &line {
+            ServerLine::Listening { server, control, pid, .. } => {
+                let pid = if local { group.pid() } else { *pid };
+                let process = pid.filter(|_| local).and_then(ProcessMark::of_pid);
+                self.system.file.servers.push(ServerEntry { id: *server, control: control.clone(), process });
+                self.system.file.servers.sort_by_key(|server| server.id);
+            }
+            ServerLine::Ended { ended, host, status, log } => {
+                let (server, status) = (format!("{ended} on {host}"), status.clone());
+                return Err(Failure::ServerEnded { server, status, log: log.clone() });
+            }
+            ServerLine::Failed { failed } => return Err(Failure::Usage(failed.clone())),
+            _ => {}
+        }
+        Ok(line.heard().and_then(|heard| launch.heard(heard)))
+    }
+
+    /// What all servers are told alike.
+    fn config(&self) -> ServerConfig {
+        let secret = self.system.secret().iter().map(|byte| format!("{byte:02x}")).collect();
+        ServerConfig {
+            name: self.plan.name.clone(),
+            system: self.system.file.system.clone(),
+            secret,
+            server: 0,
+            servers: self.plan.servers,
+            targets: self.plan.targets,
+            tier: String::new(),
+            directory: self.system.directory.clone(),
+            leader: None,
+            fabric: self.plan.fabric.name().to_owned(),
+            interface: self.plan.site.interface.clone(),
+            membership_lease_ms: self.plan.site.membership_lease_ms,
+            detached: false,
+            patient: false,
+            plant: self.plan.plant.clone(),
+        }
+    }
+
+    fn node_config(&self, first_servers: Vec<u32>) -> NodeConfig {
+        NodeConfig {
+            file: self.system.file.clone(),
+            server: self.config(),
+            first_servers,
+            per_node: self.plan.servers / self.plan.nodes().max(1),
+            reserved_cores: self.plan.reserved_cores,
+            tier: self.plan.tier.clone(),
+            target_bytes: self.plan.target_bytes(),
+            persist: self.plan.persist.clone(),
+            capacity_bytes: self.plan.capacity_bytes,
+            job: self.plan.allocation.as_ref().map(|allocation| allocation.job),
+        }
+    }
+
+    /// Lets the programs of an allocation reach a system that runs elsewhere: an agent a node, without servers.
+    pub(crate) async fn introduce(plan: Plan, system: System) -> Result<Self, Failure> {
+        let nodes = plan.nodes();
+        let Some(allocation) = plan.allocation.clone() else {
+            return Ok(Started { system, plan, groups: vec![], place: None, _name: None });
+        };
+        let deadline_ms = plan.site.ready_deadline_ms;
+        let mut started = Started { system, plan, groups: vec![], place: None, _name: None };
+        let mut arguments = step::one_a_node(&allocation);
+        arguments.extend([locate::own()?.display().to_string(), "node".to_owned()]);
+        let log = started.system.directory.join("introduction.log");
+        started.groups.push(Group::spawn(format!("step of {nodes} nodes"), Path::new("srun"), &arguments, log)?);
+        let config = started.node_config(vec![]);
+        let mut installed = 0;
+        let all = async {
+            started.tell(&config).await?;
+            while installed < nodes {
+                let Some(group) = started.groups.first_mut() else { break };
+                match group.next_line().await? {
+                    ServerLine::Installed { .. } => installed += 1,
+                    ServerLine::Failed { failed } => return Err(Failure::Usage(failed)),
+                    _ => {}
+                }
+            }
+            Ok(())
+        };
+        let failure = match tokio::time::timeout(Duration::from_millis(deadline_ms), all).await {
+            Ok(Ok(())) => return Ok(started),
+            Ok(Err(failure)) => failure,
+            Err(_) => Failure::NotReady {
+                deadline_ms,
+                waiting: format!("{} of {nodes} nodes", nodes - installed),
+                logs: keep_logs(&started.system.directory, &started.plan.name),
+            },
+        };
+        started.leave(false).await;
+        Err(failure)
+    }
+
+    /// Ends the agents of [`introduce`](Self::introduce); the directory of this node goes too if we made it.
+    pub(crate) async fn leave(self, made: bool) {
+        for group in self.groups {
+            group.stop(STEP_PATIENCE).await;
+        }
+        if made {
+            let _ = self.system.remove();
         }
     }
 
     /// Ends all servers and removes what the system left on this node.
     pub(crate) async fn stop(self) {
+        let patience = if self.plan.allocation.is_some() { STEP_PATIENCE } else { PATIENCE };
         // All at once: they must not wait for each other one by one.
         let mut stops = tokio::task::JoinSet::new();
         for group in self.groups {
-            stops.spawn(group.stop());
+            stops.spawn(group.stop(patience));
         }
         while stops.join_next().await.is_some() {}
+        if let Some(place) = &self.place {
+            place.release();
+        }
         if let Err(error) = self.system.remove() {
             eprintln!("talea: {error}");
         }
@@ -256,7 +308,7 @@ impl Started {
 
     /// Resolves when any server ends by itself.
     pub(crate) async fn any_ended(groups: &mut [Group]) -> Failure {
-        let mut waits: Vec<_> = groups.iter_mut().map(|group| Box::pin(group.ended())).collect();
+        let mut waits: Vec<_> = groups.iter_mut().map(|group| Box::pin(one_ended(group))).collect();
         std::future::poll_fn(move |context| {
             waits
                 .iter_mut()
@@ -267,6 +319,19 @@ impl Started {
                 .map_or(std::task::Poll::Pending, std::task::Poll::Ready)
         })
         .await
+    }
+}
+
+/// A group's end, or an agent's word that one of its servers ended.
+async fn one_ended(group: &mut Group) -> Failure {
+    loop {
+        match group.next_line().await {
+            Ok(ServerLine::Ended { ended, host, status, log }) => {
+                return Failure::ServerEnded { server: format!("{ended} on {host}"), status, log };
+            }
+            Ok(_) => {}
+            Err(failure) => return failure,
+        }
     }
 }
 
@@ -281,18 +346,4 @@ fn keep_logs(directory: &Path, name: &str) -> PathBuf {
     }
     let _ = std::fs::write(&kept, text);
     kept
-}
-
-#[cfg(test)]
-mod tests {
-    use super::tier_of_target;
-
-    #[test]
-    fn a_target_s_share_is_parted_between_its_tiers() {
-        assert_eq!(tier_of_target("ram", 800), "ram:800");
-        assert_eq!(tier_of_target("pmem:/dev/shm/a:b", 800), "pmem:/dev/shm/a:b:800");
-        assert_eq!(tier_of_target("pmem:/a,nvme:/b", 800), "pmem:/a:100,nvme:/b:700");
-        assert_eq!(tier_of_target("pmem:/a:4G,nvme:/b", 800), "pmem:/a:4G,nvme:/b:700");
-        assert_eq!(tier_of_target("ram,nvme:/b:9G", 800), "ram:100,nvme:/b:9G");
-    }
 }

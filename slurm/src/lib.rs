@@ -4,7 +4,11 @@
 #![forbid(unsafe_code)]
 
 pub mod allocation;
+pub mod launch;
 pub mod site;
+pub mod step;
+pub mod wish;
 
 pub use allocation::{Allocation, AllocationError};
+pub use launch::Launch;
 pub use site::{Site, SiteError};

@@ -25,8 +25,11 @@ pub struct Site {
     pub capacity: Capacity,
     /// `auto`, `ring` or `tcp`.
     pub fabric: Fabric,
-    /// Interface or address that servers listen on for other nodes; loopback alone if there is one node.
+    /// Interface or address that servers listen on for other nodes. In an allocation the default is the address that a node
+    /// reaches the launch node from; elsewhere loopback.
     pub interface: Option<String>,
+    /// Cores at the end of each node's list that are the servers' own; 0: all cores are shared.
+    pub reserved_cores: u32,
     /// How long a silent server counts as a member, in milliseconds.
     pub membership_lease_ms: u64,
     /// How long a system may take to become ready, in milliseconds.
@@ -105,6 +108,7 @@ impl Default for Site {
             capacity: Capacity(8 << 30),
             fabric: Fabric::Auto,
             interface: None,
+            reserved_cores: 0,
             membership_lease_ms: 5_000,
             ready_deadline_ms: 30_000,
             linger_ms: 60_000,

@@ -22,6 +22,7 @@ pub(crate) fn exec(arguments: &ExecArgs) -> Result<u8, Failure> {
             return Err(Failure::Interrupted { signal: 15 });
         }
     }
+    crate::node::avoid_last_cores(arguments.avoid_cores)?;
     let Some((program, rest)) = arguments.command.split_first() else {
         return Err(Failure::Usage("name a command after --".to_owned()));
     };

@@ -1,40 +1,52 @@
 //! `talea up` and `talea down`: a system that outlives its launcher, and its end.
 
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use talea_client::system::RuntimeDir;
-use talea_client::{Client, ConnectOptions};
+use rustix::process::{Pid, Signal, kill_process};
+use talea_client::system::{ProcessMark, RuntimeDir};
+use talea_client::{Client, ConnectOptions, System};
 use talea_model::size::Iec;
 
 use crate::cli::{Named, SystemArgs};
 use crate::failure::Failure;
+use crate::locate;
 use crate::notice::spinner;
-use crate::system::{Plan, Started};
+use crate::plan::Plan;
+use crate::stop::Stop;
+use crate::system::Started;
 
 /// How long servers may take to end orderly.
 const GRACE: Duration = Duration::from_secs(5);
+/// The same for a system of several nodes.
+const HOLDER_GRACE: Duration = Duration::from_secs(20);
+/// What a holder says when its system is ready.
+const READY: &str = "ready";
 
 /// Starts a detached system.
 pub(crate) async fn up(arguments: &SystemArgs) -> Result<u8, Failure> {
     let plan = Plan::new(arguments, "default")?;
     if plan.allocation.is_some() {
-        let text = "in a Slurm allocation use `talea run`: servers of a step end with the process that started it";
-        return Err(Failure::Usage(text.to_owned()));
+        return up_in_allocation(&plan);
     }
     let began = Instant::now();
     let bar = spinner(false, "starting servers");
     let started = Started::start(plan, true).await;
     bar.finish_and_clear();
-    let Started { system, plan, groups } = started?;
-    let options = ConnectOptions { system: Some(plan.name.clone()), ..ConnectOptions::default() };
-    let made = Client::connect(&options)
-        .and_then(|client| client.container_create(&plan.container, Default::default(), true).map(|_| ()));
-    if let Err(error) = made {
-        Started { system, plan, groups }.stop().await;
-        return Err(error.into());
+    let mut started = started?;
+    if let Err(failure) = make_container(&started) {
+        started.stop().await;
+        return Err(failure);
     }
-    groups.into_iter().for_each(crate::group::Group::detach);
-    println!(
+    std::mem::take(&mut started.groups).into_iter().for_each(crate::group::Group::detach);
+    println!("{}", ready_line(&started.plan, began));
+    Ok(0)
+}
+
+fn ready_line(plan: &Plan, began: Instant) -> String {
+    format!(
         "system {} ready: {} servers, {} targets, {} of {}, in {:.2} s; stop it with `talea down {}`",
         plan.name,
         plan.servers,
@@ -43,16 +55,84 @@ pub(crate) async fn up(arguments: &SystemArgs) -> Result<u8, Failure> {
         plan.tier,
         began.elapsed().as_secs_f64(),
         plan.name
-    );
+    )
+}
+
+fn make_container(started: &Started) -> Result<(), Failure> {
+    let options = ConnectOptions { system: Some(started.plan.name.clone()), ..ConnectOptions::default() };
+    let client = Client::connect(&options)?;
+    client.container_create(&started.plan.container, started.plan.container_properties(), true)?;
+    Ok(())
+}
+
+/// The step of an allocation ends with the process that started it, so one stays behind: `talea hold`, until `talea down` or the
+/// end of the job.
+fn up_in_allocation(plan: &Plan) -> Result<u8, Failure> {
+    let own = locate::own()?;
+    let arguments = std::env::args_os().skip_while(|argument| argument != "up").skip(1);
+    let mut holder = std::process::Command::new(&own);
+    holder.arg("hold").args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+    // Not of the terminal's group: Ctrl-C is not for it.
+    holder.process_group(0);
+    let mut child = holder.spawn().map_err(Failure::io("starting", own))?;
+    let bar = spinner(false, "starting servers");
+    let mut last = String::new();
+    for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()).map_while(Result::ok) {
+        if line == READY {
+            bar.finish_and_clear();
+            println!("{last}");
+            return Ok(0);
+        }
+        last = line;
+    }
+    bar.finish_and_clear();
+    let code = child.wait().ok().and_then(|status| status.code()).unwrap_or(125);
+    eprintln!("talea: system {} did not come up", plan.name);
+    Ok(u8::try_from(code).unwrap_or(125))
+}
+
+/// Holds a system of an allocation until a signal.
+pub(crate) async fn hold(arguments: &SystemArgs) -> Result<u8, Failure> {
+    let mut stop = Stop::new()?;
+    let plan = Plan::new(arguments, "default")?;
+    let began = Instant::now();
+    let started = tokio::select! {
+        started = Started::start(plan, false) => started?,
+        signal = stop.next() => return Err(Failure::Interrupted { signal }),
+    };
+    if let Err(failure) = make_container(&started) {
+        started.stop().await;
+        return Err(failure);
+    }
+    println!("{}\n{READY}", ready_line(&started.plan, began));
+    let mut started = started;
+    let told = async {
+        loop {
+            let failure = Started::any_ended(&mut started.groups).await;
+            eprintln!("talea: {failure}");
+            if matches!(failure, Failure::ServerEnded { ref server, .. } if server.starts_with("step")) {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = told => {}
+        _ = stop.next() => {}
+    }
+    started.stop().await;
     Ok(0)
 }
 
 /// Stops a system and removes its directory.
 pub(crate) async fn down(arguments: &Named) -> Result<u8, Failure> {
-    use rustix::process::{Pid, Signal, kill_process};
     let runtime = RuntimeDir::from_env()?;
     let system = runtime.find(arguments.system.as_deref())?;
     let name = system.file.name.clone();
+    if !system.file.detached {
+        end(&system).await?;
+        println!("system {name} stopped");
+        return Ok(0);
+    }
     let send = |signal| {
         let alive = system.file.servers.iter().filter_map(|server| server.process.as_ref());
         let alive = alive.filter(|process| process.is_alive());
@@ -72,7 +152,37 @@ pub(crate) async fn down(arguments: &Named) -> Result<u8, Failure> {
         send(Signal::KILL);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    for media in system.file.media.iter().filter(|path| matches!(crate::media::note(path), Ok(Some(_)))) {
+        std::fs::remove_dir_all(media).map_err(Failure::io("removing", media))?;
+    }
     system.remove()?;
     println!("system {name} stopped");
     Ok(0)
+}
+
+/// Asks the process that holds a system to end it.
+pub(crate) async fn end(system: &System) -> Result<(), Failure> {
+    let name = &system.file.name;
+    let here = ProcessMark::of_self();
+    let holder = match &system.file.launcher {
+        Some(holder) if holder.host == here.host && holder.boot == here.boot => holder,
+        Some(holder) => {
+            let text = format!("system {name} was started on {}: run `talea down {name}` there", holder.host);
+            return Err(Failure::Usage(text));
+        }
+        None => return Err(Failure::Usage(format!("system {name} says no launcher: end its servers by hand"))),
+    };
+    if let Some(pid) = Pid::from_raw(holder.pid as i32).filter(|_| holder.is_alive()) {
+        kill_process(pid, Signal::TERM).map_err(|error| Failure::io("ending", "the launcher")(error.into()))?;
+    }
+    let asked = Instant::now();
+    while holder.is_alive() {
+        if asked.elapsed() > HOLDER_GRACE {
+            let text = format!("system {name} does not end: its launcher is process {} on {}", holder.pid, holder.host);
+            return Err(Failure::Usage(text));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    RuntimeDir::from_env()?.gc()?;
+    Ok(())
 }

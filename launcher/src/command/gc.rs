@@ -1,0 +1,66 @@
+//! `talea gc`: takes away what crashed jobs left on this node. Also what a site's epilog calls; it never touches what lives.
+
+use std::path::{Path, PathBuf};
+
+use talea_client::system::RuntimeDir;
+use talea_slurm::Site;
+
+use crate::cli::GcArgs;
+use crate::failure::Failure;
+use crate::{media, tier};
+
+/// Removes leftovers, or lists what is kept.
+pub(crate) fn gc(arguments: &GcArgs) -> Result<u8, Failure> {
+    let say = |text: String| {
+        if !arguments.quiet {
+            println!("{text}");
+        }
+    };
+    let runtime = RuntimeDir::from_env()?;
+    for name in runtime.gc()? {
+        say(format!("removed what the dead system '{name}' had left in {}", runtime.path().display()));
+    }
+    // An empty directory of ours is a leftover too; one that is not empty stays.
+    let _ = std::fs::remove_dir(runtime.path());
+    for tier in tiers(arguments)? {
+        for (path, note) in media::unused(&tier) {
+            match &note.persist {
+                None => {
+                    remove(&path)?;
+                    say(format!("removed {}, which nobody uses any more", path.display()));
+                }
+                Some(name) if arguments.forget.contains(name) => {
+                    remove(&path)?;
+                    say(format!("forgot '{name}': removed {}", path.display()));
+                }
+                Some(name) => say(format!(
+                    "kept '{name}': server {} of {}, in {}",
+                    note.first_server,
+                    note.servers,
+                    path.display()
+                )),
+            }
+        }
+    }
+    Ok(0)
+}
+
+/// The directories of tiers to look into: those named, and the site's.
+fn tiers(arguments: &GcArgs) -> Result<Vec<PathBuf>, Failure> {
+    let named = arguments.site.clone().or_else(|| std::env::var_os("TALEA_SITE").map(PathBuf::from));
+    let site = Site::read(named.as_deref())?;
+    let all = arguments.tier.iter().chain([&site.tier]);
+    let mut tiers: Vec<PathBuf> = all.flat_map(|tier| places(tier)).collect();
+    tiers.sort();
+    tiers.dedup();
+    Ok(tiers)
+}
+
+fn places(text: &str) -> Vec<PathBuf> {
+    let path = Path::new(text);
+    if path.is_absolute() { vec![path.to_owned()] } else { tier::paths(text).into_iter().map(Path::to_owned).collect() }
+}
+
+fn remove(path: &Path) -> Result<(), Failure> {
+    std::fs::remove_dir_all(path).map_err(Failure::io("removing", path))
+}

@@ -1,0 +1,148 @@
+//! What `talea top` draws. Pure: from two moments to a frame.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout};
+use ratatui::style::{Color, Modifier, Style};
+use ratatui::text::Line;
+use ratatui::widgets::{Cell, Row, Table};
+use talea_model::TargetState;
+use talea_model::size::Iec;
+use talea_wire::data::StoreStat;
+
+use super::Moment;
+
+/// Sessions shown at most.
+const SESSIONS_MAX: usize = 12;
+
+/// Rows that a moment takes.
+pub(super) fn height(now: &Moment) -> u16 {
+    let sessions = now.status.sessions.len().min(SESSIONS_MAX);
+    (7 + now.status.map.targets.len() + now.status.containers.len() + sessions) as u16
+}
+
+/// Draws the screen; rates are those since `before`.
+pub(super) fn draw(frame: &mut Frame<'_>, name: &str, before: Option<&Moment>, now: &Moment) {
+    let status = &now.status;
+    let targets = status.map.targets.len() as u16;
+    let containers = status.containers.len() as u16;
+    let [head, top, middle, bottom] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(targets + 2),
+        Constraint::Length(containers + 2),
+        Constraint::Min(2),
+    ])
+    .areas(frame.area());
+    let text = format!(
+        " Talea  system {name}   {} servers   {} sessions   {} open epochs   log {} ",
+        status.map.servers.len(),
+        status.sessions.len(),
+        status.transactions.len(),
+        status.position.0
+    );
+    let bar = Style::new().fg(Color::White).bg(Color::Blue).add_modifier(Modifier::BOLD);
+    frame.render_widget(Line::from(text).style(bar), head);
+    frame.render_widget(target_table(before, now), top);
+    frame.render_widget(container_table(before, now), middle);
+    frame.render_widget(session_table(now), bottom);
+}
+
+fn head<'a>(names: &[&'a str]) -> Row<'a> {
+    Row::new(names.iter().map(|name| Cell::from(*name)).collect::<Vec<_>>())
+        .style(Style::new().fg(Color::Cyan).add_modifier(Modifier::BOLD))
+}
+
+fn target_table<'a>(before: Option<&Moment>, now: &'a Moment) -> Table<'a> {
+    let rows = now.status.map.targets.iter().zip(&now.stats).map(|(target, stat)| {
+        let host = now.status.map.servers.iter().find(|server| server.id == target.server);
+        let host = host.map_or("?", |server| server.host.as_str());
+        let state = format!("{:?}", target.state).to_lowercase();
+        let good = target.state == TargetState::Up && stat.is_some();
+        let state = Cell::from(if stat.is_some() { state } else { format!("{state}, silent") });
+        let state = state.style(Style::new().fg(if good { Color::Green } else { Color::Red }));
+        let zero = StoreStat::default();
+        let stat = stat.as_ref().unwrap_or(&zero);
+        let earlier = before.and_then(|before| {
+            let place = before.status.map.targets.iter().position(|other| other.id == target.id)?;
+            Some((before.stats.get(place)?.as_ref()?, now.at.duration_since(before.at).as_secs_f64()))
+        });
+        let rate = |pick: fn(&StoreStat) -> u64| {
+            let (stat_before, took) = earlier?;
+            Some(pick(stat).saturating_sub(pick(stat_before)) as f64 / took.max(1e-6))
+        };
+        let bytes = |pick| rate(pick).map_or("-".to_owned(), |rate| format!("{}/s", Iec(rate as u64)));
+        let ops = rate(|s| s.updates + s.fetches).map_or("-".to_owned(), |rate| format!("{rate:.0}/s"));
+        Row::new(vec![
+            Cell::from(target.server.0.to_string()),
+            Cell::from(host.to_owned()),
+            Cell::from(target.id.0.to_string()),
+            state,
+            fill(stat.used_bytes, target.capacity_bytes),
+            Cell::from(bytes(|s| s.bytes_in)),
+            Cell::from(bytes(|s| s.bytes_out)),
+            Cell::from(ops),
+            Cell::from(now.status.position.0.saturating_sub(stat.horizon.0).to_string()),
+        ])
+    });
+    let widths = [6, 14, 6, 10, 24, 12, 12, 8, 4].map(Constraint::Length);
+    let names = ["server", "host", "target", "state", "fill", "written", "read", "ops", "lag"];
+    Table::new(rows, widths).header(head(&names))
+}
+
+/// A bar of ten places, and the figure.
+fn fill<'a>(used: u64, capacity: u64) -> Cell<'a> {
+    let share = used as f64 / capacity.max(1) as f64;
+    let full = (share * 10.0).round().clamp(0.0, 10.0) as usize;
+    let colour = match share {
+        share if share > 0.9 => Color::Red,
+        share if share > 0.75 => Color::Yellow,
+        _ => Color::Green,
+    };
+    let text = format!("{}{} {}", "█".repeat(full), "·".repeat(10 - full), Iec(used));
+    Cell::from(text).style(Style::new().fg(colour))
+}
+
+fn container_table<'a>(before: Option<&Moment>, now: &'a Moment) -> Table<'a> {
+    let rows = now.status.containers.iter().map(|info| {
+        let earlier = before.and_then(|before| {
+            let earlier = before.status.containers.iter().find(|other| other.container == info.container)?;
+            Some((info.step.0.saturating_sub(earlier.step.0), now.at.duration_since(before.at).as_secs_f64()))
+        });
+        let rate = earlier.map_or("-".to_owned(), |(steps, took)| format!("{:.1}/s", steps as f64 / took.max(1e-6)));
+        let state = format!("{:?}", info.producer).to_lowercase();
+        let colour = if state == "lost" { Color::Red } else { Color::Green };
+        Row::new(vec![
+            Cell::from(info.name.clone()),
+            Cell::from(info.step.0.to_string()),
+            Cell::from(rate),
+            Cell::from(format!("{}-{}", info.first_step.0, info.step.0)),
+            Cell::from(info.open_transactions.to_string()),
+            Cell::from(info.subscriptions.to_string()),
+            Cell::from(state).style(Style::new().fg(colour)),
+        ])
+    });
+    let widths = [20, 8, 8, 14, 12, 10, 10].map(Constraint::Length);
+    Table::new(rows, widths).header(head(&[
+        "container",
+        "step",
+        "rate",
+        "readable",
+        "open epochs",
+        "followers",
+        "producer",
+    ]))
+}
+
+fn session_table(now: &Moment) -> Table<'_> {
+    let rows = now.status.sessions.iter().take(SESSIONS_MAX).map(|(session, name, home)| {
+        let held = now.status.transactions.iter().filter(|(_, _, holder)| holder == session).count();
+        let open = if held > 0 { format!("{held} epochs") } else { "-".to_owned() };
+        Row::new(vec![
+            Cell::from(session.0.to_string()),
+            Cell::from(name.clone()),
+            Cell::from(home.0.to_string()),
+            Cell::from(open),
+        ])
+    });
+    let widths = [10, 40, 12, 20].map(Constraint::Length);
+    Table::new(rows, widths).header(head(&["session", "program", "home server", "holds open"]))
+}

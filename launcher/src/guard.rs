@@ -1,0 +1,87 @@
+//! `talea guard`: what a job's script runs under when Slurm's SPANK plugin was asked for Talea (`#SBATCH --talea=...`).
+//!
+//! The plugin lets the script go on as a child of this process, with a system that `talea up` has started. The guard passes
+//! signals and the exit status through, saves when it is time to, stages out, and ends the system. Slurm kills what is left of a
+//! step when its first process has ended: so the guard is that process, and the script is not.
+
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use talea_client::{Client, ConnectOptions, ProducerState, System};
+use talea_slurm::Allocation;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::GuardArgs;
+use crate::failure::Failure;
+use crate::job::SESSION;
+use crate::save::Saver;
+use crate::stage::Order;
+use crate::stop::Stop;
+
+/// Watches over a script until it ends, and returns its exit code.
+pub(crate) async fn guard(arguments: &GuardArgs) -> Result<u8, Failure> {
+    let script =
+        Pid::from_raw(arguments.pid).ok_or_else(|| Failure::Usage("a script's process is needed".to_owned()))?;
+    let mut stop = Stop::new()?;
+    // Passed on too: many scripts trap it (`--signal=B:USR2@60`).
+    let mut other = signal(SignalKind::user_defined2()).map_err(Failure::io("listening for", "SIGUSR2"))?;
+    let mut waiting = tokio::task::spawn_blocking(move || wait(script));
+    let system = System::find(arguments.system.as_deref())?;
+    let options = ConnectOptions {
+        system: Some(system.file.name.clone()),
+        name: Some(SESSION.to_owned()),
+        ..ConnectOptions::default()
+    };
+    let client = Client::connect(&options)?;
+    client.producer(ProducerState::Active)?;
+    let allocation = Allocation::detect(|name| std::env::var(name).ok())?;
+    let out: Vec<Order> = arguments.staging.out.iter().map(|order| order.0.clone()).collect();
+    let before = Duration::from_secs(arguments.staging.save_before);
+    let mut saver = Saver::new(&client, out, before, allocation.as_ref(), false).await?;
+    let code = loop {
+        tokio::select! {
+            code = &mut waiting => break code.unwrap_or(Err(Failure::Usage("the script was lost".to_owned())))?,
+            number = stop.next() => {
+                // There may be little time: what is committed goes out while the script ends.
+                saver.begin();
+                pass_on(script, number);
+            }
+            () = saver.due() => {
+                saver.begin();
+                pass_on(script, SignalKind::user_defined1().as_raw_value());
+            }
+            _ = other.recv() => pass_on(script, SignalKind::user_defined2().as_raw_value()),
+        }
+    };
+    let state = if code == 0 { ProducerState::Ended } else { ProducerState::Lost };
+    if let Err(error) = client.producer(state) {
+        eprintln!("talea: the end of the script could not be told to followers: {error}");
+    }
+    let good = saver.finish().await;
+    drop(saver);
+    drop(client);
+    crate::command::up::end(&system).await?;
+    Ok(if code == 0 && !good { 125 } else { code })
+}
+
+/// The script may have ended already.
+fn pass_on(script: Pid, number: i32) {
+    let signal = [Signal::INT, Signal::TERM, Signal::HUP, Signal::USR1, Signal::USR2];
+    if let Some(signal) = signal.into_iter().find(|signal| signal.as_raw() == number) {
+        let _ = kill_process(script, signal);
+    }
+}
+
+fn wait(script: Pid) -> Result<u8, Failure> {
+    loop {
+        match waitpid(Some(script), WaitOptions::empty()) {
+            Ok(Some((_, status))) => {
+                let signalled = status.terminating_signal().map(|signal| 128 + signal);
+                let code = status.exit_status().or(signalled).unwrap_or(1);
+                return Ok(u8::try_from(code).unwrap_or(1));
+            }
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(Failure::io("waiting for", "the script")(error.into())),
+        }
+    }
+}

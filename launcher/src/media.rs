@@ -1,0 +1,185 @@
+//! Where a system's files lie on a node's media: a private directory below the tier's path, one a system.
+//!
+//! A system that does not persist takes it away at its end; one that persists leaves it with a note of which servers were here.
+//! Must never touch a directory that is not this user's, or that does not carry the note it should.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use talea_slurm::launch::Kept;
+
+use crate::failure::Failure;
+use crate::tier;
+
+const NOTE: &str = "talea.json";
+
+/// What a directory's note says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Note {
+    /// Version of the note: 1.
+    pub(crate) version: u32,
+    /// Name under which the system persists; `None`: it goes with its launch.
+    pub(crate) persist: Option<String>,
+    /// Id of the system.
+    pub(crate) system: String,
+    /// First server of this node.
+    pub(crate) first_server: u32,
+    /// Servers of the system.
+    pub(crate) servers: u32,
+    /// Targets a server.
+    pub(crate) targets: u32,
+    /// Capacity of the system in bytes.
+    pub(crate) capacity_bytes: u64,
+    /// Slurm's number of the job that wrote last, if there was one.
+    pub(crate) job: Option<u32>,
+    /// The process that uses it.
+    pub(crate) user: Option<talea_client::system::ProcessMark>,
+}
+
+/// A system's directory on this node's media.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// Its name below each path of the tier.
+    pub(crate) directory: String,
+    pub(crate) paths: Vec<PathBuf>,
+    persists: bool,
+}
+
+/// Name of the directory of a system below a tier's path.
+fn directory_of(name: &str) -> String {
+    format!("talea-{}-{name}", rustix::process::geteuid().as_raw())
+}
+
+/// What this node's media keep under a name.
+pub(crate) fn kept(tier: &str, name: &str) -> Result<Option<Kept>, Failure> {
+    let Some(first) = tier::paths(tier).into_iter().next() else { return Ok(None) };
+    let note = match note(&first.join(directory_of(name)))? {
+        Some(note) if note.persist.as_deref() == Some(name) => note,
+        _ => return Ok(None),
+    };
+    if note.user.as_ref().is_some_and(talea_client::system::ProcessMark::is_alive) {
+        return Err(Failure::Usage(format!(
+            "the system that persists as '{name}' is running: use `talea attach {name}`"
+        )));
+    }
+    Ok(Some(Kept { system: note.system, first_server: note.first_server, servers: note.servers }))
+}
+
+/// The note of a directory of ours, if it has one.
+pub(crate) fn note(directory: &Path) -> Result<Option<Note>, Failure> {
+    let Ok(meta) = fs::symlink_metadata(directory) else { return Ok(None) };
+    if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
+        let text = format!("{} is not a directory that only you may enter: remove or rename it", directory.display());
+        return Err(Failure::Usage(text));
+    }
+    let path = directory.join(NOTE);
+    match fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| Failure::Usage(format!("{} is damaged ({error}): remove its directory", path.display()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::io("reading", path)(error)),
+    }
+}
+
+impl Place {
+    /// Makes or finds the directories for a system below a tier's paths and writes their note; `None` for memory alone.
+    pub(crate) fn prepare(tier: &str, note: &Note) -> Result<Option<Self>, Failure> {
+        let tiers = tier::paths(tier);
+        let short = &note.system[..note.system.len().min(12)];
+        let directory = match &note.persist {
+            Some(name) => directory_of(name),
+            None => directory_of(&format!("{short}-{}", note.first_server)),
+        };
+        let paths = tiers.iter().map(|tier| tier.join(&directory)).collect();
+        let place = Self { directory, paths, persists: note.persist.is_some() };
+        for (tier, path) in tiers.iter().zip(&place.paths) {
+            fs::create_dir_all(tier).map_err(Failure::io("making", *tier))?;
+            match fs::DirBuilder::new().mode(0o700).create(path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => _ = self::note(path)?,
+                Err(error) => return Err(Failure::io("making", path)(error)),
+            }
+            write(path, note)?;
+        }
+        Ok((!place.paths.is_empty()).then_some(place))
+    }
+
+    /// The servers have ended. Takes the directories away unless the system persists.
+    pub(crate) fn release(&self) {
+        for path in &self.paths {
+            if !self.persists {
+                let _ = fs::remove_dir_all(path);
+            } else if let Ok(Some(note)) = note(path) {
+                let _ = write(path, &Note { user: None, ..note });
+            }
+        }
+    }
+}
+
+fn write(directory: &Path, note: &Note) -> Result<(), Failure> {
+    let new = directory.join(".talea.json.new");
+    let bytes = serde_json::to_vec_pretty(note).unwrap_or_default();
+    fs::write(&new, bytes).map_err(Failure::io("writing", &new))?;
+    fs::rename(&new, directory.join(NOTE)).map_err(Failure::io("renaming", new))
+}
+
+/// Directories of this user below a tier's path whose user is dead, with their notes.
+pub(crate) fn unused(tier: &Path) -> Vec<(PathBuf, Note)> {
+    let mine = format!("talea-{}-", rustix::process::geteuid().as_raw());
+    let entries = fs::read_dir(tier).into_iter().flatten().flatten();
+    let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&mine));
+    let notes = ours.filter_map(|entry| Some((entry.path(), note(&entry.path()).ok()??)));
+    notes.filter(|(_, note)| !note.user.as_ref().is_some_and(talea_client::system::ProcessMark::is_alive)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn a_note(persist: Option<&str>) -> Note {
+        Note {
+            version: 1,
+            persist: persist.map(str::to_owned),
+            system: "0123456789abcdef0123456789abcdef".into(),
+            first_server: 3,
+            servers: 4,
+            targets: 1,
+            capacity_bytes: 1 << 30,
+            job: None,
+            user: Some(talea_client::system::ProcessMark::of_self()),
+        }
+    }
+
+    #[test]
+    fn what_persists_is_found_again_and_the_rest_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let tier = format!("pmem:{}", dir.path().display());
+        assert!(Place::prepare("ram", &a_note(None)).unwrap().is_none());
+        let place = Place::prepare(&tier, &a_note(None)).unwrap().unwrap();
+        assert!(unused(dir.path()).is_empty(), "its user is alive");
+        place.release();
+        assert!(!place.paths[0].exists());
+
+        let place = Place::prepare(&tier, &a_note(Some("sim"))).unwrap().unwrap();
+        assert_eq!(fs::metadata(&place.paths[0]).unwrap().mode() & 0o777, 0o700);
+        assert!(kept(&tier, "sim").is_err(), "it is running");
+        place.release();
+        let found = kept(&tier, "sim").unwrap().unwrap();
+        assert_eq!((found.first_server, found.servers), (3, 4));
+        assert_eq!(kept(&tier, "other").unwrap(), None);
+        assert_eq!(unused(dir.path()).len(), 1);
+    }
+
+    #[test]
+    fn another_ones_directory_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let tier = format!("pmem:{}", dir.path().display());
+        let place = Place::prepare(&tier, &a_note(Some("sim"))).unwrap().unwrap();
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(&place.paths[0], fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(Place::prepare(&tier, &a_note(Some("sim"))).is_err());
+    }
+}

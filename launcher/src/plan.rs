@@ -1,0 +1,110 @@
+//! What to start: the command line over the site file over the allocation, within the site's limits.
+
+use std::path::PathBuf;
+
+use talea_client::system::{FabricPolicy, job_name};
+use talea_slurm::site::Fabric;
+use talea_slurm::{Allocation, Site};
+
+use crate::cli::SystemArgs;
+use crate::failure::Failure;
+
+/// What to start, after the site's defaults and limits.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) name: String,
+    pub(crate) servers: u32,
+    pub(crate) targets: u32,
+    pub(crate) tier: String,
+    pub(crate) capacity_bytes: u64,
+    pub(crate) fabric: Fabric,
+    pub(crate) container: String,
+    pub(crate) kept_steps: Option<u64>,
+    pub(crate) reserved_cores: u32,
+    /// Name under which the media keep the system beyond its end.
+    pub(crate) persist: Option<String>,
+    pub(crate) allocation: Option<Allocation>,
+    pub(crate) site: Site,
+    pub(crate) plant: Option<String>,
+}
+
+impl Plan {
+    /// Combines arguments, site file and allocation.
+    pub(crate) fn new(arguments: &SystemArgs, default_name: &str) -> Result<Self, Failure> {
+        let named = arguments.site.clone().or_else(|| std::env::var_os("TALEA_SITE").map(PathBuf::from));
+        let site = Site::read(named.as_deref())?;
+        let allocation = Allocation::detect(|name| std::env::var(name).ok())?;
+        let servers = match &allocation {
+            Some(allocation) => allocation.nodes * site.servers_per_node,
+            None => site.servers,
+        };
+        let fabric = match arguments.fabric.as_deref() {
+            Some("ring") => Fabric::Ring,
+            Some("tcp") => Fabric::Tcp,
+            Some(_) => Fabric::Auto,
+            None => site.fabric,
+        };
+        let name = match (&arguments.name, &arguments.persist, &allocation) {
+            (Some(name), ..) | (None, Some(name), None) => name.clone(),
+            (None, _, Some(allocation)) => job_name(allocation.job),
+            (None, None, None) => default_name.to_owned(),
+        };
+        let plan = Plan {
+            name,
+            servers: arguments.servers.unwrap_or(servers),
+            targets: arguments.targets.unwrap_or(site.targets_per_server),
+            tier: arguments.tier.clone().unwrap_or_else(|| site.tier.clone()),
+            capacity_bytes: arguments.capacity.unwrap_or(site.capacity.0),
+            fabric,
+            container: arguments.container.clone(),
+            kept_steps: arguments.keep_steps,
+            reserved_cores: arguments.reserve_cores.unwrap_or(site.reserved_cores),
+            persist: arguments.persist.clone(),
+            allocation,
+            plant: arguments.plant.clone(),
+            site,
+        };
+        let path = named.unwrap_or_else(|| talea_slurm::site::DEFAULT_PATH.into());
+        plan.site.admit(plan.servers, plan.targets, plan.capacity_bytes, &path)?;
+        plan.check()?;
+        Ok(plan)
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        if self.allocation.is_some() && !self.servers.is_multiple_of(self.nodes()) {
+            let text = format!("{} servers do not divide over {} nodes: give a multiple", self.servers, self.nodes());
+            return Err(Failure::Usage(text));
+        }
+        if self.persist.is_some() && crate::tier::paths(&self.tier).is_empty() {
+            let text = "a system in memory cannot persist: add --tier pmem:/path or nvme:/path of node-local media";
+            return Err(Failure::Usage(text.to_owned()));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn nodes(&self) -> u32 {
+        self.allocation.as_ref().map_or(1, |allocation| allocation.nodes)
+    }
+
+    /// Share of one target in bytes.
+    pub(crate) fn target_bytes(&self) -> u64 {
+        self.capacity_bytes / (u64::from(self.servers) * u64::from(self.targets)).max(1)
+    }
+
+    pub(crate) fn policy(&self) -> FabricPolicy {
+        match self.fabric {
+            Fabric::Auto => FabricPolicy::Auto,
+            Fabric::Ring => FabricPolicy::Ring,
+            Fabric::Tcp => FabricPolicy::Libfabric,
+        }
+    }
+
+    /// Properties of the container that is made at the start.
+    pub(crate) fn container_properties(&self) -> talea_client::ContainerProperties {
+        let mut properties = talea_client::ContainerProperties::default();
+        if let Some(steps) = self.kept_steps {
+            properties.kept_steps = steps;
+        }
+        properties
+    }
+}

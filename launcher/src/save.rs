@@ -1,0 +1,166 @@
+//! Staging around a job: in before the command, out after it, and out in between when the job is about to hit its wall time or
+//! somebody asks for it with SIGUSR1 (`#SBATCH --signal=B:USR1@300`). What goes out is always what is committed.
+
+use std::path::Path;
+use std::time::Duration;
+
+use talea_client::Client;
+use talea_slurm::{Allocation, step};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::failure::Failure;
+use crate::notice::say;
+use crate::stage::{Options, Order, Receipt, Stage};
+
+/// How long Slurm may take to say how much time is left.
+const ASK: Duration = Duration::from_secs(10);
+
+/// What becomes of a job's orders to stage.
+pub(crate) struct Saver {
+    client: Client,
+    out: Vec<Order>,
+    quiet: bool,
+    asked: Signal,
+    /// When the job is about to hit its wall time.
+    limit: Option<Instant>,
+    working: Option<JoinHandle<Vec<Result<Receipt, Failure>>>>,
+    /// What was staged so far.
+    pub(crate) receipts: Vec<Receipt>,
+}
+
+impl Saver {
+    /// A saver for these orders; `before`: how long before the wall time it begins.
+    pub(crate) async fn new(
+        client: &Client,
+        out: Vec<Order>,
+        before: Duration,
+        allocation: Option<&Allocation>,
+        quiet: bool,
+    ) -> Result<Self, Failure> {
+        let asked = signal(SignalKind::user_defined1()).map_err(Failure::io("listening for", "SIGUSR1"))?;
+        let left = match allocation.filter(|_| !out.is_empty()) {
+            Some(allocation) => time_left(allocation).await,
+            None => None,
+        };
+        // A job shorter than that saves in its last tenth.
+        let limit = left.map(|left| Instant::now() + left.saturating_sub(before.min(left / 10)));
+        Ok(Self { client: client.clone(), out, quiet, asked, limit, working: None, receipts: vec![] })
+    }
+
+    /// Stages in. A failure of any file is one of the whole.
+    pub(crate) async fn bring_in(&mut self, orders: &[Order]) -> Result<(), Failure> {
+        for receipt in self.carry_out(orders.to_vec()).await {
+            let receipt = receipt?;
+            say(self.quiet, format_args!("staged in {receipt}"));
+            let failure = receipt.first_failure();
+            self.receipts.push(receipt);
+            if let Some(failure) = failure {
+                return Err(Failure::Usage(format!("staging in failed, the command was not started: {failure}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Resolves when it is time to save what is committed.
+    pub(crate) async fn due(&mut self) {
+        if self.out.is_empty() || self.working.is_some() {
+            return std::future::pending().await;
+        }
+        let limit = self.limit;
+        let reached = async {
+            match limit {
+                Some(limit) => tokio::time::sleep_until(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.asked.recv() => say(self.quiet, format_args!("SIGUSR1: staging out what is committed")),
+            () = reached => {
+                say(self.quiet, format_args!("the job is about to hit its wall time: staging out what is committed"));
+            }
+        }
+        self.limit = None;
+    }
+
+    /// Begins to save beside the command, unless there is nothing to save or it is being done.
+    pub(crate) fn begin(&mut self) {
+        if self.out.is_empty() || self.working.is_some() {
+            return;
+        }
+        let (work, quiet) = (self.work(self.out.clone()), self.quiet);
+        self.working = Some(tokio::task::spawn_blocking(move || {
+            let results = work();
+            for receipt in results.iter().flatten() {
+                say(quiet, format_args!("saved {receipt}"));
+            }
+            results
+        }));
+    }
+
+    /// Stages out what was not yet, after the command's end. Says whether all is out.
+    pub(crate) async fn finish(&mut self) -> bool {
+        let mut before = vec![];
+        if let Some(working) = self.working.take() {
+            before = working.await.unwrap_or_default().into_iter().flatten().collect();
+        }
+        let mut good = true;
+        for order in self.out.clone() {
+            let earlier = before.iter().position(|r: &Receipt| r.source == order.source && r.failed == 0);
+            let receipt = match earlier.map(|at| before.remove(at)) {
+                Some(receipt) if self.is_current(&order, receipt.step) => Ok(receipt),
+                _ => self
+                    .carry_out(vec![order.clone()])
+                    .await
+                    .pop()
+                    .unwrap_or_else(|| Err(Failure::Usage(String::new()))),
+            };
+            match receipt {
+                Ok(receipt) => {
+                    good &= receipt.failed == 0;
+                    say(self.quiet && receipt.failed == 0, format_args!("staged out {receipt}"));
+                    self.receipts.push(receipt);
+                }
+                Err(failure) => {
+                    eprintln!("talea: {} was NOT staged out: {failure}", order.source);
+                    good = false;
+                }
+            }
+        }
+        good
+    }
+
+    /// Whether nothing was committed since a copy of that step.
+    fn is_current(&self, order: &Order, step: u64) -> bool {
+        let container = talea_posix::TaleaPath::parse(order.source.as_bytes()).map(|path| path.container);
+        let list = self.client.container_list().unwrap_or_default();
+        step > 0 && list.iter().any(|info| Ok(&info.name) == container.as_ref() && info.step.0 == step)
+    }
+
+    async fn carry_out(&self, orders: Vec<Order>) -> Vec<Result<Receipt, Failure>> {
+        tokio::task::spawn_blocking(self.work(orders)).await.unwrap_or_default()
+    }
+
+    fn work(&self, orders: Vec<Order>) -> impl FnOnce() -> Vec<Result<Receipt, Failure>> + Send + 'static {
+        let (client, quiet) = (self.client.clone(), self.quiet);
+        move || {
+            let stage = Stage::new(&client, Options { quiet, ..Options::default() });
+            orders.iter().map(|order| stage.carry_out(order)).collect()
+        }
+    }
+
+    /// Writes all receipts to a file.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), Failure> {
+        crate::command::copy::write(path, &self.receipts)
+    }
+}
+
+/// What Slurm says is left of a job's time; `None` if it has no limit or Slurm does not answer.
+async fn time_left(allocation: &Allocation) -> Option<Duration> {
+    let mut squeue = tokio::process::Command::new("squeue");
+    squeue.args(["--noheader", "--jobs", &allocation.job.to_string(), "--Format", "TimeLeft:24"]);
+    squeue.stderr(std::process::Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(ASK, squeue.output()).await.ok()?.ok()?;
+    step::seconds(&String::from_utf8_lossy(&output.stdout)).map(Duration::from_secs)
+}

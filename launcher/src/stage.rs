@@ -1,0 +1,185 @@
+//! Staging: files and trees between a file system and a system's containers, in parallel, with checksums, and resumable.
+//!
+//! Owns what is copied in which order and what a receipt says. A copy that was cut off never looks whole: files arrive under
+//! another name, or in an epoch that commits at the end. Trees are copied out of one snapshot.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use indicatif::ProgressBar;
+use talea_client::{Client, SnapshotAt};
+use talea_posix::backing::client::{ClientSystem, fault};
+use talea_posix::{Files, PathView, TaleaPath};
+
+use crate::failure::Failure;
+use crate::notice;
+
+pub(crate) mod drain;
+mod order;
+mod receipt;
+mod transfer;
+mod walk;
+
+pub(crate) use order::{Direction, In, Order, Out};
+pub(crate) use receipt::Receipt;
+use transfer::{Transfer, workers};
+
+/// Bytes of a segment: what one worker copies at a time, and what is not copied again when a cut-off copy is resumed.
+pub(crate) const SEGMENT_BYTES: u64 = 64 << 20;
+
+/// How to stage.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// Copies at a time.
+    pub(crate) workers: usize,
+    /// Read back what was written, and compare.
+    pub(crate) verify: bool,
+    /// No bar.
+    pub(crate) quiet: bool,
+    /// Directories are copied with all they hold.
+    pub(crate) recursive: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { workers: 4, verify: false, quiet: false, recursive: true }
+    }
+}
+
+/// Stages files in or out through one client.
+pub(crate) struct Stage {
+    client: Client,
+    files: Files,
+    options: Options,
+}
+
+/// A named snapshot that goes with this value.
+struct Held {
+    container: talea_client::Container,
+    name: String,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.container.snapshot_destroy(&self.name);
+    }
+}
+
+impl Stage {
+    pub(crate) fn new(client: &Client, options: Options) -> Self {
+        Self { client: client.clone(), files: Files::new(Arc::new(ClientSystem::new(client.clone()))), options }
+    }
+
+    /// Carries out one order. What failed stands in the receipt; an error means that nothing could be begun.
+    pub(crate) fn carry_out(&self, order: &Order) -> Result<Receipt, Failure> {
+        let began = Instant::now();
+        let mut receipt = Receipt::begin(order);
+        match order.direction {
+            Direction::In => self.bring_in(order, &mut receipt)?,
+            Direction::Out => {
+                let (source, _held) = self.frozen(&order.source, &mut receipt)?;
+                self.take_out(&source, order, &mut receipt)?;
+            }
+        }
+        receipt.end(began.elapsed());
+        Ok(receipt)
+    }
+
+    /// A path of the present, as a path of a snapshot that keeps still while it is copied.
+    fn frozen(&self, source: &str, receipt: &mut Receipt) -> Result<(String, Option<Held>), Failure> {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let parsed = TaleaPath::parse(source.as_bytes())?;
+        if parsed.view != PathView::Live {
+            return Ok((source.to_owned(), None));
+        }
+        let container = self.client.container_open(&parsed.container)?;
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("stage-{}-{}-{number}", self.client.session().0, std::process::id());
+        container.snapshot_name(&name, SnapshotAt::Latest).map_err(fault)?;
+        receipt.step = container.snapshot(SnapshotAt::Named(name.clone())).map_err(fault)?.step().0;
+        let names: Vec<String> = parsed.names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+        let path = format!("/talea/{}/.talea/snapshots/{name}/{}", parsed.container, names.join("/"));
+        Ok((path.trim_end_matches('/').to_owned(), Some(Held { container, name })))
+    }
+
+    fn take_out(&self, source: &str, order: &Order, receipt: &mut Receipt) -> Result<(), Failure> {
+        let found = walk::of_talea(&self.files, source, self.options.recursive)?;
+        let destination = order.destination_of_out();
+        walk::make_directories(&found, &destination)?;
+        let bar = self.bar(&found, &order.source);
+        let transfers = found.files.iter().map(|file| {
+            let from = join(source, &file.name);
+            let to = if file.name.is_empty() { destination.clone() } else { destination.join(&file.name) };
+            let shown = join(&order.source, &file.name);
+            (shown, to.display().to_string(), Transfer::out(&self.files, from, to, receipt.step, file, &self.options))
+        });
+        self.run(transfers.collect(), &bar, receipt);
+        receipt.skipped(&found.others);
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    fn bring_in(&self, order: &Order, receipt: &mut Receipt) -> Result<(), Failure> {
+        let source = PathBuf::from(&order.source);
+        let found = walk::of_disk(&source, self.options.recursive)?;
+        let destination = self.destination_of_in(order, &source, found.is_tree)?;
+        walk::make_talea_directories(&self.files, &found, &destination)?;
+        let bar = self.bar(&found, &order.destination);
+        let transfers = found.files.iter().map(|file| {
+            let from = if file.name.is_empty() { source.clone() } else { source.join(&file.name) };
+            let to = join(&destination, &file.name);
+            (from.display().to_string(), to.clone(), Transfer::bring_in(&self.files, from, to, file, &self.options))
+        });
+        self.run(transfers.collect(), &bar, receipt);
+        receipt.skipped(&found.others);
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    /// A file goes into a directory that exists, under its own name.
+    fn destination_of_in(&self, order: &Order, source: &std::path::Path, tree: bool) -> Result<String, Failure> {
+        let destination = order.destination.trim_end_matches('/').to_owned();
+        let parsed = TaleaPath::parse(destination.as_bytes())?;
+        self.client.container_open(&parsed.container)?;
+        let (namespace, _lease) = self.files.namespace(&parsed)?;
+        let is_directory = parsed.names.is_empty()
+            || walk::lookup(&namespace, &parsed.names)?.is_some_and(|inode| inode.kind == talea_posix::Kind::Directory);
+        match source.file_name() {
+            Some(name) if is_directory && !tree => Ok(format!("{destination}/{}", name.to_string_lossy())),
+            _ => Ok(destination),
+        }
+    }
+
+    fn bar(&self, found: &walk::Found, text: &str) -> ProgressBar {
+        let total = found.files.iter().map(|file| file.bytes).sum();
+        if self.options.quiet { ProgressBar::hidden() } else { notice::bytes(total, text) }
+    }
+
+    /// Runs all transfers with the workers, and notes how each ended.
+    fn run(&self, all: Vec<(String, String, Result<Transfer, Failure>)>, bar: &ProgressBar, receipt: &mut Receipt) {
+        let mut ready = Vec::new();
+        let mut named = Vec::new();
+        for (source, destination, transfer) in all {
+            match transfer {
+                Ok(transfer) => {
+                    named.push((source, destination));
+                    ready.push(transfer);
+                }
+                Err(failure) => receipt.failed(source, destination, failure.to_string()),
+            }
+        }
+        let results = workers(ready, self.options.workers, bar);
+        for ((source, destination), result) in named.into_iter().zip(results) {
+            match result {
+                Ok(done) => receipt.done(source, destination, done),
+                Err(failure) => receipt.failed(source, destination, failure.to_string()),
+            }
+        }
+    }
+}
+
+fn join(root: &str, name: &str) -> String {
+    if name.is_empty() { root.to_owned() } else { format!("{}/{name}", root.trim_end_matches('/')) }
+}

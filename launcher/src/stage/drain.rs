@@ -1,0 +1,148 @@
+//! Draining: each committed step goes to the file system while the job runs, and an event says when it is safe there.
+//!
+//! The subscription keeps the steps that are not out yet, so none is lost by a file system that is slower than the job.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use talea_client::{Client, ConnectOptions, WaitOutcome};
+use talea_model::Step;
+use talea_posix::{PathView, TaleaPath};
+
+use super::{Options, Order, Receipt, Stage};
+use crate::failure::Failure;
+
+/// One wait's deadline.
+const ROUND_MS: u64 = 1_000;
+
+/// An event of a drain.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Event {
+    /// `safe`, `missing` (the step does not have the path) or `failed`.
+    pub(crate) event: &'static str,
+    pub(crate) container: String,
+    pub(crate) step: u64,
+    pub(crate) destination: String,
+    pub(crate) bytes: u64,
+    /// When, in microseconds since 1970.
+    pub(crate) unix_us: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+}
+
+/// What a drain is told.
+#[derive(Clone, Debug)]
+pub(crate) struct Drain {
+    pub(crate) system: String,
+    pub(crate) order: Order,
+    /// Events are appended here, one JSON object a line.
+    pub(crate) events: Option<PathBuf>,
+}
+
+/// A drain that runs in a thread of its own.
+pub(crate) struct Draining {
+    thread: std::thread::JoinHandle<Result<u64, Failure>>,
+    stop: mpsc::Sender<()>,
+}
+
+impl Draining {
+    /// Begins to drain.
+    pub(crate) fn begin(drain: Drain) -> Result<Self, Failure> {
+        let (stop, stopped) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("drain".to_owned()).spawn(move || drain.run(&stopped));
+        Ok(Self { thread: thread.map_err(Failure::io("starting", "the drain's thread"))?, stop })
+    }
+
+    /// Whether all steps are out and no more will come.
+    pub(crate) fn is_done(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits for the end; `now`: after the step that is being copied. Returns the last step that is safe.
+    pub(crate) fn end(self, now: bool) -> Result<u64, Failure> {
+        if now {
+            let _ = self.stop.send(());
+        }
+        self.thread.join().unwrap_or_else(|_| Err(Failure::Usage("the drain broke off".to_owned())))
+    }
+}
+
+impl Drain {
+    fn run(&self, stopped: &mpsc::Receiver<()>) -> Result<u64, Failure> {
+        // A client of its own: its waits must not hold up others.
+        let options = ConnectOptions {
+            system: Some(self.system.clone()),
+            name: Some("talea drain".to_owned()),
+            ..ConnectOptions::default()
+        };
+        let client = Client::connect(&options)?;
+        let parsed = TaleaPath::parse(self.order.source.as_bytes())?;
+        if parsed.view != PathView::Live {
+            return Err(Failure::Usage(format!("{}: name a path, not a step of it, to drain", self.order.source)));
+        }
+        let container = client.container_open(&parsed.container)?;
+        let mut subscription = container.subscribe(Step(0))?;
+        let stage = Stage::new(&client, Options { workers: 2, quiet: true, ..Options::default() });
+        let mut safe = 0;
+        loop {
+            match subscription.wait_one(ROUND_MS)? {
+                WaitOutcome::Steps { steps, .. } => {
+                    for step in steps {
+                        if self.step(&stage, &parsed, step.step.0) {
+                            safe = step.step.0;
+                        }
+                    }
+                }
+                WaitOutcome::Gap { .. } => {}
+                WaitOutcome::NotReady => {}
+                WaitOutcome::End | WaitOutcome::ProducerLost => return Ok(safe),
+            }
+            if stopped.try_recv().is_ok() {
+                return Ok(safe);
+            }
+        }
+    }
+
+    /// Copies one step out. True: it is safe.
+    fn step(&self, stage: &Stage, parsed: &TaleaPath, step: u64) -> bool {
+        let names: Vec<String> = parsed.names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
+        let source = format!("/talea/{}/.talea/steps/{step}/{}", parsed.container, names.join("/"));
+        let destination = self.order.destination.replace("{step}", &step.to_string());
+        let order = Order { source: source.trim_end_matches('/').to_owned(), destination, ..self.order.clone() };
+        let mut event = Event {
+            event: "safe",
+            container: parsed.container.clone(),
+            step,
+            destination: order.destination.clone(),
+            bytes: 0,
+            unix_us: 0,
+            error: None,
+        };
+        match stage.carry_out(&order) {
+            Ok(Receipt { failed: 0, bytes, .. }) => event.bytes = bytes,
+            Ok(receipt) => (event.event, event.error) = ("failed", receipt.first_failure()),
+            // Another file's step: this one's path is not made yet.
+            Err(Failure::File(fault)) if fault.code == talea_abi::Code::NotFound => event.event = "missing",
+            Err(failure) => (event.event, event.error) = ("failed", Some(failure.to_string())),
+        }
+        event.unix_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+        self.tell(&event);
+        event.event == "safe"
+    }
+
+    fn tell(&self, event: &Event) {
+        if let Some(error) = &event.error {
+            eprintln!("talea: step {} of {} could not be drained: {error}", event.step, event.container);
+        }
+        let Some(path) = &self.events else { return };
+        let mut line = serde_json::to_vec(event).unwrap_or_default();
+        line.push(b'\n');
+        let open = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        if let Err(error) = open.and_then(|mut file| file.write_all(&line)) {
+            eprintln!("talea: writing {}: {error}", path.display());
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! `SRC:DST`, taken apart.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Into a container, or out of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Direction {
+    /// From a file system into a container.
+    In,
+    /// From a container to a file system.
+    Out,
+}
+
+/// What to copy, and to where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Order {
+    pub(crate) direction: Direction,
+    pub(crate) source: String,
+    pub(crate) destination: String,
+}
+
+/// A local side and one in Talea.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct In(pub(crate) Order);
+
+/// The other way round.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Out(pub(crate) Order);
+
+impl Order {
+    pub(crate) fn bring_in(source: &str, destination: &str) -> Self {
+        Self { direction: Direction::In, source: source.to_owned(), destination: whole(destination) }
+    }
+
+    pub(crate) fn take_out(source: &str, destination: &str) -> Self {
+        Self { direction: Direction::Out, source: whole(source), destination: destination.to_owned() }
+    }
+
+    /// A file goes into a directory that exists, under its own name; a path that ends with a slash is a directory.
+    pub(crate) fn destination_of_out(&self) -> PathBuf {
+        let path = PathBuf::from(&self.destination);
+        let own = self.source.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        if (path.is_dir() || self.destination.ends_with('/')) && !own.is_empty() { path.join(own) } else { path }
+    }
+}
+
+/// A path in Talea may be given short: `run/heat.h5` is `/talea/run/heat.h5`.
+fn whole(path: &str) -> String {
+    if path.starts_with("/talea/") || path.starts_with("talea:") {
+        return path.to_owned();
+    }
+    format!("/talea/{}", path.trim_start_matches('/'))
+}
+
+impl FromStr for In {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        // The local side may hold a colon, so the last place that can begin a path in Talea separates.
+        let at = text.rfind(":/talea/").or_else(|| text.rfind(":talea:")).or_else(|| text.rfind(':'));
+        let (source, destination) = at.map(|at| (&text[..at], &text[at + 1..])).ok_or_else(|| wrong(text))?;
+        if source.is_empty() || destination.is_empty() {
+            return Err(wrong(text));
+        }
+        Ok(Self(Order::bring_in(source, destination)))
+    }
+}
+
+impl FromStr for Out {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let from = if text.starts_with("talea:") { "talea:".len() } else { 0 };
+        let at = text[from..].find(':').map(|at| at + from).ok_or_else(|| wrong(text))?;
+        let (source, destination) = (&text[..at], &text[at + 1..]);
+        if source.len() == from || destination.is_empty() {
+            return Err(wrong(text));
+        }
+        Ok(Self(Order::take_out(source, destination)))
+    }
+}
+
+fn wrong(text: &str) -> String {
+    format!("'{text}' is not SRC:DST, such as /scratch/me/in:/talea/run/in")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_sides_are_found() {
+        let order = |text: &str| text.parse::<In>().map(|order| (order.0.source, order.0.destination));
+        assert_eq!(order("/a/b:/talea/run/x").unwrap(), ("/a/b".into(), "/talea/run/x".into()));
+        assert_eq!(order("/a:b:/talea/run").unwrap(), ("/a:b".into(), "/talea/run".into()));
+        assert_eq!(order("in.h5:run/in.h5").unwrap(), ("in.h5".into(), "/talea/run/in.h5".into()));
+        assert_eq!(order("/a:talea:run/x").unwrap().1, "talea:run/x");
+        assert!(order("/a").is_err() && order(":/talea/run").is_err() && order("/a:").is_err());
+        let order = |text: &str| text.parse::<Out>().map(|order| (order.0.source, order.0.destination));
+        assert_eq!(order("/talea/run/x:/a:b").unwrap(), ("/talea/run/x".into(), "/a:b".into()));
+        assert_eq!(order("talea:run/x:/a").unwrap(), ("talea:run/x".into(), "/a".into()));
+        assert_eq!(order("run:/a").unwrap().0, "/talea/run");
+        assert!(order("talea::/a").is_err() && order("run:").is_err());
+    }
+}

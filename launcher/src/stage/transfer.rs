@@ -1,0 +1,332 @@
+//! Copying files segment by segment with several workers.
+//!
+//! A copy to disk goes to a hidden file beside its destination with a journal of its finished segments; whoever copies the same
+//! file of the same step again takes over what the journal says, if the bytes still have that checksum.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crc_fast::{CrcAlgorithm, Digest, checksum, checksum_combine};
+use indicatif::ProgressBar;
+use serde::{Deserialize, Serialize};
+use talea_posix::{Files, Handle, Hints, OpenFlags};
+
+use super::walk::FoundFile;
+use super::{Options, SEGMENT_BYTES};
+use crate::failure::Failure;
+
+const CRC: CrcAlgorithm = CrcAlgorithm::Crc64Nvme;
+/// Bytes of one request.
+const PIECE_BYTES: u64 = 4 << 20;
+
+/// How a file's copy ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Done {
+    pub(crate) bytes: u64,
+    pub(crate) resumed_bytes: u64,
+    pub(crate) crc64: u64,
+    /// The destination had the same content already.
+    pub(crate) same: bool,
+}
+
+/// What a cut-off copy to disk had finished.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Journal {
+    source: String,
+    bytes: u64,
+    step: u64,
+    /// CRC of each finished segment by its number.
+    segments: BTreeMap<u64, u64>,
+}
+
+/// One file to copy.
+pub(crate) struct Transfer {
+    handle: Handle,
+    bytes: u64,
+    side: Side,
+    verify: bool,
+    state: Mutex<State>,
+}
+
+enum Side {
+    Out { file: fs::File, part: PathBuf, journal: PathBuf, destination: PathBuf, mode: u32, what: Journal },
+    In { file: fs::File, source: PathBuf, same: Option<u64> },
+}
+
+#[derive(Default)]
+struct State {
+    segments: BTreeMap<u64, u64>,
+    resumed_bytes: u64,
+    failure: Option<Failure>,
+}
+
+impl Transfer {
+    /// A file of Talea to disk. `from` names the state that is copied, `step` says which for the journal.
+    pub(crate) fn out(
+        files: &Files,
+        from: String,
+        destination: PathBuf,
+        step: u64,
+        found: &FoundFile,
+        options: &Options,
+    ) -> Result<Self, Failure> {
+        let handle = files.attach(&files.open(from.as_bytes(), OpenFlags::default(), 1, &Hints::default())?)?;
+        let bytes = handle.size()?;
+        let name = destination.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let part = destination.with_file_name(format!(".{name}.talea-part"));
+        let journal = destination.with_file_name(format!(".{name}.talea-journal"));
+        let what = Journal { source: found.name.clone(), bytes, step, segments: BTreeMap::new() };
+        let before = fs::read(&journal).ok().and_then(|bytes| serde_json::from_slice::<Journal>(&bytes).ok());
+        let resumable = before.filter(|b| (&b.source, b.bytes, b.step) == (&what.source, bytes, step) && step > 0);
+        let mut open = fs::OpenOptions::new();
+        open.read(true).write(true).create(true).truncate(resumable.is_none());
+        let file = open.open(&part).map_err(Failure::io("creating", &part))?;
+        file.set_len(bytes).map_err(Failure::io("growing", &part))?;
+        let state = resumed(&file, bytes, resumable);
+        let side = Side::Out { file, part, journal, destination, mode: found.mode, what };
+        Ok(Self { handle, bytes, side, verify: options.verify, state: Mutex::new(state) })
+    }
+
+    /// A file from disk into Talea, where it appears whole or not at all.
+    pub(crate) fn bring_in(
+        files: &Files,
+        source: PathBuf,
+        to: String,
+        found: &FoundFile,
+        options: &Options,
+    ) -> Result<Self, Failure> {
+        let file = fs::File::open(&source).map_err(Failure::io("opening", &source))?;
+        let same = same_content(files, &file, &to, found.bytes);
+        let owner = (found.mode, rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        let hints = Hints { owner, ..Hints::default() };
+        // Of a file that is there already nothing is written.
+        let flags = OpenFlags { write: same.is_none(), create: same.is_none(), ..OpenFlags::default() };
+        let handle = files.attach(&files.open(to.as_bytes(), flags, 1, &hints)?)?;
+        if same.is_none() {
+            handle.set_size(0)?;
+        }
+        let side = Side::In { file, source, same };
+        Ok(Self { handle, bytes: found.bytes, side, verify: options.verify, state: Mutex::default() })
+    }
+
+    fn count(&self) -> u64 {
+        match &self.side {
+            Side::In { same: Some(_), .. } => 0,
+            _ => self.bytes.div_ceil(SEGMENT_BYTES),
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Copies one segment, unless it is there already or the file has failed.
+    fn segment(&self, number: u64, bar: &ProgressBar) {
+        let (begin, end) = (number * SEGMENT_BYTES, ((number + 1) * SEGMENT_BYTES).min(self.bytes));
+        {
+            let state = self.state();
+            if state.failure.is_some() {
+                return;
+            }
+            if state.segments.contains_key(&number) {
+                bar.inc(end - begin);
+                return;
+            }
+        }
+        match self.copy(begin, end, bar) {
+            Ok(crc) => {
+                let mut state = self.state();
+                state.segments.insert(number, crc);
+                if let Side::Out { journal, what, .. } = &self.side
+                    && self.count() > 1
+                {
+                    note(journal, &Journal { segments: state.segments.clone(), ..what.clone() });
+                }
+            }
+            Err(failure) => _ = self.state().failure.get_or_insert(failure),
+        }
+    }
+
+    fn copy(&self, begin: u64, end: u64, bar: &ProgressBar) -> Result<u64, Failure> {
+        let mut buffer = vec![0; PIECE_BYTES.min(end - begin) as usize];
+        let mut digest = Digest::new(CRC);
+        let mut at = begin;
+        while at < end {
+            let length = buffer.len().min((end - at) as usize);
+            let piece = &mut buffer[..length];
+            match &self.side {
+                Side::Out { file, part, .. } => {
+                    self.handle.read(&mut [(at, &mut piece[..])])?;
+                    file.write_all_at(piece, at).map_err(Failure::io("writing", part))?;
+                }
+                Side::In { file, source, .. } => {
+                    file.read_exact_at(piece, at).map_err(Failure::io("reading", source))?;
+                    self.handle.write(&[(at, piece)])?;
+                }
+            }
+            digest.update(piece);
+            at += length as u64;
+            bar.inc(length as u64);
+        }
+        if let (Side::Out { file, part, .. }, true) = (&self.side, self.count() > 1) {
+            // The journal must not say more than the disk has.
+            file.sync_data().map_err(Failure::io("flushing", part))?;
+        }
+        Ok(digest.finalize())
+    }
+
+    /// All segments are there: the file gets its name, or commits.
+    fn finish(self) -> Result<Done, Failure> {
+        let count = self.count();
+        let mut state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(failure) = state.failure.take() {
+            return Err(failure);
+        }
+        let mut crc64 = checksum(CRC, &[]);
+        for number in 0..count {
+            let length = ((number + 1) * SEGMENT_BYTES).min(self.bytes) - number * SEGMENT_BYTES;
+            let next = state.segments.get(&number).copied().unwrap_or_default();
+            crc64 = checksum_combine(CRC, crc64, next, length);
+        }
+        let done = |crc64, same| Done { bytes: self.bytes, resumed_bytes: state.resumed_bytes, crc64, same };
+        match self.side {
+            Side::Out { file, part, journal, destination, mode, .. } => {
+                let failed = Failure::io("finishing", &part);
+                let flushed = file.set_permissions(fs::Permissions::from_mode(mode & 0o777));
+                flushed.and_then(|()| file.sync_all()).map_err(failed)?;
+                if self.verify {
+                    compare(crc64, of_file(&file, self.bytes)?, &destination)?;
+                }
+                fs::rename(&part, &destination).map_err(Failure::io("renaming to", &destination))?;
+                let _ = fs::remove_file(journal);
+                Ok(done(crc64, false))
+            }
+            Side::In { same: Some(crc64), .. } => Ok(done(crc64, true)),
+            Side::In { source, .. } => {
+                let committed = self.handle.commit(self.handle.flush()?, true)?;
+                self.handle.advance(&committed.outcome)?;
+                committed.result?;
+                if self.verify {
+                    compare(crc64, of_handle(&self.handle, self.bytes)?, &source)?;
+                }
+                let last = self.handle.commit(self.handle.flush()?, false)?;
+                self.handle.advance(&last.outcome)?;
+                last.result?;
+                Ok(done(crc64, false))
+            }
+        }
+    }
+}
+
+/// Copies all files with that many workers; the results have the files' order.
+pub(crate) fn workers(files: Vec<Transfer>, workers: usize, bar: &ProgressBar) -> Vec<Result<Done, Failure>> {
+    let pieces: Vec<(usize, u64)> =
+        files.iter().enumerate().flat_map(|(file, transfer)| (0..transfer.count()).map(move |n| (file, n))).collect();
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..workers.clamp(1, pieces.len().max(1)) {
+            scope.spawn(|| {
+                while let Some((file, number)) = pieces.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    files[*file].segment(*number, bar);
+                }
+            });
+        }
+    });
+    files.into_iter().map(Transfer::finish).collect()
+}
+
+/// What a journal says, as far as the bytes are still there.
+fn resumed(file: &fs::File, bytes: u64, journal: Option<Journal>) -> State {
+    let mut state = State::default();
+    for (number, crc) in journal.into_iter().flat_map(|journal| journal.segments) {
+        let (begin, end) = (number * SEGMENT_BYTES, ((number + 1) * SEGMENT_BYTES).min(bytes));
+        if begin < end && of_range(file, begin, end).is_ok_and(|found| found == crc) {
+            state.segments.insert(number, crc);
+            state.resumed_bytes += end - begin;
+        }
+    }
+    state
+}
+
+/// The journal is a help, not a promise: if it cannot be written, the copy cannot be resumed.
+fn note(path: &Path, journal: &Journal) {
+    let new = path.with_extension("talea-journal-new");
+    let written = serde_json::to_vec(journal).map_err(std::io::Error::other).and_then(|bytes| fs::write(&new, bytes));
+    let _ = written.and_then(|()| fs::rename(&new, path));
+}
+
+/// The checksum of both, if a file of Talea has the content of a file on disk.
+fn same_content(files: &Files, file: &fs::File, to: &str, bytes: u64) -> Option<u64> {
+    let stat = files.stat(to.as_bytes()).ok().filter(|stat| stat.bytes == bytes && bytes > 0)?;
+    let shared = files.open(to.as_bytes(), OpenFlags::default(), 1, &Hints::default()).ok()?;
+    let there = of_handle(&files.attach(&shared).ok()?, stat.bytes).ok()?;
+    (of_file(file, bytes).ok()? == there).then_some(there)
+}
+
+fn of_file(file: &fs::File, bytes: u64) -> Result<u64, Failure> {
+    of_range(file, 0, bytes).map_err(Failure::io("reading back", "the copy"))
+}
+
+fn of_range(file: &fs::File, begin: u64, end: u64) -> std::io::Result<u64> {
+    let mut buffer = vec![0; PIECE_BYTES.min(end - begin) as usize];
+    let mut digest = Digest::new(CRC);
+    let mut at = begin;
+    while at < end {
+        let length = buffer.len().min((end - at) as usize);
+        file.read_exact_at(&mut buffer[..length], at)?;
+        digest.update(&buffer[..length]);
+        at += length as u64;
+    }
+    Ok(digest.finalize())
+}
+
+fn of_handle(handle: &Handle, bytes: u64) -> Result<u64, Failure> {
+    let mut buffer = vec![0; PIECE_BYTES.min(bytes) as usize];
+    let mut digest = Digest::new(CRC);
+    let mut at = 0;
+    while at < bytes {
+        let length = buffer.len().min((bytes - at) as usize);
+        handle.read(&mut [(at, &mut buffer[..length])])?;
+        digest.update(&buffer[..length]);
+        at += length as u64;
+    }
+    Ok(digest.finalize())
+}
+
+fn compare(wanted: u64, found: u64, path: &Path) -> Result<(), Failure> {
+    if wanted == found {
+        return Ok(());
+    }
+    let text = format!("{}: reads back with checksum {found:016x} instead of {wanted:016x}", path.display());
+    Err(Failure::Usage(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_sums_make_the_whole_ones() {
+        let bytes: Vec<u8> = (0..10_000u32).map(|n| (n * 31) as u8).collect();
+        let (a, b) = bytes.split_at(3333);
+        let combined = checksum_combine(CRC, checksum(CRC, a), checksum(CRC, b), b.len() as u64);
+        assert_eq!(combined, checksum(CRC, &bytes));
+        assert_eq!(checksum_combine(CRC, checksum(CRC, &[]), checksum(CRC, a), a.len() as u64), checksum(CRC, a));
+    }
+
+    #[test]
+    fn only_segments_that_are_still_there_are_taken_over() {
+        let file = tempfile::tempfile().unwrap();
+        let bytes = vec![7u8; 1000];
+        file.write_all_at(&bytes, 0).unwrap();
+        let journal = |crc| Journal { segments: [(0, crc)].into(), bytes: 1000, ..Journal::default() };
+        let state = resumed(&file, 1000, Some(journal(checksum(CRC, &bytes))));
+        assert_eq!((state.segments.len(), state.resumed_bytes), (1, 1000));
+        let state = resumed(&file, 1000, Some(journal(1)));
+        assert_eq!((state.segments.len(), state.resumed_bytes), (0, 0));
+    }
+}

@@ -1,0 +1,76 @@
+//! A tier's text as the user gives it: `ram`, `pmem:/path`, `nvme:/path`, each with or without a size for a target, and two of
+//! them with a comma between: the first for the log and small values, the second for bulk.
+
+use std::path::Path;
+
+/// One of the tiers of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part<'a> {
+    kind: &'a str,
+    path: Option<&'a str>,
+    /// Size for a target, if the text has it.
+    size: Option<&'a str>,
+}
+
+fn part(text: &str) -> Part<'_> {
+    let Some((kind, rest)) = text.split_once(':') else { return Part { kind: text, path: None, size: None } };
+    let (path, size) = match rest.rsplit_once(':') {
+        Some((path, size)) if size.starts_with(|first: char| first.is_ascii_digit()) => (path, Some(size)),
+        _ if rest.starts_with(|first: char| first.is_ascii_digit()) => ("", Some(rest)),
+        _ => (rest, None),
+    };
+    Part { kind, path: (!path.is_empty()).then_some(path), size }
+}
+
+fn parts(tier: &str) -> Vec<Part<'_>> {
+    let second = [",ram", ",pmem:", ",nvme:"].iter().filter_map(|word| tier.find(word)).min();
+    match second {
+        None => vec![part(tier)],
+        Some(comma) => vec![part(&tier[..comma]), part(&tier[comma + 1..])],
+    }
+}
+
+/// The paths of a tier's text.
+pub(crate) fn paths(tier: &str) -> Vec<&Path> {
+    parts(tier).into_iter().filter_map(|part| part.path).map(Path::new).filter(|path| path.is_absolute()).collect()
+}
+
+/// The text for one target: its files in `directory` below each path, and its share of the capacity. Of two tiers the first gets
+/// an eighth and the second the rest; a tier that names its size keeps it.
+pub(crate) fn of_target(tier: &str, share_bytes: u64, directory: Option<&str>) -> String {
+    let parts = parts(tier);
+    let shares =
+        if parts.len() == 1 { vec![share_bytes] } else { vec![share_bytes / 8, share_bytes - share_bytes / 8] };
+    let text = |(part, share): (&Part<'_>, u64)| {
+        let size = part.size.map_or_else(|| share.to_string(), str::to_owned);
+        match (part.path, directory) {
+            (None, _) => format!("{}:{size}", part.kind),
+            (Some(path), None) => format!("{}:{path}:{size}", part.kind),
+            (Some(path), Some(inner)) => format!("{}:{}/{inner}:{size}", part.kind, path.trim_end_matches('/')),
+        }
+    };
+    parts.iter().zip(shares).map(text).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_s_share_is_parted_between_its_tiers() {
+        let of = |tier, share| of_target(tier, share, None);
+        assert_eq!(of("ram", 800), "ram:800");
+        assert_eq!(of("pmem:/dev/shm/a:b", 800), "pmem:/dev/shm/a:b:800");
+        assert_eq!(of("pmem:/a,nvme:/b", 800), "pmem:/a:100,nvme:/b:700");
+        assert_eq!(of("pmem:/a:4G,nvme:/b", 800), "pmem:/a:4G,nvme:/b:700");
+        assert_eq!(of("ram,nvme:/b:9G", 800), "ram:100,nvme:/b:9G");
+        assert_eq!(of("ram:9G", 800), "ram:9G");
+        assert_eq!(of_target("ram,pmem:/b/", 800, Some("mine")), "ram:100,pmem:/b/mine:700");
+    }
+
+    #[test]
+    fn paths_are_found() {
+        assert!(paths("ram").is_empty() && paths("ram:8G").is_empty());
+        assert_eq!(paths("pmem:/a:4G,nvme:/b"), [Path::new("/a"), Path::new("/b")]);
+    }
+}

@@ -1,0 +1,73 @@
+//! The value of the SPANK plugin's option `--talea`: `capacity=2T,tier=pmem:/mnt,in=SRC:DST,out=SRC:DST`, in words of the `talea` command.
+//!
+//! Pure text. What is asked for is checked here, where the user still sees the answer.
+
+/// What a job wishes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// Options of `talea up`.
+    pub up: Vec<String>,
+    /// Orders to stage in.
+    pub bring_in: Vec<(String, String)>,
+    /// Orders to stage out.
+    pub out: Vec<(String, String)>,
+}
+
+/// Keys that become options of `talea up`.
+const OPTIONS: [&str; 8] =
+    ["capacity", "tier", "targets", "container", "fabric", "reserve-cores", "keep-steps", "persist"];
+
+impl Wish {
+    /// Takes the value apart. `on` alone, or nothing, is a wish for the site's defaults.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut wish = Self::default();
+        for word in text.split(',').filter(|word| !word.is_empty() && *word != "on") {
+            let wrong = |why: &str| format!("--talea={text}: '{word}' {why}");
+            let (key, value) = word.split_once('=').ok_or_else(|| wrong("is not KEY=VALUE"))?;
+            if value.is_empty() || value.contains(['\n', '\0']) {
+                return Err(wrong("has no usable value"));
+            }
+            match key {
+                "in" => wish.bring_in.push(pair(value).ok_or_else(|| wrong("is not in=SRC:/talea/CONTAINER/PATH"))?),
+                "out" => {
+                    let (source, destination) = value
+                        .split_once(':')
+                        .filter(|(source, destination)| source.starts_with("/talea/") && !destination.is_empty())
+                        .ok_or_else(|| wrong("is not out=/talea/CONTAINER/PATH:DST"))?;
+                    wish.out.push((source.to_owned(), destination.to_owned()));
+                }
+                _ if OPTIONS.contains(&key) => wish.up.extend([format!("--{key}"), value.to_owned()]),
+                _ => {
+                    return Err(wrong(
+                        "is not known; there are in, out, capacity, tier, targets, container, fabric, \
+                                       reserve-cores, keep-steps and persist",
+                    ));
+                }
+            }
+        }
+        Ok(wish)
+    }
+}
+
+fn pair(value: &str) -> Option<(String, String)> {
+    let at = value.find(":/talea/")?;
+    (at > 0).then(|| (value[..at].to_owned(), value[at + 1..].to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wishes_are_understood_or_named() {
+        assert_eq!(Wish::parse("on").unwrap(), Wish::default());
+        let wish = Wish::parse("capacity=2T,in=/a/b:/talea/run/b,out=/talea/run/c:/a/c,tier=pmem:/mnt").unwrap();
+        assert_eq!(wish.up, ["--capacity", "2T", "--tier", "pmem:/mnt"]);
+        assert_eq!(wish.bring_in, [("/a/b".to_owned(), "/talea/run/b".to_owned())]);
+        assert_eq!(wish.out, [("/talea/run/c".to_owned(), "/a/c".to_owned())]);
+        for bad in ["capcity=1", "capacity", "in=/a", "out=/a:/b", "capacity=", "in=:/talea/run/x"] {
+            let error = Wish::parse(bad).unwrap_err();
+            assert!(error.contains(bad), "{error}");
+        }
+    }
+}
