@@ -13,7 +13,8 @@ HEAT       := examples/heat
 export PATH := $(PATH):$(HOME)/.cargo/bin
 export MPICC HDF5_DIR
 
-.PHONY: help run test test-suites bench sim crash test-guest fuzz check build examples prepare clean
+PREFIX     ?= /usr/local
+.PHONY: install pictures help run test test-suites bench sim crash test-guest fuzz check build examples prepare clean
 
 help:
 	@echo 'make run      build all and run the main job: a parallel HDF5 program writes, a consumer follows (target/run.json)'
@@ -25,6 +26,8 @@ help:
 	@echo 'make crash    the store after power losses; SEEDS=$(SEEDS)'
 	@echo 'make fuzz     the decoders under a fuzzer, where a nightly compiler is installed'
 	@echo 'make check    the lints alone'
+	@echo 'make install  puts a release build below PREFIX=$(PREFIX)'
+	@echo 'make pictures the screenshots of the documentation'
 
 run: prepare build examples
 	@tools/main-job
@@ -84,6 +87,12 @@ test-guest:
 
 fuzz:
 	@tools/fuzz
+
+install: build
+	@packaging/install $(PREFIX)
+
+pictures: build examples
+	@tools/pictures
 
 clean:
 	$(CARGO) clean
