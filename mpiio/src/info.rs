@@ -17,7 +17,7 @@ const FACTS: [(&str, &str); 5] = [
     ("romio_filesystem_type", "TALEA:"),
     ("romio_ds_write", "disable"),
     ("romio_no_indep_rw", "false"),
-    ("talea_atomicity", "false"),
+    ("talea_atomicity", "true"),
 ];
 
 /// All hints of an info object.
@@ -93,7 +93,7 @@ mod tests {
         let asked = [
             ("cb_nodes", "4"),
             ("talea_class", "S2"),
-            ("talea_atomicity", "true"),
+            ("talea_atomicity", "false"),
             ("romio_visibility_immediate", "false"),
         ];
         let asked: Vec<_> = asked.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
@@ -103,7 +103,7 @@ mod tests {
             (all.len(), all.first().copied().unwrap_or_default().to_owned())
         };
         assert_eq!(value("romio_visibility_immediate"), (1, "true".to_owned()));
-        assert_eq!(value("talea_atomicity"), (1, "false".to_owned()));
+        assert_eq!(value("talea_atomicity"), (1, "true".to_owned()));
         assert_eq!(value("talea_class"), (1, "S2".to_owned()));
         assert_eq!(value("striping_unit"), (1, "1048576".to_owned()));
         assert_eq!(value("cb_nodes").0, 0);
