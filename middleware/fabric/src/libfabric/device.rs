@@ -6,6 +6,7 @@
 use std::ffi::{CString, c_void};
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::atomic::AtomicBool;
 
 use talea_fabric_sys::bindings as fi;
 use talea_fabric_sys::library::API_VERSION;
@@ -43,6 +44,8 @@ pub(crate) enum Want<'a> {
 }
 
 pub(crate) fn loaded() -> Result<&'static Library, FabricError> {
+    static LOADED: AtomicBool = AtomicBool::new(false);
+    let _signals = signals::keep(&LOADED);
     library().map_err(|error| FabricError::Unsupported("libfabric", error.to_string()))
 }
 
@@ -57,7 +60,8 @@ fn check(lib: &Library, what: &str, code: i32) -> Result<(), FabricError> {
 
 impl Info {
     pub(crate) fn get(lib: &'static Library, want: &Want<'_>) -> Result<Info, FabricError> {
-        let _signals = signals::keep();
+        static ASKED: AtomicBool = AtomicBool::new(false);
+        let _signals = signals::keep(&ASKED);
         // SAFETY: of null, fi_dupinfo allocates an empty description with all its parts.
         let raw = unsafe { (lib.dupinfo)(std::ptr::null()) };
         if raw.is_null() {

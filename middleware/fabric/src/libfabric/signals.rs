@@ -1,7 +1,7 @@
 //! Keeps libfabric's hands off this process's signals.
 //!
-//! Some of its providers (shm, psm) install handlers of their own when they are first asked for, over those of the program, and
-//! end the process or swallow the signal. What was there before is put back (docs/design.md §7, manners).
+//! Some of its providers (shm, psm) install handlers of their own when they are loaded or first asked for, over those of the
+//! program, and end the process or swallow the signal. What was there before is put back (docs/design.md §7, manners).
 
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,10 +23,9 @@ const SIGNALS: [libc::c_int; 10] = [
 /// Puts the handlers back when it goes.
 pub(super) struct Kept(Vec<(libc::c_int, libc::sigaction)>);
 
-/// Remembers the handlers of now, if libfabric was not asked for anything yet in this process.
-pub(super) fn keep() -> Option<Kept> {
-    static ASKED: AtomicBool = AtomicBool::new(false);
-    if ASKED.swap(true, Ordering::Relaxed) {
+/// Remembers the handlers of now, if what is about to be done was not `done` yet in this process.
+pub(super) fn keep(done: &'static AtomicBool) -> Option<Kept> {
+    if done.swap(true, Ordering::Relaxed) {
         return None;
     }
     let mut kept = Vec::with_capacity(SIGNALS.len());
