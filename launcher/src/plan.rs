@@ -9,6 +9,9 @@ use talea_slurm::{Allocation, Site};
 use crate::cli::SystemArgs;
 use crate::failure::Failure;
 
+/// Steps that stay readable without anybody's asking: a job's memory is for what is new, and followers hold what they need.
+const DEFAULT_KEPT_STEPS: u64 = 4;
+
 /// What to start, after the site's defaults and limits.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -101,10 +104,7 @@ impl Plan {
 
     /// Properties of the container that is made at the start.
     pub(crate) fn container_properties(&self) -> talea_client::ContainerProperties {
-        let mut properties = talea_client::ContainerProperties::default();
-        if let Some(steps) = self.kept_steps {
-            properties.kept_steps = steps;
-        }
-        properties
+        let kept_steps = self.kept_steps.unwrap_or(DEFAULT_KEPT_STEPS);
+        talea_client::ContainerProperties { kept_steps, ..Default::default() }
     }
 }
