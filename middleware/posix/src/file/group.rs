@@ -17,6 +17,9 @@ use crate::namespace::{Namespace, now_ns, size_and_mtime};
 
 mod explicit;
 
+/// Chunks of one round of an enumeration.
+const CHUNKS_A_ROUND: usize = 1024;
+
 /// See the module.
 pub(super) struct Group {
     pub backing: Arc<dyn Backing>,
@@ -241,11 +244,25 @@ impl Group {
                 let dkey = (bytes / chunk).to_be_bytes();
                 epoch.punch(self.oid, Punch::Range { dkey: &dkey, akey: DATA, extent })?;
             }
-            for number in bytes.div_ceil(chunk)..current.div_ceil(chunk) {
-                epoch.punch(self.oid, Punch::Dkey(&number.to_be_bytes()))?;
-            }
+            self.punch_chunks(epoch, bytes.div_ceil(chunk))?;
         }
         epoch.update(self.oid, &[largest(SIZE, &size.encode())])
+    }
+
+    /// Punches the chunks from `first` on, those that there are: a sparse file may end anywhere. `first` is not 0.
+    fn punch_chunks(&self, epoch: &dyn Epoch, first: u64) -> Result<(), Fault> {
+        let mut after = (first - 1).to_be_bytes().to_vec();
+        loop {
+            let page = self.backing.dkeys(epoch.view(), self.oid, Some(&after), CHUNKS_A_ROUND)?;
+            // The file's records have a shorter name than any chunk.
+            for chunk in page.names.iter().filter(|name| name.len() == size_of::<u64>()) {
+                epoch.punch(self.oid, Punch::Dkey(chunk))?;
+            }
+            match page.names.last() {
+                Some(last) if page.more => after.clone_from(last),
+                _ => return Ok(()),
+            }
+        }
     }
 
     fn resized(&self, size: SizeRecord) {

@@ -227,6 +227,27 @@ fn errors_have_their_codes() {
     assert_eq!(code(handle.set_size(u64::MAX)), Code::TooLong);
 }
 
+/// A sparse file may end anywhere: cutting it costs what is there, not how far it reaches.
+#[test]
+fn a_sparse_file_is_cut_by_what_it_holds() {
+    let job = Job::new(1);
+    let writers = job.open("/talea/run/f", WRITE);
+    write(&writers[0], 0, b"begin").unwrap();
+    write(&writers[0], 1 << 40, b"middle").unwrap();
+    write(&writers[0], (1 << 62) + 3, b"end").unwrap();
+    let outcome = writers[0].set_size((1 << 40) + 3).unwrap();
+    writers[0].advance(&outcome).unwrap();
+    assert_eq!(writers[0].size().unwrap(), (1 << 40) + 3);
+    let outcome = writers[0].set_size(1 << 62 | 6).unwrap();
+    writers[0].advance(&outcome).unwrap();
+    assert_eq!(read(&writers[0], 1 << 40, 6), b"mid\0\0\0");
+    assert_eq!(read(&writers[0], 1 << 62, 6), b"\0\0\0\0\0\0", "what was cut off does not come back");
+    let outcome = writers[0].set_size(3).unwrap();
+    writers[0].advance(&outcome).unwrap();
+    commit(&writers, true).unwrap();
+    assert_eq!(read(&writers[0], 0, 9), b"beg");
+}
+
 #[test]
 fn hints_are_checked_and_strangers_ignored() {
     let hints = Hints::parse("cb_nodes=4\ntalea_class=S2\ntalea_chunk_bytes=65536\nnonsense").unwrap();
