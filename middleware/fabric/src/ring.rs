@@ -7,9 +7,11 @@
 mod consumer;
 mod doorbell;
 mod layout;
+mod link;
 mod mapping;
 mod pass;
 mod producer;
+mod sync;
 #[cfg(test)]
 mod tests;
 
@@ -30,12 +32,13 @@ use crate::poller::{Poller, Ready};
 use crate::socket::Dial;
 use crate::stream::unreachable;
 use crate::{Address, Clock, Endpoint, Event, FabricError, Hello, PeerId, RealClock, SendError};
-use consumer::Consumer;
-use doorbell::{Doorbell, fence_sleep};
-use layout::{CORES_FREE_WORD, Geometry, SLEEPS_FOR_DATA, SLEEPS_FOR_ROOM, Side};
+use doorbell::fence_sleep;
+use layout::{CORES_FREE_WORD, Geometry, Side};
+use link::Link;
 use mapping::Mapping;
 use pass::Parts;
-use producer::{Producer, PushError};
+use producer::PushError;
+use sync::Bell;
 
 /// The handshake's channel on sockets that hand out rings.
 const RING_CHANNEL: &[u8] = b"ring";
@@ -66,13 +69,9 @@ struct Connection {
     socket: OwnedFd,
     /// Rung by the other side.
     bell: OwnedFd,
-    producer: Producer,
-    consumer: Consumer,
-    doorbell: Arc<Doorbell>,
+    link: Link,
     mapping: Arc<Mapping>,
     side: Side,
-    /// The head at which a send was refused for lack of room.
-    full_at: Option<u64>,
     /// The other side is gone; what it sent before is still to be taken.
     hung_up: bool,
 }
@@ -142,7 +141,7 @@ impl RingEndpoint {
 
     /// What was done so far.
     pub fn counters(&self) -> RingCounters {
-        let live: u64 = self.connections.iter().map(|connection| connection.doorbell.rung()).sum();
+        let live: u64 = self.connections.iter().map(|connection| connection.link.doorbell().rung()).sum();
         RingCounters { doorbells: self.ended_doorbells + live, ..self.counters }
     }
 
@@ -163,20 +162,8 @@ impl RingEndpoint {
         self.poller.add(&socket, token)?;
         self.poller.add(&ours, token | BELL_BIT)?;
         let mapping = Arc::new(parts.mapping);
-        let doorbell = Arc::new(Doorbell::new(mapping.clone(), side, theirs));
-        let from = parts.geometry.lane_from(side.other());
-        let connection = Connection {
-            token,
-            socket,
-            bell: ours,
-            producer: Producer::new(mapping.clone(), parts.geometry.lane_from(side)),
-            consumer: Consumer::new(mapping.clone(), from, doorbell.clone()),
-            doorbell,
-            mapping,
-            side,
-            full_at: None,
-            hung_up: false,
-        };
+        let link = Link::new(&mapping, parts.geometry, side, Bell::new(theirs));
+        let connection = Connection { token, socket, bell: ours, link, mapping, side, hung_up: false };
         let at = self.connections.partition_point(|other| other.token < token);
         self.connections.insert(at, connection);
         self.tell_cores_free();
@@ -185,7 +172,7 @@ impl RingEndpoint {
 
     fn remove(&mut self, index: usize) {
         let connection = self.connections.remove(index);
-        self.ended_doorbells += connection.doorbell.rung();
+        self.ended_doorbells += connection.link.doorbell().rung();
         // Loans may live on, and with them the doorbell; the descriptors in the poller must not.
         self.poller.remove(&connection.bell);
         self.turn = 0;
@@ -243,7 +230,7 @@ impl RingEndpoint {
             let peer = PeerId(connection.token);
             // Read before the ring, so that what came before the end is taken before it.
             let hung_up = connection.hung_up;
-            match connection.consumer.pop() {
+            match connection.link.pop() {
                 Ok(Some(message)) => {
                     self.turn = index + 1;
                     self.counters.received += 1;
@@ -286,9 +273,8 @@ pub(crate) fn fuzz(bytes: &[u8]) {
     let written = mapping.write(lane.ring, &bytes[..bytes.len().min(geometry.ring_bytes)]);
     assert!(written, "the ring lies inside its mapping");
     mapping.word(lane.tail).store(bytes.len() as u64 & !63, Ordering::Release);
-    let doorbell = Arc::new(Doorbell::new(mapping.clone(), Side::Server, bell));
-    let mut consumer = Consumer::new(mapping, lane, doorbell);
-    while let Ok(Some(message)) = consumer.pop() {
+    let mut link = Link::new(&mapping, geometry, Side::Server, Bell::new(bell));
+    while let Ok(Some(message)) = link.pop() {
         assert!(message.len() <= MAX_MESSAGE_BYTES, "a message is larger than any");
     }
 }
@@ -296,16 +282,6 @@ pub(crate) fn fuzz(bytes: &[u8]) {
 fn take(next_token: &mut u64) -> u64 {
     *next_token += 2;
     *next_token - 2
-}
-
-impl Connection {
-    fn has_room_again(&mut self) -> bool {
-        let room = self.full_at.is_some_and(|head| self.producer.head_now() != head);
-        if room {
-            self.full_at = None;
-        }
-        room
-    }
 }
 
 impl Endpoint for RingEndpoint {
@@ -322,17 +298,12 @@ impl Endpoint for RingEndpoint {
         if connection.hung_up {
             return Err(SendError::Gone);
         }
-        match connection.producer.push(parts) {
+        match connection.link.push(parts) {
             Ok(()) => {
-                connection.full_at = None;
-                connection.doorbell.published(SLEEPS_FOR_DATA);
                 self.counters.sent += 1;
                 Ok(())
             }
-            Err(PushError::Full) => {
-                connection.full_at = Some(connection.producer.head_seen());
-                Err(SendError::Full)
-            }
+            Err(PushError::Full) => Err(SendError::Full),
             Err(PushError::TooLarge) => Err(SendError::TooLarge),
             Err(PushError::Lied) => {
                 connection.hung_up = true;
@@ -377,9 +348,7 @@ impl Member for RingEndpoint {
 
     fn ready(&mut self) -> bool {
         let mut live = self.connections.iter_mut();
-        !self.events.is_empty()
-            || live
-                .any(|connection| connection.consumer.has_data() || connection.hung_up || connection.has_room_again())
+        !self.events.is_empty() || live.any(|connection| connection.hung_up || connection.link.is_ready())
     }
 
     fn is_quiet(&self) -> bool {
@@ -390,10 +359,7 @@ impl Member for RingEndpoint {
         if self.poller.take_woken() {
             return false;
         }
-        for connection in &self.connections {
-            let room = if connection.full_at.is_some() { SLEEPS_FOR_ROOM } else { 0 };
-            connection.doorbell.sleep_for(SLEEPS_FOR_DATA | room);
-        }
+        self.connections.iter().for_each(|connection| connection.link.say_asleep());
         fence_sleep();
         !self.ready()
     }
@@ -405,7 +371,7 @@ impl Member for RingEndpoint {
     }
 
     fn after_sleep(&mut self) {
-        self.connections.iter().for_each(|connection| connection.doorbell.awake());
+        self.connections.iter().for_each(|connection| connection.link.say_awake());
     }
 
     fn timer_ns(&self) -> u64 {
@@ -420,6 +386,8 @@ impl Member for RingEndpoint {
     fn descriptors(&self) -> Vec<RawFd> {
         let listener = self.acceptor.iter().map(|acceptor| acceptor.listener().as_raw_fd());
         let live = self.connections.iter();
-        listener.chain(live.flat_map(|c| [c.socket.as_raw_fd(), c.bell.as_raw_fd(), c.doorbell.raw_fd()])).collect()
+        listener
+            .chain(live.flat_map(|c| [c.socket.as_raw_fd(), c.bell.as_raw_fd(), c.link.doorbell().bell().raw_fd()]))
+            .collect()
     }
 }

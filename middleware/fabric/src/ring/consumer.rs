@@ -5,8 +5,6 @@
 
 use std::collections::VecDeque;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -19,6 +17,7 @@ use crate::ring::layout::{
     round_up,
 };
 use crate::ring::mapping::Mapping;
+use crate::ring::sync::{Arc, AtomicU64, Mutex, Ordering, PoisonError};
 
 pub(crate) struct Consumer {
     shared: Arc<Shared>,

@@ -3,25 +3,21 @@
 //! Owns the two words of sleep. The sleeper stores its word, fences, and looks once more before it sleeps; the other side
 //! publishes, fences, and then looks at the word. So at least one of them sees the other, and no wake-up is lost.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
-
-use crate::poller;
 use crate::ring::layout::Side;
 use crate::ring::mapping::Mapping;
+use crate::ring::sync::{Arc, AtomicU64, Bell, Ordering, fence};
 
 /// Our end of both doorbells of a connection.
 pub(crate) struct Doorbell {
     mapping: Arc<Mapping>,
     side: Side,
     /// Wakes the other side.
-    bell: OwnedFd,
+    bell: Bell,
     rung: AtomicU64,
 }
 
 impl Doorbell {
-    pub(crate) fn new(mapping: Arc<Mapping>, side: Side, bell: OwnedFd) -> Self {
+    pub(crate) fn new(mapping: Arc<Mapping>, side: Side, bell: Bell) -> Self {
         Doorbell { mapping, side, bell, rung: AtomicU64::new(0) }
     }
 
@@ -29,13 +25,19 @@ impl Doorbell {
     pub(crate) fn published(&self, what: u64) {
         fence(Ordering::SeqCst);
         let word = self.mapping.word(self.side.other().sleep_word());
-        if word.load(Ordering::Relaxed) & what == 0 {
-            return;
-        }
-        // Cleared so that a burst rings once. Whoever cleared it rings, so a sleep that began meanwhile ends early at worst.
-        if word.fetch_and(!what, Ordering::SeqCst) & what != 0 {
-            self.rung.fetch_add(1, Ordering::Relaxed);
-            poller::ring(self.bell.as_fd());
+        let mut seen = word.load(Ordering::Relaxed);
+        while seen & what != 0 {
+            // Cleared so that a burst rings once. Whoever cleared it rings, so a sleep that began meanwhile ends early at worst.
+            // Written only if that bit was there: a store of ours over the sleeper's own "awake" could stand above its next
+            // "asleep" wherever the order of both is not known to be that of this exchange (the model check found it so).
+            match word.compare_exchange_weak(seen, seen & !what, Ordering::SeqCst, Ordering::Relaxed) {
+                Ok(_) => {
+                    self.rung.fetch_add(1, Ordering::Relaxed);
+                    self.bell.ring();
+                    return;
+                }
+                Err(now) => seen = now,
+            }
         }
     }
 
@@ -53,8 +55,8 @@ impl Doorbell {
         self.rung.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn raw_fd(&self) -> RawFd {
-        self.bell.as_raw_fd()
+    pub(crate) fn bell(&self) -> &Bell {
+        &self.bell
     }
 }
 

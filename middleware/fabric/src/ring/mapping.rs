@@ -6,10 +6,11 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::AtomicU64;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
+
+use crate::ring::sync::AtomicU64;
 
 /// A shared mapping of a sealed memfd.
 pub(crate) struct Mapping {

@@ -5,8 +5,6 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use zerocopy::IntoBytes;
 
@@ -16,6 +14,7 @@ use crate::ring::layout::{
     ALIGN_BYTES, INLINE_MAX_BYTES, KIND_BLOCK, KIND_INLINE, KIND_PAD, Lane, RECORD_BYTES, Record, round_up,
 };
 use crate::ring::mapping::Mapping;
+use crate::ring::sync::{Arc, Ordering};
 
 pub(crate) struct Producer {
     mapping: Arc<Mapping>,
