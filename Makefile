@@ -39,7 +39,7 @@ build:
 	$(CARGO) build --release
 	@ln -sf libtalea.so $(RELEASE)/libtalea.so.0
 
-examples: $(EXAMPLES)/heat $(EXAMPLES)/watch $(EXAMPLES)/yield.so
+examples: $(EXAMPLES)/heat $(EXAMPLES)/watch $(EXAMPLES)/yield.so $(EXAMPLES)/ending.so
 
 # An ordinary parallel HDF5 program: nothing of Talea on its command line.
 $(EXAMPLES)/heat: $(HEAT)/heat.c | $(EXAMPLES)
@@ -52,6 +52,11 @@ $(EXAMPLES)/watch: $(wildcard $(HEAT)/watch.c $(HEAT)/snapshot.* $(HEAT)/picture
 
 $(EXAMPLES)/yield.so: $(HEAT)/yield.c | $(EXAMPLES)
 	$(CC) $(CFLAGS) -shared -fPIC -o $@ $< -ldl
+
+# Linked without MPI: it is loaded into other programs, too.
+$(EXAMPLES)/ending.so: $(HEAT)/ending.c | $(EXAMPLES)
+	$(MPICC) $(CFLAGS) -fPIC -c -o $(EXAMPLES)/ending.o $<
+	$(CC) -shared -o $@ $(EXAMPLES)/ending.o -ldl
 
 $(EXAMPLES):
 	@mkdir -p $@
