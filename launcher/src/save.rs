@@ -44,8 +44,7 @@ impl Saver {
             Some(allocation) => time_left(allocation).await,
             None => None,
         };
-        // A job shorter than that saves in its last tenth.
-        let limit = left.map(|left| Instant::now() + left.saturating_sub(before.min(left / 10)));
+        let limit = left.map(|left| Instant::now() + begins_after(left, before));
         Ok(Self { client: client.clone(), out, quiet, asked, limit, working: None, receipts: vec![] })
     }
 
@@ -156,6 +155,11 @@ impl Saver {
     }
 }
 
+/// How long from now saving begins, with `left` until the wall time: `before` that, or in the last tenth of a shorter job.
+fn begins_after(left: Duration, before: Duration) -> Duration {
+    if before < left { left - before } else { left - left / 10 }
+}
+
 /// What Slurm says is left of a job's time; `None` if it has no limit or Slurm does not answer.
 async fn time_left(allocation: &Allocation) -> Option<Duration> {
     let mut squeue = tokio::process::Command::new("squeue");
@@ -163,4 +167,18 @@ async fn time_left(allocation: &Allocation) -> Option<Duration> {
     squeue.stderr(std::process::Stdio::null()).kill_on_drop(true);
     let output = tokio::time::timeout(ASK, squeue.output()).await.ok()?.ok()?;
     step::seconds(&String::from_utf8_lossy(&output.stdout)).map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn saving_begins_before_the_wall_time_of_long_and_of_short_jobs() {
+        let seconds = Duration::from_secs;
+        assert_eq!(begins_after(seconds(3600), seconds(120)), seconds(3480));
+        assert_eq!(begins_after(seconds(60), seconds(50)), seconds(10));
+        assert_eq!(begins_after(seconds(60), seconds(120)), seconds(54));
+        assert_eq!(begins_after(seconds(0), seconds(120)), seconds(0));
+    }
 }
