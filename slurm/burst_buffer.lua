@@ -1,10 +1,12 @@
 -- Talea as a burst buffer of Slurm (BurstBufferType=burst_buffer/lua; this file lies beside slurm.conf).
 --
---   #BB_LUA talea capacity=64G in=/scratch/me/input:/talea/run/input out=/talea/run/heat.h5:/scratch/me/heat.h5
+--   #BB_LUA talea size=64G in=/scratch/me/input:/talea/run/input out=/talea/run/heat.h5:/scratch/me/heat.h5
 --
 -- The system runs on this host (the one of slurmctld, or whichever host the site runs Talea's servers of burst buffers on) as
 -- the job's user, from the stage-in, which is before the job starts, to the stage-out, which is after it ended. The job reaches
 -- it with `talea attach $TALEA_BB -- srun ./sim`.
+--
+-- (`size` and not `capacity`, which Slurm takes for a wish from one of its own pools.)
 --
 -- job_process, pools and paths run inside of slurmctld: they only look at text. All else is asynchronous and runs `talea` as
 -- the job's user. What goes wrong stands in the job's reason (`squeue`, `scontrol show job`, `scontrol show burstbuffer`).
@@ -12,7 +14,7 @@
 local PREFIX = os.getenv("TALEA_PREFIX") or "@PREFIX@"
 local SPOOL = os.getenv("TALEA_BB_SPOOL") or "@SPOOL@"
 local INTERFACE_SITE = os.getenv("TALEA_BB_SITE") or "@SITE@"
-local WORDS = { capacity = true, ["in"] = true, out = true, tier = true, container = true, ["keep-steps"] = true }
+local WORDS = { size = true, ["in"] = true, out = true, tier = true, container = true, ["keep-steps"] = true }
 
 -- Text as one word of the shell.
 local function quote(text)
@@ -34,7 +36,7 @@ local function directives(path)
                 local key, value = word:match("^([%w-]+)=(.+)$")
                 if not key or not WORDS[key] then
                     file:close()
-                    return nil, "#BB_LUA talea: '" .. word .. "' is not capacity=, in=SRC:DST, out=SRC:DST, tier=, container= or keep-steps="
+                    return nil, "#BB_LUA talea: '" .. word .. "' is not size=, in=SRC:DST, out=SRC:DST, tier=, container= or keep-steps="
                 end
                 found[key] = found[key] or {}
                 table.insert(found[key], value)
@@ -55,12 +57,43 @@ local function check(found)
             end
         end
     end
-    local capacity = found.capacity and found.capacity[1]
-    if capacity and not capacity:match("^%d+%.?%d*[KMGT]?i?B?$") then
-        return "#BB_LUA talea: capacity=" .. capacity .. " is not a size such as 64G"
+    local size = found.size and found.size[1]
+    if size and not size:match("^%d+%.?%d*[KMGT]?i?B?$") then
+        return "#BB_LUA talea: size=" .. size .. " is not a size such as 64G"
     end
     return nil
 end
+
+-- Where the job's user stands: only since 23.02 every function is told.
+local function note_of(job_id)
+    return SPOOL .. "/jobs/" .. job_id
+end
+
+local function remember(job_id, uid, gid)
+    os.execute("mkdir -p -m 0711 " .. quote(SPOOL) .. " " .. quote(SPOOL .. "/jobs"))
+    local file = io.open(note_of(job_id), "w")
+    if file then
+        file:write(uid .. " " .. gid .. "\n")
+        file:close()
+    end
+end
+
+-- The job's user and group, or nil if the job never got as far as its setup.
+local function user_of(job_id, uid, gid)
+    if uid and gid then
+        return uid, gid
+    end
+    local file = io.open(note_of(job_id), "r")
+    if not file then
+        return nil
+    end
+    uid, gid = file:read("*n", "*n")
+    file:close()
+    return uid, gid
+end
+
+-- Servers that stay must not keep Slurm's own pipes open, whose ends it waits for.
+local ALONE = "for f in /proc/$$/fd/*; do n=${f##*/}; [ $n -le 2 ] || eval \"exec $n>&-\"; done; "
 
 -- Runs Talea as the job's user on this host; true, or false and its last words.
 local function talea(job_id, uid, gid, arguments)
@@ -69,11 +102,11 @@ local function talea(job_id, uid, gid, arguments)
     for _, argument in ipairs(arguments) do
         table.insert(words, quote(argument))
     end
-    local command = "mkdir -p -m 0711 " .. quote(SPOOL) .. " && install -d -m 0700 -o " .. uid .. " -g " .. gid .. " " ..
+    local command = ALONE .. "mkdir -p -m 0711 " .. quote(SPOOL) .. " && install -d -m 0700 -o " .. uid .. " -g " .. gid .. " " ..
         quote(runtime) .. " && setpriv --reuid=" .. uid .. " --regid=" .. gid .. " --init-groups --no-new-privs env -i " ..
         "PATH=/usr/bin:/bin TALEA_RUNTIME_DIR=" .. quote(runtime) .. " TALEA_SITE=" .. quote(INTERFACE_SITE) .. " " ..
         quote(PREFIX .. "/bin/talea") .. " " .. table.concat(words, " ") .. " 2>&1 </dev/null; echo \"::$?\""
-    local pipe = io.popen(command, "r")
+    local pipe = io.popen("bash -c " .. quote(command), "r")
     local output = pipe and pipe:read("*a") or "::127"
     if pipe then
         pipe:close()
@@ -114,8 +147,9 @@ function slurm_bb_setup(job_id, uid, gid, pool, bb_size, job_script, job_info)
     if not found then
         return why and slurm.ERROR or slurm.SUCCESS, why or ""
     end
+    remember(job_id, uid, gid)
     local arguments = { "up", "--name", name_of(job_id), "--fabric", "auto" }
-    for key, option in pairs({ capacity = "--capacity", tier = "--tier", container = "--container", ["keep-steps"] = "--keep-steps" }) do
+    for key, option in pairs({ size = "--capacity", tier = "--tier", container = "--container", ["keep-steps"] = "--keep-steps" }) do
         if found[key] then
             table.insert(arguments, option)
             table.insert(arguments, found[key][1])
@@ -128,7 +162,8 @@ end
 -- Copies in, before the job starts.
 function slurm_bb_data_in(job_id, job_script, uid, gid, job_info)
     local found = directives(job_script) or {}
-    for _, order in ipairs(found["in"] or {}) do
+    uid, gid = user_of(job_id, uid, gid)
+    for _, order in ipairs(uid and found["in"] or {}) do
         local source, destination = order:match("^([^:]*):(.*)$")
         local good, words = talea(job_id, uid, gid, { "cp", "-r", "--system", name_of(job_id), source, destination })
         if not good then
@@ -144,7 +179,8 @@ end
 
 -- Tells the job where its system's directory is (inside slurmctld). A path, not a secret.
 function slurm_bb_paths(job_id, job_script, path_file, uid, gid, job_info)
-    if directives(job_script) then
+    uid = user_of(job_id, uid, gid)
+    if uid and directives(job_script) then
         local file = io.open(path_file, "w")
         if file then
             file:write("TALEA_BB=" .. SPOOL .. "/" .. uid .. "/" .. name_of(job_id) .. "\n")
@@ -166,7 +202,8 @@ end
 function slurm_bb_data_out(job_id, job_script, uid, gid, job_info)
     local found = directives(job_script) or {}
     local failure
-    for _, order in ipairs(found.out or {}) do
+    uid, gid = user_of(job_id, uid, gid)
+    for _, order in ipairs(uid and found.out or {}) do
         local source, destination = order:match("^([^:]*):(.*)$")
         local good, words = talea(job_id, uid, gid, { "cp", "-r", "--system", name_of(job_id), source, destination })
         failure = failure or (not good and "stage-out of " .. source .. ": " .. words) or nil
@@ -179,17 +216,25 @@ end
 
 -- Ends the system. Also for jobs that never came so far: what is not there is no failure.
 function slurm_bb_job_teardown(job_id, job_script, hurry, uid, gid)
+    uid, gid = user_of(job_id, uid, gid)
+    if not uid then
+        return slurm.SUCCESS, ""
+    end
     local file = io.open(SPOOL .. "/" .. uid .. "/" .. name_of(job_id) .. "/system.json", "r")
     if file then
         file:close()
         talea(job_id, uid, gid, { "down", name_of(job_id) })
     end
-    os.execute("rmdir " .. quote(SPOOL .. "/" .. uid) .. " 2>/dev/null")
+    os.remove(note_of(job_id))
+    os.execute("rmdir " .. quote(SPOOL .. "/" .. uid) .. " " .. quote(SPOOL .. "/jobs") .. " 2>/dev/null")
     return slurm.SUCCESS, ""
 end
 
--- `scontrol show bbstat talea`: the caller's own systems.
+-- `scontrol show bbstat`: the caller's own systems, where Slurm says who calls.
 function slurm_bb_get_status(uid, gid, ...)
+    if not tonumber(uid) or not tonumber(gid) then
+        return slurm.SUCCESS, "this Slurm does not say who asks\n"
+    end
     local good, words = talea("-", uid, gid, { "status" })
-    return slurm.SUCCESS, (good and words or words) .. "\n"
+    return slurm.SUCCESS, words .. "\n"
 end
