@@ -35,6 +35,18 @@ virtual_python() {
     [ -x "$1/bin/python" ] || $python -m venv "$1"
 }
 
+# PyPI's MPICH 5 in $cache/mpich5: it has the MPI-5 standard ABI (bin/mpicc_abi, lib/libmpi_abi.so.1) beside MPICH's own.
+mpich5() {
+    (
+        exec 9>"$cache/mpich5.lock"
+        flock 9
+        [ -f "$cache/mpich5/built-5.0.2" ] && exit 0
+        rm -rf "$cache/mpich5"
+        virtual_python "$cache/mpich5" && "$cache/mpich5/bin/pip" install -q --disable-pip-version-check mpich==5.0.2 &&
+            : >"$cache/mpich5/built-5.0.2"
+    )
+}
+
 # ---- building, once for each version of a suite's script ----
 
 # Builds suite $1 unless it is there already.
@@ -67,10 +79,11 @@ build_one() {
     build
 }
 
-# The two preloads: ranks that give up their core while they wait, and the one that sends a suite's files to /talea/.
+# The preloads: ranks that give up their core while they wait, and the one that sends a suite's files to /talea/, for each MPI.
 preloads() {
     mkdir -p "$SUITES_LOGS" &&
         mpicc.mpich -O2 -Wall -shared -fPIC -o "$SUITES_LOGS/redirect.so" "$here/redirect.c" -ldl &&
+        mpicc.openmpi -O2 -Wall -shared -fPIC -o "$SUITES_LOGS/redirect-openmpi.so" "$here/redirect.c" -ldl &&
         cc -O2 -shared -fPIC -o "$SUITES_LOGS/yield.so" "$root/examples/heat/yield.c" -ldl
 }
 
@@ -83,6 +96,7 @@ inside() {
     work=$(mktemp -d "${TMPDIR:-/tmp}/talea-suites.XXXXXX")
     # shellcheck disable=SC2064
     trap "rm -rf '$work'" EXIT
+    with_mpi mpich
     # shellcheck disable=SC1090
     . "$here/suites/$suite.sh"
     programs
@@ -108,6 +122,21 @@ record() {
     return 0
 }
 
+# Chooses the MPI that `program` starts ranks with: mpich (Debian's), openmpi (Debian's), mpich5 (PyPI's), standard (PyPI's, by the
+# MPI-5 standard ABI).
+with_mpi() {
+    local drivers=${driver%/*}
+    mpiexec=(mpiexec.mpich) preload=$SUITES_LOGS/yield.so:$SUITES_LOGS/redirect.so:$drivers/libtalea_mpiio.so
+    case $1 in
+    openmpi)
+        mpiexec=(mpiexec.openmpi --allow-run-as-root --oversubscribe)
+        preload=$SUITES_LOGS/redirect-openmpi.so:$drivers/libtalea_mpiio_openmpi.so
+        ;;
+    mpich5) mpiexec=("$cache/mpich5/bin/mpiexec") preload=$SUITES_LOGS/redirect.so:$drivers/libtalea_mpiio.so ;;
+    standard) mpiexec=("$cache/mpich5/bin/mpiexec") preload=$drivers/libtalea_mpiio_standard.so ;;
+    esac
+}
+
 # program NAME RANKS COMMAND...: runs one program of a suite in a directory of its own and records what came of it.
 #
 # It passed if it ended with 0, its output has nothing that looks like a failure, and at least one file was opened under /talea/.
@@ -128,8 +157,7 @@ program() {
     (
         cd "$work/$name.$ranks" || exit 1
         export TALEA_REDIRECT="${redirect-/talea/run/$suite.$name.$ranks.}" TALEA_REDIRECT_LOG=$work/opened
-        timeout -k 10 "$deadline_s" mpiexec.mpich -n "$ranks" \
-            env LD_PRELOAD="$SUITES_LOGS/yield.so:$SUITES_LOGS/redirect.so:$driver" "$@"
+        timeout -k 10 "$deadline_s" "${mpiexec[@]}" -n "$ranks" env LD_PRELOAD="$preload" "$@"
     ) >"$log" 2>&1 </dev/null
     code=$?
     if [ $code = 124 ] || [ $code = 137 ]; then
@@ -140,7 +168,7 @@ program() {
         what=failed why=$(grep -E -m1 "$bad" "$log" | cut -c1-100)
     elif [ -n "$good" ] && ! grep -qE "$good" "$log"; then
         what=failed why="its output lacks '$good'"
-    elif [ ! -s "$work/opened" ]; then
+    elif [[ $preload == */redirect* ]] && [ ! -s "$work/opened" ]; then
         what=failed why='it opened no file under /talea/'
     fi
     record "$name" "$ranks" $what $((SECONDS - began)) "$why"

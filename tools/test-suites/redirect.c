@@ -2,9 +2,11 @@
  * A preload for the test suites of others: sends the files that they open through MPI to /talea/, and notes that it did.
  *
  * The suites open plain names in their working directory, or names of mkstemp().  Each becomes $TALEA_REDIRECT plus the name's
- * last part; a name below /talea/ stays as it is.  A file that a suite has made with POSIX calls is copied to /talea/ when MPI
- * finds none of its name there; one that it reads with stdio, or unlinks, is copied out or deleted.  The preload stands in front of the driver, as Darshan would: with a driver that it could
- * bypass, no suite would find its files.  One line for each open, also a failing one, goes to $TALEA_REDIRECT_LOG.
+ * last part; a name below /talea/ stays as it is.  A suite's file is in one place at a time: what it has made with POSIX calls moves
+ * to /talea/ when MPI opens it, and what lies there is copied out when it reads it with POSIX calls or stdio, or deleted when it
+ * unlinks it.  With TALEA_REDIRECT_BACK set it moves back when MPI closes it, for programs whose other half is a process without MPI.
+ * The preload stands in front of the driver, as Darshan would: with a driver that it could bypass, no suite would find
+ * its files.  One line for each open, also a failing one, goes to $TALEA_REDIRECT_LOG.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -54,21 +56,84 @@ static void note(const char *name)
     close(fd);
 }
 
-/* Copies the local file `name` to `to`. */
+/* Moves the local file `name` to `to`, in place of what is there. */
 static void imported(const char *name, const char *to)
 {
     char block[1 << 16];
     MPI_File file;
     ssize_t got;
-    int fd = open(name, O_RDONLY | O_CLOEXEC);
+    int fd = NEXT(open)(name, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return;
     if (NEXT(MPI_File_open)(MPI_COMM_SELF, to, MPI_MODE_CREATE | MPI_MODE_WRONLY, MPI_INFO_NULL, &file) == MPI_SUCCESS) {
+        MPI_File_set_size(file, 0);
         while ((got = read(fd, block, sizeof block)) > 0)
             MPI_File_write(file, block, got, MPI_BYTE, MPI_STATUS_IGNORE);
-        MPI_File_close(&file);
+        if (MPI_File_close(&file) == MPI_SUCCESS)
+            NEXT(unlink)(name);
     }
     close(fd);
+}
+
+/* Files that move back when they are closed. */
+static struct moved {
+    MPI_File file;
+    MPI_Comm comm;
+    char name[PATH_MAX];
+} moved[16];
+static int moved_count;
+
+static void remember(MPI_File file, MPI_Comm comm, const char *name)
+{
+    if (moved_count == sizeof moved / sizeof *moved)
+        return;
+    struct moved *one = &moved[moved_count++];
+    one->file = file;
+    MPI_Comm_dup(comm, &one->comm);
+    snprintf(one->name, sizeof one->name, "%s", name);
+}
+
+static int copied_descriptor(const char *path);
+
+/* Moves what /talea/ has of a file back to its local name. */
+static void exported(const char *name)
+{
+    char space[PATH_MAX], block[1 << 16];
+    ssize_t got;
+    const char *from = place(name, space);
+    int in = copied_descriptor(from), out = in < 0 ? -1 : NEXT(open)(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    while (out >= 0 && (got = read(in, block, sizeof block)) > 0)
+        if (write(out, block, got) != got)
+            perror("redirect");
+    if (out >= 0) {
+        close(out);
+        NEXT(MPI_File_delete)(from, MPI_INFO_NULL);
+    }
+    if (in >= 0)
+        close(in);
+}
+
+int MPI_File_close(MPI_File *file)
+{
+    MPI_File closed = file ? *file : MPI_FILE_NULL;
+    int result = NEXT(MPI_File_close)(file), rank;
+    for (int i = 0; i < moved_count; i++)
+        if (moved[i].file == closed) {
+            struct moved one = moved[i];
+            moved[i] = moved[--moved_count];
+            MPI_Comm_rank(one.comm, &rank);
+            if (rank == 0)
+                exported(one.name);
+            MPI_Barrier(one.comm);
+            MPI_Comm_free(&one.comm);
+            break;
+        }
+    return result;
+}
+
+int PMPI_File_close(MPI_File *file)
+{
+    return MPI_File_close(file);
 }
 
 int MPI_File_open(MPI_Comm comm, const char *name, int amode, MPI_Info info, MPI_File *file)
@@ -76,16 +141,19 @@ int MPI_File_open(MPI_Comm comm, const char *name, int amode, MPI_Info info, MPI
     char space[PATH_MAX];
     const char *to = place(name, space);
     struct stat status;
-    /* All ranks of a suite run on one node and see the same files. */
-    if (to != name && !(amode & MPI_MODE_CREATE) && stat(name, &status) == 0 && status.st_size > 0) {
-        int rank = 0;
+    int rank = 0, inter = 0;
+    /* All ranks of a suite run on one node and see the same files.  An empty one is what mkstemp() has made. */
+    if (to != name && MPI_Comm_test_inter(comm, &inter) == MPI_SUCCESS && !inter) {
         MPI_Comm_rank(comm, &rank);
-        if (rank == 0)
+        if (rank == 0 && NEXT(stat)(name, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0)
             imported(name, to);
         MPI_Barrier(comm);
     }
     note(to);
-    return NEXT(MPI_File_open)(comm, to, amode, info, file);
+    int result = NEXT(MPI_File_open)(comm, to, amode, info, file);
+    if (result == MPI_SUCCESS && to != name && getenv("TALEA_REDIRECT_BACK"))
+        remember(*file, comm, name);
+    return result;
 }
 
 int PMPI_File_open(MPI_Comm comm, const char *name, int amode, MPI_Info info, MPI_File *file)
@@ -193,7 +261,35 @@ int open(const char *name, int flags, ...)
     /* What a suite writes to its copy is lost: those that open a file so only read it. */
     if (!(flags & O_CREAT) && strncmp(name, "/talea/", 7) == 0)
         return copied_descriptor(name);
-    return NEXT(open)(name, flags, mode);
+    int fd = NEXT(open)(name, flags, mode);
+    /* Only plain relative names are a suite's files here: programs look for many others. */
+    if (fd < 0 && errno == ENOENT && !(flags & O_CREAT) && name[0] != '/' && redirected(name)) {
+        char space[PATH_MAX];
+        return copied_descriptor(place(name, space));
+    }
+    return fd;
+}
+
+/* What stat() and lstat() say of a suite's file that is below /talea/ alone. */
+static int status_of_copy(const char *name, struct stat *status)
+{
+    char space[PATH_MAX];
+    int fd = errno == ENOENT && name[0] != '/' && redirected(name) ? copied_descriptor(place(name, space)) : -1;
+    if (fd < 0)
+        return -1;
+    int result = fstat(fd, status);
+    close(fd);
+    return result;
+}
+
+int stat(const char *restrict name, struct stat *restrict status)
+{
+    return NEXT(stat)(name, status) == 0 ? 0 : status_of_copy(name, status);
+}
+
+int lstat(const char *restrict name, struct stat *restrict status)
+{
+    return NEXT(lstat)(name, status) == 0 ? 0 : status_of_copy(name, status);
 }
 
 int open64(const char *name, int flags, ...) __attribute__((alias("open")));
