@@ -27,9 +27,10 @@ pub(crate) struct Handler {
     cxx: Option<CxxCall>,
 }
 
-/// A handler that the program has created.
+/// A handler that the program has created, or one of MPI's own that the driver has lent: some MPIs count references of these too.
+#[derive(Default)]
 struct Made {
-    function: FileErrhandlerFn,
+    function: Option<FileErrhandlerFn>,
     cxx: Option<CxxCall>,
     /// Files of the driver's that use it.
     files: usize,
@@ -48,7 +49,7 @@ fn table() -> MutexGuard<'static, Table> {
 
 /// Notes a handler that the program has created.
 pub(crate) fn note(handle: MPI_Errhandler, function: FileErrhandlerFn) {
-    table().insert(handle, Made { function, cxx: None, files: 0, lent: 0, owed: 0 });
+    table().insert(handle, Made { function: Some(function), ..Made::default() });
 }
 
 /// Notes that a handler's function is C++.
@@ -97,7 +98,7 @@ impl Handler {
     fn of(handle: MPI_Errhandler) -> Handler {
         let table = table();
         let made = table.get(&handle);
-        Handler { handle, function: made.map(|made| made.function), cxx: made.and_then(|made| made.cxx) }
+        Handler { handle, function: made.and_then(|made| made.function), cxx: made.and_then(|made| made.cxx) }
     }
 
     /// The handler behind MPI's handle, for a file: it stays alive until [`Handler::release`].
@@ -122,9 +123,7 @@ impl Handler {
 
     /// The handle as MPI_File_get_errhandler gives it: a reference that the program frees.
     pub(crate) fn lend(self) -> MPI_Errhandler {
-        if let Some(made) = table().get_mut(&self.handle) {
-            made.lent += 1;
-        }
+        table().entry(self.handle).or_default().lent += 1;
         self.handle
     }
 
