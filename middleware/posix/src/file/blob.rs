@@ -9,7 +9,7 @@ use talea_model::{Oid, Step, TxId, View};
 use crate::Fault;
 use crate::inode::SizeRecord;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 /// Enough to attach to a file that another process has opened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,6 +69,8 @@ pub(super) enum Outcome {
     Truncated { founding: u64, size: SizeRecord },
     /// The file goes on in another epoch.
     Entered { founding: u64, epoch: Vec<u8>, size: SizeRecord, step: Step, explicit: bool },
+    /// There was nothing to commit, and the epoch goes on.
+    Idle { founding: u64 },
     /// The epoch is closed.
     Closed { founding: u64, tx: TxId, failed: Option<String>, next: Option<Vec<u8>>, size: SizeRecord, step: Step },
 }

@@ -47,6 +47,8 @@ struct State {
     dead: Option<String>,
     /// The name that this process made for the file, until a commit has made it last.
     newborn: Option<Newborn>,
+    /// The epoch that was to make the name has failed: the present one holds the name alone, until something is written.
+    reborn: bool,
     /// The founder's last commit is over: remaining handles write in a transaction of this process alone.
     solo: bool,
     /// The epoch is one of several files: whoever owns it commits.
@@ -94,6 +96,7 @@ impl Group {
             step,
             dead: None,
             newborn: None,
+            reborn: false,
             solo: false,
             explicit: false,
         };
@@ -318,17 +321,25 @@ impl Group {
             return Committed { result: Err(fault), outcome };
         };
         let tx = epoch.tx();
+        if state.reborn && !merged.failed && merged.size <= (base.truncations, 0) {
+            let outcome =
+                if next { Outcome::Idle { founding: self.founding } } else { closed(tx, None, None, base, state.step) };
+            let result =
+                if next { Ok(()) } else { epoch.abort("the file's first epoch failed, and nothing was written since") };
+            return Committed { result, outcome };
+        }
         let size = SizeRecord { truncations: merged.size.0, bytes: merged.size.1 }.max(base);
         let sealed = self.seal(&**epoch, &mut merged, size, base);
         let committed = epoch.commit(&merged, next);
         let (fault, following, size, step) = match committed {
             Ok(done) => {
-                state.newborn = None;
+                (state.newborn, state.reborn) = (None, false);
                 (None, done.next, size, done.step)
             }
             // What failed first says more than that the commit was refused for it.
             Err(refused) => {
                 let next = refused.next.filter(|next| self.name_again(&state, &**next));
+                state.reborn = state.newborn.is_some() && next.is_some();
                 (Some(sealed.err().unwrap_or(refused.fault)), next, base, state.step)
             }
         };
@@ -374,6 +385,7 @@ impl Group {
                 self.resized(size);
                 Ok(())
             }
+            Outcome::Idle { founding } if founding == self.founding => Ok(()),
             Outcome::Closed { founding, tx, failed, next, size, step } if founding == self.founding => {
                 let mut state = self.exclusive();
                 match state.epoch.take_if(|epoch| epoch.tx() == tx) {

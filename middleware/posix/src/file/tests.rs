@@ -121,6 +121,31 @@ fn a_failed_write_fails_the_commit_and_the_next_epoch_goes_on() {
 }
 
 #[test]
+fn a_file_whose_first_epoch_failed_leaves_no_step_if_nothing_follows() {
+    let job = Job::new(2);
+    let writers = job.open("/talea/run/f", WRITE);
+    job.memory.fail_after(Some(0));
+    assert!(write(&writers[1], 0, b"x").is_err());
+    job.memory.fail_after(None);
+    assert_eq!(code(commit(&writers, true)), Code::Aborted);
+    commit(&writers, true).unwrap();
+    assert_eq!(open_code(&job, "/talea/run/f", READ), Code::NotFound, "a sync of nothing makes no file");
+    commit(&writers, false).unwrap();
+    drop(writers);
+    assert_eq!(open_code(&job, "/talea/run/f", READ), Code::NotFound);
+    // Nothing is in the way of another one, which a later write makes as ever.
+    let writers = job.open("/talea/run/f", WRITE);
+    job.memory.fail_after(Some(0));
+    assert!(write(&writers[1], 0, b"x").is_err());
+    job.memory.fail_after(None);
+    assert_eq!(code(commit(&writers, true)), Code::Aborted);
+    write(&writers[1], 0, b"yy").unwrap();
+    commit(&writers, false).unwrap();
+    let readers = job.open("/talea/run/f", READ);
+    assert_eq!((read(&readers[0], 0, 4), readers[0].info().step), (b"yy".to_vec(), talea_model::Step(1)));
+}
+
+#[test]
 fn a_failed_seal_fails_the_commit() {
     let job = Job::new(1);
     let writers = job.open("/talea/run/f", WRITE);
@@ -220,7 +245,7 @@ fn errors_have_their_codes() {
     assert_eq!(open_code(&job, "/talea/run", WRITE), Code::Kind);
     assert_eq!(open_code(&job, "/talea/run", READ), Code::Kind);
     assert_eq!(open_code(&job, "/talea/run/.talea/steps/9/f", READ), Code::NotFound);
-    assert_eq!(code(job.files[0].attach(b"\x02garbage")), Code::Argument);
+    assert_eq!(code(job.files[0].attach(b"\x03garbage")), Code::Argument);
     assert_eq!(job.memory.open_epochs(), 0);
     let handle = &job.open("/talea/run/f", WRITE)[0];
     assert_eq!(code(write(handle, u64::MAX - 1, b"xx")), Code::TooLong);
