@@ -104,7 +104,6 @@ mpi_functions! {
     MPI_Allgather(*const c_void, c_int, MPI_Datatype, *mut c_void, c_int, MPI_Datatype, MPI_Comm);
     MPI_Allreduce(*const c_void, *mut c_void, c_int, MPI_Datatype, MPI_Op, MPI_Comm);
     MPI_Alltoall(*const c_void, c_int, MPI_Datatype, *mut c_void, c_int, MPI_Datatype, MPI_Comm);
-    MPI_Alltoallv(*const c_void, *const c_int, *const c_int, MPI_Datatype, *mut c_void, *const c_int, *const c_int, MPI_Datatype, MPI_Comm);
     MPI_Bcast(*mut c_void, c_int, MPI_Datatype, c_int, MPI_Comm);
     MPI_Comm_create_keyval(Option<CopyAttrFn>, Option<DeleteAttrFn>, *mut c_int, *mut c_void);
     MPI_Comm_dup(MPI_Comm, *mut MPI_Comm);
@@ -129,6 +128,7 @@ mpi_functions! {
     MPI_Pack_external(*const c_char, *const c_void, c_int, MPI_Datatype, *mut c_void, MPI_Aint, *mut MPI_Aint);
     MPI_Pack_external_size(*const c_char, c_int, MPI_Datatype, *mut MPI_Aint);
     MPI_Reduce(*const c_void, *mut c_void, c_int, MPI_Datatype, MPI_Op, c_int, MPI_Comm);
+    MPI_Sendrecv(*const c_void, c_int, MPI_Datatype, c_int, c_int, *mut c_void, c_int, MPI_Datatype, c_int, c_int, MPI_Comm, *mut MPI_Status);
     MPI_Status_set_cancelled(*mut MPI_Status, c_int);
     MPI_Status_set_elements_x(*mut MPI_Status, MPI_Datatype, MPI_Count);
     MPI_Type_commit(*mut MPI_Datatype);

@@ -139,11 +139,12 @@ unsafe fn together(file: &OpenFile, direction: Direction, place: Place, buffer: 
         return unsafe { transfer(file, direction, place, buffer) };
     }
     let call = guarded(|| call(file, direction, place, buffer));
-    let mine = call.as_ref().map_or([i64::MIN; 3], |(checked, _)| buffering::numbers(file, direction, checked));
+    let mine =
+        call.as_ref().map_or([i64::MIN; 4], |(checked, start)| buffering::numbers(file, direction, checked, *start));
     let ((checked, start), all) = agree::outcome_and_maximum(&file.group, call, mine)?;
     // SAFETY: passed on to the caller.
     let moved = unsafe {
-        if buffering::worthwhile(all) {
+        if buffering::worthwhile(all, file.group.size) {
             buffering::exchange(file, direction, &checked, start)
         } else {
             pointer::alone(file, || run(file, direction, &checked, start))
@@ -359,6 +360,13 @@ fn finished(file: &OpenFile, place: Place, checked: &Checked, start: i64, bytes:
 }
 
 impl Checked {
+    /// Bytes of the file from the first byte to past the last one, for a call from elementary type `start` on that moves some.
+    pub(crate) fn span(&self, start: i64) -> Result<i64, Failure> {
+        let last = start.saturating_add(self.etypes).saturating_sub(1);
+        let etype = i64::try_from(self.view.etype_bytes).unwrap_or(i64::MAX);
+        Ok(self.view.byte_offset(last)?.saturating_add(etype).saturating_sub(self.view.byte_offset(start)?))
+    }
+
     /// Bytes of memory for bytes of the file, which is what a status counts.
     fn in_memory(&self, bytes: u64) -> u64 {
         if self.element_bytes == self.memory.bytes() || self.element_bytes == 0 {
