@@ -57,6 +57,9 @@ pub(crate) enum Command {
     /// A node's part of a system; the launcher's step runs it.
     #[command(hide = true)]
     Node(NodeArgs),
+    /// Copies a node's share of what is staged; the launcher's step runs it.
+    #[command(hide = true)]
+    Carry,
     /// Watches over a job's script for Slurm's SPANK plugin.
     #[command(hide = true)]
     Guard(GuardArgs),

@@ -36,6 +36,7 @@ pub(crate) fn dispatch(arguments: Cli) -> Result<u8, Failure> {
         Command::Export(arguments) => attach::export(&arguments),
         Command::Node(arguments) => block_on(crate::node::node(&arguments)),
         Command::Guard(arguments) => block_on(crate::guard::guard(&arguments)),
+        Command::Carry => crate::stage::carrier::carry(),
         Command::Hold(arguments) => block_on(up::hold(&arguments)),
     }
 }
@@ -52,7 +53,7 @@ fn picture(arguments: &crate::cli::PictureArgs) -> Result<u8, Failure> {
 }
 
 /// Connects to a running system as this program.
-fn connect(system: Option<&str>) -> Result<talea_client::Client, Failure> {
+pub(crate) fn connect(system: Option<&str>) -> Result<talea_client::Client, Failure> {
     let options = talea_client::ConnectOptions {
         system: system.map(str::to_owned),
         name: Some("talea".to_owned()),

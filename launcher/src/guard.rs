@@ -37,7 +37,7 @@ pub(crate) async fn guard(arguments: &GuardArgs) -> Result<u8, Failure> {
     let allocation = Allocation::detect(|name| std::env::var(name).ok())?;
     let out: Vec<Order> = arguments.staging.out.iter().map(|order| order.0.clone()).collect();
     let before = Duration::from_secs(arguments.staging.save_before);
-    let mut saver = Saver::new(&client, out, before, allocation.as_ref(), false).await?;
+    let mut saver = Saver::new(&client, &system.file.name, out, before, allocation.as_ref(), false).await?;
     let code = loop {
         tokio::select! {
             code = &mut waiting => break code.unwrap_or(Err(Failure::Usage("the script was lost".to_owned())))?,

@@ -149,7 +149,8 @@ impl<'a> Job<'a> {
         let allocation = talea_slurm::Allocation::detect(|name| std::env::var(name).ok())?;
         let out: Vec<Order> = self.arguments.staging.out.iter().map(|order| order.0.clone()).collect();
         let before = Duration::from_secs(self.arguments.staging.save_before);
-        let mut saver = Saver::new(&self.client, out, before, allocation.as_ref(), self.arguments.quiet).await?;
+        let quiet = self.arguments.quiet;
+        let mut saver = Saver::new(&self.client, &self.name, out, before, allocation.as_ref(), quiet).await?;
         let orders: Vec<Order> = self.arguments.staging.bring_in.iter().map(|order| order.0.clone()).collect();
         saver.bring_in(&orders).await?;
         let mut draining = vec![];

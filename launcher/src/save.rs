@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::failure::Failure;
 use crate::notice::say;
-use crate::stage::{Options, Order, Receipt, Stage};
+use crate::stage::{Nodes, Options, Order, Receipt, Stage};
 
 /// How long Slurm may take to say how much time is left.
 const ASK: Duration = Duration::from_secs(10);
@@ -21,6 +21,7 @@ const ASK: Duration = Duration::from_secs(10);
 pub(crate) struct Saver {
     client: Client,
     out: Vec<Order>,
+    nodes: Option<Nodes>,
     quiet: bool,
     asked: Signal,
     /// When the job is about to hit its wall time.
@@ -31,9 +32,10 @@ pub(crate) struct Saver {
 }
 
 impl Saver {
-    /// A saver for these orders; `before`: how long before the wall time it begins.
+    /// A saver for these orders of a system; `before`: how long before the wall time it begins.
     pub(crate) async fn new(
         client: &Client,
+        system: &str,
         out: Vec<Order>,
         before: Duration,
         allocation: Option<&Allocation>,
@@ -45,7 +47,8 @@ impl Saver {
             None => None,
         };
         let limit = left.map(|left| Instant::now() + begins_after(left, before));
-        Ok(Self { client: client.clone(), out, quiet, asked, limit, working: None, receipts: vec![] })
+        let nodes = allocation.map(|all| Nodes { allocation: all.clone(), system: system.to_owned() });
+        Ok(Self { client: client.clone(), out, nodes, quiet, asked, limit, working: None, receipts: vec![] })
     }
 
     /// Stages in. A failure of any file is one of the whole.
@@ -142,9 +145,9 @@ impl Saver {
     }
 
     fn work(&self, orders: Vec<Order>) -> impl FnOnce() -> Vec<Result<Receipt, Failure>> + Send + 'static {
-        let (client, quiet) = (self.client.clone(), self.quiet);
+        let (client, quiet, nodes) = (self.client.clone(), self.quiet, self.nodes.clone());
         move || {
-            let stage = Stage::new(&client, Options { quiet, ..Options::default() });
+            let stage = Stage::new(&client, Options { quiet, nodes, ..Options::default() });
             orders.iter().map(|order| stage.carry_out(order)).collect()
         }
     }

@@ -16,18 +16,24 @@ use talea_posix::{Files, PathView, TaleaPath};
 use crate::failure::Failure;
 use crate::notice;
 
+pub(crate) mod carrier;
 pub(crate) mod drain;
 mod order;
 mod receipt;
+mod spread;
 mod transfer;
 mod walk;
 
 pub(crate) use order::{Direction, In, Order, Out};
 pub(crate) use receipt::Receipt;
+pub(crate) use spread::Nodes;
+use spread::Spread;
 use transfer::{Transfer, workers};
 
 /// Bytes of a segment: what one worker copies at a time, and what is not copied again when a cut-off copy is resumed.
 pub(crate) const SEGMENT_BYTES: u64 = 64 << 20;
+/// Files that are open at a time.
+const BATCH: usize = 256;
 
 /// How to stage.
 #[derive(Clone, Debug)]
@@ -40,11 +46,20 @@ pub(crate) struct Options {
     pub(crate) quiet: bool,
     /// Directories are copied with all they hold.
     pub(crate) recursive: bool,
+    /// Nodes that copy, too.
+    pub(crate) nodes: Option<Nodes>,
+}
+
+impl Options {
+    /// Processes that may write one file.
+    fn processes(&self) -> u32 {
+        1 + self.nodes.as_ref().map_or(0, |nodes| nodes.allocation.nodes)
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 4, verify: false, quiet: false, recursive: true }
+        Self { workers: 4, verify: false, quiet: false, recursive: true, nodes: None }
     }
 }
 
@@ -109,13 +124,14 @@ impl Stage {
         let destination = order.destination_of_out();
         walk::make_directories(&found, &destination)?;
         let bar = self.bar(&found, &order.source);
+        let step = receipt.step;
         let transfers = found.files.iter().map(|file| {
             let from = join(source, &file.name);
             let to = if file.name.is_empty() { destination.clone() } else { destination.join(&file.name) };
             let shown = join(&order.source, &file.name);
-            (shown, to.display().to_string(), Transfer::out(&self.files, from, to, receipt.step, file, &self.options))
+            (shown, to.display().to_string(), Transfer::out(&self.files, from, to, step, file, &self.options))
         });
-        self.run(transfers.collect(), &bar, receipt);
+        self.run(&found, transfers, &bar, receipt);
         receipt.skipped(&found.others);
         bar.finish_and_clear();
         Ok(())
@@ -132,7 +148,7 @@ impl Stage {
             let to = join(&destination, &file.name);
             (from.display().to_string(), to.clone(), Transfer::bring_in(&self.files, from, to, file, &self.options))
         });
-        self.run(transfers.collect(), &bar, receipt);
+        self.run(&found, transfers, &bar, receipt);
         receipt.skipped(&found.others);
         bar.finish_and_clear();
         Ok(())
@@ -157,25 +173,53 @@ impl Stage {
         if self.options.quiet { ProgressBar::hidden() } else { notice::bytes(total, text) }
     }
 
+    /// Carriers on all nodes, if there is enough to copy that their start is worth it.
+    fn spread(&self, found: &walk::Found) -> Option<Spread> {
+        let nodes = self.options.nodes.as_ref().filter(|nodes| nodes.allocation.nodes > 1)?;
+        let segments: u64 = found.files.iter().map(|file| file.bytes.div_ceil(SEGMENT_BYTES)).sum();
+        if segments < 2 * u64::from(nodes.allocation.nodes) {
+            return None;
+        }
+        // Without them it takes longer.
+        Spread::begin(nodes).inspect_err(|failure| eprintln!("talea: this node copies alone: {failure}")).ok()
+    }
+
     /// Runs all transfers with the workers, and notes how each ended.
-    fn run(&self, all: Vec<(String, String, Result<Transfer, Failure>)>, bar: &ProgressBar, receipt: &mut Receipt) {
-        let mut ready = Vec::new();
-        let mut named = Vec::new();
-        for (source, destination, transfer) in all {
-            match transfer {
-                Ok(transfer) => {
-                    named.push((source, destination));
-                    ready.push(transfer);
+    fn run(
+        &self,
+        found: &walk::Found,
+        mut all: impl Iterator<Item = (String, String, Result<Transfer, Failure>)>,
+        bar: &ProgressBar,
+        receipt: &mut Receipt,
+    ) {
+        let mut spread = self.spread(found);
+        loop {
+            let (mut ready, mut named) = (Vec::new(), Vec::new());
+            let mut any = false;
+            for (source, destination, transfer) in all.by_ref().take(BATCH) {
+                any = true;
+                match transfer {
+                    Ok(transfer) => {
+                        named.push((source, destination));
+                        ready.push(transfer);
+                    }
+                    Err(failure) => receipt.failed(source, destination, failure.to_string()),
                 }
-                Err(failure) => receipt.failed(source, destination, failure.to_string()),
+            }
+            if !any {
+                break;
+            }
+            let results = workers(ready, self.options.workers, spread.as_mut(), bar);
+            for ((source, destination), result) in named.into_iter().zip(results) {
+                match result {
+                    Ok(done) => receipt.done(source, destination, done),
+                    Err(failure) => receipt.failed(source, destination, failure.to_string()),
+                }
             }
         }
-        let results = workers(ready, self.options.workers, bar);
-        for ((source, destination), result) in named.into_iter().zip(results) {
-            match result {
-                Ok(done) => receipt.done(source, destination, done),
-                Err(failure) => receipt.failed(source, destination, failure.to_string()),
-            }
+        if let Some(spread) = spread {
+            receipt.nodes = spread.nodes().max(1);
+            spread.end();
         }
     }
 }

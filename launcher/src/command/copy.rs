@@ -5,7 +5,7 @@
 use super::connect;
 use crate::cli::CpArgs;
 use crate::failure::Failure;
-use crate::stage::{Options, Order, Receipt, Stage};
+use crate::stage::{Nodes, Options, Order, Receipt, Stage};
 
 /// Copies.
 pub(crate) fn copy(arguments: &CpArgs) -> Result<u8, Failure> {
@@ -25,10 +25,13 @@ pub(crate) fn copy(arguments: &CpArgs) -> Result<u8, Failure> {
         }
     };
     let client = connect(arguments.system.as_deref())?;
+    let allocation = talea_slurm::Allocation::detect(|name| std::env::var(name).ok()).unwrap_or_default();
+    let system = talea_client::System::find(arguments.system.as_deref())?.file.name;
     let options = Options {
         recursive: arguments.recursive,
         verify: arguments.verify,
         workers: arguments.workers,
+        nodes: allocation.map(|allocation| Nodes { allocation, system }),
         ..Options::default()
     };
     let receipt = Stage::new(&client, options).carry_out(&order)?;

@@ -49,10 +49,13 @@ pub(crate) struct Draining {
 }
 
 impl Draining {
-    /// Begins to drain.
+    /// Begins to drain what is committed from now on.
     pub(crate) fn begin(drain: Drain) -> Result<Self, Failure> {
         let (stop, stopped) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("drain".to_owned()).spawn(move || drain.run(&stopped));
+        let (ready, begun) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("drain".to_owned()).spawn(move || drain.run(&ready, &stopped));
+        // The command must not commit before somebody holds its steps; what fails is told by the thread's end.
+        let _ = begun.recv();
         Ok(Self { thread: thread.map_err(Failure::io("starting", "the drain's thread"))?, stop })
     }
 
@@ -71,7 +74,7 @@ impl Draining {
 }
 
 impl Drain {
-    fn run(&self, stopped: &mpsc::Receiver<()>) -> Result<u64, Failure> {
+    fn run(&self, ready: &mpsc::Sender<()>, stopped: &mpsc::Receiver<()>) -> Result<u64, Failure> {
         // A client of its own: its waits must not hold up others.
         let options = ConnectOptions {
             system: Some(self.system.clone()),
@@ -84,7 +87,11 @@ impl Drain {
             return Err(Failure::Usage(format!("{}: name a path, not a step of it, to drain", self.order.source)));
         }
         let container = client.container_open(&parsed.container)?;
-        let mut subscription = container.subscribe(Step(0))?;
+        // What was staged in has made steps already, and older ones may be gone.
+        let list = client.container_list()?;
+        let now = list.iter().find(|info| info.name == parsed.container).map_or(Step(0), |info| info.step);
+        let mut subscription = container.subscribe(now)?;
+        let _ = ready.send(());
         let stage = Stage::new(&client, Options { workers: 2, quiet: true, ..Options::default() });
         let mut safe = 0;
         loop {

@@ -52,6 +52,8 @@ pub(crate) struct Receipt {
     pub(crate) began_unix: u64,
     pub(crate) seconds: f64,
     pub(crate) bytes: u64,
+    /// Nodes that copied.
+    pub(crate) nodes: usize,
     pub(crate) failed: usize,
     pub(crate) files: Vec<FileLine>,
 }
@@ -67,6 +69,7 @@ impl Receipt {
             began_unix: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             seconds: 0.0,
             bytes: 0,
+            nodes: 1,
             failed: 0,
             files: vec![],
         }
@@ -127,6 +130,9 @@ impl fmt::Display for Receipt {
             Iec(self.bytes),
             self.seconds
         )?;
+        if self.nodes > 1 {
+            write!(f, ", by {} nodes", self.nodes)?;
+        }
         if self.failed > 0 {
             write!(f, "; {} FAILED, the first: {}", self.failed, self.first_failure().unwrap_or_default())?;
         }

@@ -13,8 +13,10 @@ use std::sync::{Mutex, PoisonError};
 use crc_fast::{CrcAlgorithm, Digest, checksum, checksum_combine};
 use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
+use talea_model::Summary;
 use talea_posix::{Files, Handle, Hints, OpenFlags};
 
+use super::spread::{LoadFile, Mark, Spread};
 use super::walk::FoundFile;
 use super::{Options, SEGMENT_BYTES};
 use crate::failure::Failure;
@@ -46,6 +48,9 @@ struct Journal {
 /// One file to copy.
 pub(crate) struct Transfer {
     handle: Handle,
+    /// What opening it gave, and what cutting it came to: for the carriers of other nodes.
+    shared: Vec<u8>,
+    cut: Option<Vec<u8>>,
     bytes: u64,
     side: Side,
     verify: bool,
@@ -62,6 +67,8 @@ struct State {
     segments: BTreeMap<u64, u64>,
     resumed_bytes: u64,
     failure: Option<Failure>,
+    /// What carriers on other nodes wrote.
+    carried: Option<Summary>,
 }
 
 impl Transfer {
@@ -74,7 +81,8 @@ impl Transfer {
         found: &FoundFile,
         options: &Options,
     ) -> Result<Self, Failure> {
-        let handle = files.attach(&files.open(from.as_bytes(), OpenFlags::default(), 1, &Hints::default())?)?;
+        let shared = files.open(from.as_bytes(), OpenFlags::default(), 1, &Hints::default())?;
+        let handle = files.attach(&shared)?;
         let bytes = handle.size()?;
         let name = destination.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let part = destination.with_file_name(format!(".{name}.talea-part"));
@@ -88,7 +96,7 @@ impl Transfer {
         file.set_len(bytes).map_err(Failure::io("growing", &part))?;
         let state = resumed(&file, bytes, resumable);
         let side = Side::Out { file, part, journal, destination, mode: found.mode, what };
-        Ok(Self { handle, bytes, side, verify: options.verify, state: Mutex::new(state) })
+        Ok(Self { handle, shared, cut: None, bytes, side, verify: options.verify, state: Mutex::new(state) })
     }
 
     /// A file from disk into Talea, where it appears whole or not at all.
@@ -105,12 +113,11 @@ impl Transfer {
         let hints = Hints { owner, ..Hints::default() };
         // Of a file that is there already nothing is written.
         let flags = OpenFlags { write: same.is_none(), create: same.is_none(), ..OpenFlags::default() };
-        let handle = files.attach(&files.open(to.as_bytes(), flags, 1, &hints)?)?;
-        if same.is_none() {
-            handle.set_size(0)?;
-        }
+        let shared = files.open(to.as_bytes(), flags, options.processes(), &hints)?;
+        let handle = files.attach(&shared)?;
+        let cut = if same.is_none() { Some(handle.set_size(0)?) } else { None };
         let side = Side::In { file, source, same };
-        Ok(Self { handle, bytes: found.bytes, side, verify: options.verify, state: Mutex::default() })
+        Ok(Self { handle, shared, cut, bytes: found.bytes, side, verify: options.verify, state: Mutex::default() })
     }
 
     fn count(&self) -> u64 {
@@ -124,59 +131,77 @@ impl Transfer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Copies one segment, unless it is there already or the file has failed.
-    fn segment(&self, number: u64, bar: &ProgressBar) {
-        let (begin, end) = (number * SEGMENT_BYTES, ((number + 1) * SEGMENT_BYTES).min(self.bytes));
+    /// Segments that are still to be copied.
+    pub(super) fn missing(&self) -> impl Iterator<Item = u64> {
+        let there: Vec<u64> = self.state().segments.keys().copied().collect();
+        (0..self.count()).filter(move |number| !there.contains(number))
+    }
+
+    /// What a carrier must know of it.
+    pub(super) fn load(&self) -> LoadFile {
+        let (into, file, local) = match &self.side {
+            Side::Out { file, part, .. } => (false, file, part),
+            Side::In { file, source, .. } => (true, file, source),
+        };
+        let mark = Mark::of(file, !into).unwrap_or_default();
+        // A path of this process's directory means nothing elsewhere.
+        let local = std::path::absolute(local).unwrap_or_else(|_| local.clone());
+        LoadFile { into, shared: self.shared.clone(), cut: self.cut.clone(), local, mark, bytes: self.bytes }
+    }
+
+    /// A carrier has copied a segment; its length.
+    pub(super) fn copied(&self, number: u64, crc64: u64) -> u64 {
+        let (begin, end) = segment_of(number, self.bytes);
+        self.done(number, crc64);
+        end.saturating_sub(begin)
+    }
+
+    /// A carrier has told what it wrote.
+    pub(super) fn counted(&self, summary: &[u8]) {
+        let mut state = self.state();
+        match (Summary::decode(summary), &mut state.carried) {
+            (Ok(summary), Some(carried)) => carried.merge(&summary),
+            (Ok(summary), none) => *none = Some(summary),
+            (Err(error), _) => _ = state.failure.get_or_insert(Failure::Usage(error.to_string())),
+        }
+    }
+
+    fn done(&self, number: u64, crc64: u64) {
+        let mut state = self.state();
+        state.segments.insert(number, crc64);
+        if let Side::Out { journal, what, .. } = &self.side
+            && self.count() > 1
         {
-            let state = self.state();
-            if state.failure.is_some() {
-                return;
-            }
-            if state.segments.contains_key(&number) {
-                bar.inc(end - begin);
-                return;
-            }
+            note(journal, &Journal { segments: state.segments.clone(), ..what.clone() });
+        }
+    }
+
+    /// Copies one segment, unless the file has failed.
+    fn segment(&self, number: u64, bar: &ProgressBar) {
+        let (begin, end) = segment_of(number, self.bytes);
+        if self.state().failure.is_some() {
+            return;
         }
         match self.copy(begin, end, bar) {
-            Ok(crc) => {
-                let mut state = self.state();
-                state.segments.insert(number, crc);
-                if let Side::Out { journal, what, .. } = &self.side
-                    && self.count() > 1
-                {
-                    note(journal, &Journal { segments: state.segments.clone(), ..what.clone() });
-                }
-            }
+            Ok(crc) => self.done(number, crc),
             Err(failure) => _ = self.state().failure.get_or_insert(failure),
         }
     }
 
     fn copy(&self, begin: u64, end: u64, bar: &ProgressBar) -> Result<u64, Failure> {
-        let mut buffer = vec![0; PIECE_BYTES.min(end - begin) as usize];
-        let mut digest = Digest::new(CRC);
-        let mut at = begin;
-        while at < end {
-            let length = buffer.len().min((end - at) as usize);
-            let piece = &mut buffer[..length];
-            match &self.side {
-                Side::Out { file, part, .. } => {
-                    self.handle.read(&mut [(at, &mut piece[..])])?;
-                    file.write_all_at(piece, at).map_err(Failure::io("writing", part))?;
+        match &self.side {
+            Side::Out { file, part, .. } => {
+                let crc = copy_range(&self.handle, file, part, false, (begin, end), |bytes| bar.inc(bytes))?;
+                if self.count() > 1 {
+                    // The journal must not say more than the disk has.
+                    file.sync_data().map_err(Failure::io("flushing", part))?;
                 }
-                Side::In { file, source, .. } => {
-                    file.read_exact_at(piece, at).map_err(Failure::io("reading", source))?;
-                    self.handle.write(&[(at, piece)])?;
-                }
+                Ok(crc)
             }
-            digest.update(piece);
-            at += length as u64;
-            bar.inc(length as u64);
+            Side::In { file, source, .. } => {
+                copy_range(&self.handle, file, source, true, (begin, end), |bytes| bar.inc(bytes))
+            }
         }
-        if let (Side::Out { file, part, .. }, true) = (&self.side, self.count() > 1) {
-            // The journal must not say more than the disk has.
-            file.sync_data().map_err(Failure::io("flushing", part))?;
-        }
-        Ok(digest.finalize())
     }
 
     /// All segments are there: the file gets its name, or commits.
@@ -207,7 +232,9 @@ impl Transfer {
             }
             Side::In { same: Some(crc64), .. } => Ok(done(crc64, true)),
             Side::In { source, .. } => {
-                let committed = self.handle.commit(self.handle.flush()?, true)?;
+                let mut summary = self.handle.flush()?;
+                state.carried.iter().for_each(|carried| summary.merge(carried));
+                let committed = self.handle.commit(summary, true)?;
                 self.handle.advance(&committed.outcome)?;
                 committed.result?;
                 if self.verify {
@@ -222,10 +249,53 @@ impl Transfer {
     }
 }
 
-/// Copies all files with that many workers; the results have the files' order.
-pub(crate) fn workers(files: Vec<Transfer>, workers: usize, bar: &ProgressBar) -> Vec<Result<Done, Failure>> {
+/// Where a segment of a file of `bytes` begins and ends.
+pub(super) fn segment_of(number: u64, bytes: u64) -> (u64, u64) {
+    (number * SEGMENT_BYTES, ((number + 1) * SEGMENT_BYTES).min(bytes))
+}
+
+/// Copies a range between a file of Talea and a local one, `into` Talea or out of it; its checksum.
+pub(super) fn copy_range(
+    handle: &Handle,
+    file: &fs::File,
+    path: &Path,
+    into: bool,
+    (begin, end): (u64, u64),
+    told: impl Fn(u64),
+) -> Result<u64, Failure> {
+    let mut buffer = vec![0; PIECE_BYTES.min(end - begin) as usize];
+    let mut digest = Digest::new(CRC);
+    let mut at = begin;
+    while at < end {
+        let length = buffer.len().min((end - at) as usize);
+        let piece = &mut buffer[..length];
+        if into {
+            file.read_exact_at(piece, at).map_err(Failure::io("reading", path))?;
+            handle.write(&[(at, piece)])?;
+        } else {
+            handle.read(&mut [(at, &mut piece[..])])?;
+            file.write_all_at(piece, at).map_err(Failure::io("writing", path))?;
+        }
+        digest.update(piece);
+        at += length as u64;
+        told(length as u64);
+    }
+    Ok(digest.finalize())
+}
+
+/// Copies all files with that many workers, and other nodes' where there are carriers; the results have the files' order.
+pub(super) fn workers(
+    files: Vec<Transfer>,
+    workers: usize,
+    spread: Option<&mut Spread>,
+    bar: &ProgressBar,
+) -> Vec<Result<Done, Failure>> {
+    bar.inc(files.iter().map(|file| file.state().resumed_bytes).sum());
+    if let Some(spread) = spread {
+        spread.carry(&files, workers, bar);
+    }
     let pieces: Vec<(usize, u64)> =
-        files.iter().enumerate().flat_map(|(file, transfer)| (0..transfer.count()).map(move |n| (file, n))).collect();
+        files.iter().enumerate().flat_map(|(file, transfer)| transfer.missing().map(move |n| (file, n))).collect();
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..workers.clamp(1, pieces.len().max(1)) {
@@ -243,7 +313,7 @@ pub(crate) fn workers(files: Vec<Transfer>, workers: usize, bar: &ProgressBar) -
 fn resumed(file: &fs::File, bytes: u64, journal: Option<Journal>) -> State {
     let mut state = State::default();
     for (number, crc) in journal.into_iter().flat_map(|journal| journal.segments) {
-        let (begin, end) = (number * SEGMENT_BYTES, ((number + 1) * SEGMENT_BYTES).min(bytes));
+        let (begin, end) = segment_of(number, bytes);
         if begin < end && of_range(file, begin, end).is_ok_and(|found| found == crc) {
             state.segments.insert(number, crc);
             state.resumed_bytes += end - begin;
