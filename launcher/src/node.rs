@@ -331,6 +331,14 @@ pub(crate) fn avoid_last_cores(count: u32) -> Result<(), Failure> {
     cores(count, false)
 }
 
+/// The cores that this process may run on.
+pub(crate) fn own_cores() -> Result<Vec<usize>, Failure> {
+    use rustix::thread::{CpuSet, sched_getaffinity};
+    let failed = Failure::io("looking at the cores of", "this process");
+    let set = sched_getaffinity(None).map_err(|error| failed(error.into()))?;
+    Ok((0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect())
+}
+
 fn cores(count: u32, last: bool) -> Result<(), Failure> {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
     if count == 0 {

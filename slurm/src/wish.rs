@@ -49,6 +49,14 @@ impl Wish {
     }
 }
 
+impl Wish {
+    /// How many cores of each node tasks leave to the servers.
+    pub fn reserved_cores(&self) -> usize {
+        let value = self.up.iter().skip_while(|word| *word != "--reserve-cores").nth(1);
+        value.and_then(|text| text.parse().ok()).unwrap_or(0)
+    }
+}
+
 fn pair(value: &str) -> Option<(String, String)> {
     let at = value.find(":/talea/")?;
     (at > 0).then(|| (value[..at].to_owned(), value[at + 1..].to_owned()))
@@ -64,6 +72,8 @@ mod tests {
         let wish = Wish::parse("capacity=2T,in=/a/b:/talea/run/b,out=/talea/run/c:/a/c,tier=pmem:/mnt").unwrap();
         assert_eq!(wish.up, ["--capacity", "2T", "--tier", "pmem:/mnt"]);
         assert_eq!(wish.bring_in, [("/a/b".to_owned(), "/talea/run/b".to_owned())]);
+        assert_eq!(wish.reserved_cores(), 0);
+        assert_eq!(Wish::parse("capacity=1G,reserve-cores=3").unwrap().reserved_cores(), 3);
         assert_eq!(wish.out, [("/talea/run/c".to_owned(), "/a/c".to_owned())]);
         for bad in ["capcity=1", "capacity", "in=/a", "out=/a:/b", "capacity=", "in=:/talea/run/x"] {
             let error = Wish::parse(bad).unwrap_err();

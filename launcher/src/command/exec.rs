@@ -30,10 +30,51 @@ pub(crate) fn exec(arguments: &ExecArgs) -> Result<u8, Failure> {
     command.args(rest).env(talea_client::system::SYSTEM_VARIABLE, &system.file.name);
     let driver = locate::driver(Family::of(&arguments.command))?;
     command.env("LD_PRELOAD", locate::preload(std::env::var_os("LD_PRELOAD"), &driver));
+    if let Some(binding) = binding(arguments.avoid_cores, |name| std::env::var_os(name).is_some())? {
+        command.env("SLURM_CPU_BIND", binding);
+    }
     let source = command.exec();
     let command = program.to_string_lossy().into_owned();
     Err(match source.kind() {
         std::io::ErrorKind::NotFound => Failure::CommandNotFound { command },
         _ => Failure::CommandNotExecutable { command, source },
     })
+}
+
+/// How srun, if the command is one, keeps its tasks off the servers' cores: they are not children of this process. It holds for
+/// nodes whose cores have the same numbers as this one's; a user's own binding stays.
+fn binding(avoid_cores: u32, is_set: impl Fn(&str) -> bool) -> Result<Option<String>, Failure> {
+    if avoid_cores == 0 || !is_set("SLURM_JOB_ID") || is_set("SLURM_CPU_BIND") {
+        return Ok(None);
+    }
+    Ok(Some(format!("quiet,mask_cpu:{}", mask(&crate::node::own_cores()?))))
+}
+
+/// A set of cores in hexadecimal.
+fn mask(cores: &[usize]) -> String {
+    let digits = cores.iter().max().map_or(1, |last| last / 4 + 1);
+    let digit = |at: usize| cores.iter().filter(|core| *core / 4 == at).fold(0, |bits, core| bits | 1 << (core % 4));
+    let text: String = (0..digits).rev().map(|at| format!("{:x}", digit(at))).collect();
+    format!("0x{text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_as_srun_takes_them() {
+        assert_eq!(mask(&[0]), "0x1");
+        assert_eq!(mask(&[0, 1, 2, 5]), "0x27");
+        assert_eq!(mask(&(0..70).collect::<Vec<_>>()), format!("0x3f{}", "f".repeat(16)));
+    }
+
+    #[test]
+    fn only_tasks_of_slurm_are_bound_and_a_users_binding_stays() {
+        assert_eq!(binding(0, |_| true).unwrap(), None);
+        assert_eq!(binding(1, |_| false).unwrap(), None);
+        assert_eq!(binding(1, |_| true).unwrap(), None);
+        let bound = binding(1, |name| name == "SLURM_JOB_ID").unwrap().unwrap();
+        assert!(bound.starts_with("quiet,mask_cpu:0x"), "{bound}");
+    }
 }

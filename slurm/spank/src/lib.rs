@@ -8,6 +8,7 @@
 
 #![allow(non_upper_case_globals)] // Slurm's loader looks for these names
 
+mod cores;
 mod spank;
 
 use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_uint};
@@ -69,9 +70,30 @@ extern "C" fn heard(_: c_int, value: *const c_char, _: c_int) -> c_int {
         // SAFETY: Slurm passes the option's value as a C string.
         let text = unsafe { CStr::from_ptr(value) }.to_string_lossy().into_owned();
         Wish::parse(&text)?;
+        is_a_place_for_it()?;
         *ASKED.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
         Ok(())
     })
+}
+
+/// A system is started by a job's script. Where there is none, the user hears it at once instead of missing the system later.
+fn is_a_place_for_it() -> Result<(), String> {
+    if !Spank::is_command() {
+        return Ok(());
+    }
+    let program = std::fs::read_to_string("/proc/self/comm").unwrap_or_default();
+    match program.trim() {
+        "salloc" => {
+            Err("--talea is for scripts: leave it out here, and use `talea run -- srun ./sim` inside".to_owned())
+        }
+        // In a job whose script has a system, srun hears of the script's option.
+        "srun" if std::env::var_os("SLURM_JOB_ID").is_none() => {
+            Err("--talea is for scripts (#SBATCH --talea=...): without \
+            one, use `salloc ... talea run -- srun ./sim`"
+                .to_owned())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Registers the option.
@@ -102,16 +124,20 @@ pub unsafe extern "C" fn slurm_spank_task_init(raw: Raw, argc: c_int, argv: *con
         // SAFETY: the arguments are Slurm's.
         let spank = unsafe { Spank::new(raw, argc, argv) };
         let prefix = spank.argument("prefix").unwrap_or("/usr/local").to_owned();
-        if spank.step() == Some(BATCH_SCRIPT) { begin(&spank, &prefix, &text) } else { reach(&spank, &prefix) }
+        if spank.step() == Some(BATCH_SCRIPT) {
+            return begin(&spank, &prefix, &text);
+        }
+        let is_ours = spank.command().first().is_some_and(|program| program.ends_with("/bin/talea"));
+        if is_ours {
+            return Ok(());
+        }
+        cores::leave(Wish::parse(&text)?.reserved_cores());
+        reach(&spank, &prefix)
     })
 }
 
 /// Puts the driver into a task's reach, last in its preload.
 fn reach(spank: &Spank, prefix: &str) -> Result<(), String> {
-    let own = format!("{prefix}/bin/talea");
-    if spank.command().first().is_some_and(|program| *program == own || program.ends_with("/talea")) {
-        return Ok(());
-    }
     let environment = spank.environment();
     let variable = |name: &str| {
         environment

@@ -56,6 +56,12 @@ impl Spank {
         matches!(unsafe { spank_context() }, CONTEXT_LOCAL | CONTEXT_REMOTE | CONTEXT_ALLOCATOR)
     }
 
+    /// Whether this is one of the commands: srun, sbatch, salloc.
+    pub(crate) fn is_command() -> bool {
+        // SAFETY: as above.
+        matches!(unsafe { spank_context() }, CONTEXT_LOCAL | CONTEXT_ALLOCATOR)
+    }
+
     /// Registers an option with a value.
     pub(crate) fn register(
         &self,
