@@ -33,7 +33,7 @@ pub enum TierError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// The medium itself ran out of room below its configured size.
+    /// The medium itself ran out of room below its configured size. Nothing was written.
     #[error(
         "no room to write at offset {offset}: {source}: free space on the file system below the tier, or configure a smaller one"
     )]

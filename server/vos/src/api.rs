@@ -39,6 +39,8 @@ pub struct StoreOptions {
     pub checkpoint_bytes: u64,
     /// Bytes that the output of a fetch may come to; more is refused before anything is gathered. 0 is 64 MiB.
     pub max_answer_bytes: u64,
+    /// For measurements alone: a fresh store neither verifies values nor keeps checksums of them. It cannot be opened again.
+    pub unsummed: bool,
     /// A planted bug, for tests only.
     #[doc(hidden)]
     pub plant: Plant,

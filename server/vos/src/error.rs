@@ -20,6 +20,13 @@ pub enum StoreError {
         /// Bytes free.
         free_bytes: u64,
     },
+    /// The medium is full and room is being made: the same call may succeed after more [`background`](crate::Store::background)
+    /// work.
+    #[error("no space for {needed_bytes} bytes yet: room is being made; try again")]
+    RoomToCome {
+        /// Bytes needed.
+        needed_bytes: u64,
+    },
     /// The transaction is closed.
     #[error("transaction {tx} is closed ({fate:?}): its writes are refused; begin a new one")]
     Closed {
@@ -123,6 +130,11 @@ pub enum StoreError {
         /// Bytes now.
         found_bytes: u64,
     },
+    /// A store whose values carry no checksums.
+    #[error(
+        "the store was made without checksums, for measurements: what is on it cannot be trusted; remove it to start with an empty target"
+    )]
+    Unsummed,
     /// The tier for bulk is not the one that the log knows.
     #[error("the bulk tier does not fit the store's log: {0}")]
     Bulk(&'static str),

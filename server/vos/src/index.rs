@@ -203,17 +203,16 @@ impl Index {
         Ok(id)
     }
 
-    /// Adds versions of one akey; the minor order of each is one more than that of the one before.
+    /// Adds versions of one akey of a dkey that is there; the minor order of each is one more than that of the one before.
     pub(crate) fn put(
         &mut self,
-        at: ObjectRef,
-        dkey: &[u8],
+        container: ContainerId,
+        id: u32,
         akey: &[u8],
         kind: ValueKind,
         tag: Tag,
         places: impl Iterator<Item = (Extent, Place)>,
     ) -> Result<(), KeyError> {
-        let id = self.dkey_id(at, dkey)?;
         let node = self.dkeys.must(id);
         let akey = node.akey_mut(akey, kind)?;
         if akey.kind() != kind && kind != ValueKind::SingleMax {
@@ -242,7 +241,7 @@ impl Index {
         }
         if let Some(touched) = touched {
             node.waiting.add(tag.tx);
-            touched.count(at.container, count);
+            touched.count(container, count);
         }
         if restless {
             self.mark_restless(id);

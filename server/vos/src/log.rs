@@ -3,6 +3,7 @@
 //! Owns the order in which bytes become durable: values before the records that name them, records before anything is
 //! acknowledged. Must never know what versions mean.
 
+pub(crate) mod arena;
 pub(crate) mod bulk;
 pub(crate) mod bytes;
 pub(crate) mod chain;
@@ -13,11 +14,12 @@ pub(crate) mod scan;
 use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
-use talea_tier::{Address, Media, Medium, Tier};
+use talea_tier::{Address, Media, Medium, Tier, TierError};
 
 use crate::space::{BLOCK_BYTES, whole_blocks};
 use crate::spaces::Spaces;
 use crate::{Plant, StoreError};
+use arena::Arenas;
 use bytes::Writer;
 use header::{RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, record_bytes};
 use record::kind;
@@ -97,6 +99,13 @@ pub(crate) struct Log {
     /// their place at once.
     staged: Vec<u8>,
     stages: bool,
+    /// Nothing outlives the process: see [`arena`].
+    volatile: bool,
+    arenas: Arenas,
+    /// Values carry checksums.
+    pub sums: bool,
+    /// Bytes of values in the current segment that versions still name; it counts as none in `segments`.
+    current_live: u64,
     next_lsn: u64,
     next_segment: u64,
     /// Everything below it is durable.
@@ -110,6 +119,8 @@ pub(crate) struct Log {
     plant: Plant,
     /// Blocks are refused when less would stay free: punches and checkpoints need room, too.
     pub reserve_bytes: u64,
+    /// The same of punches, which make room.
+    pub punch_reserve_bytes: u64,
     /// Bytes of records since the last checkpoint.
     pub since_checkpoint_bytes: u64,
     /// Bytes of values in records that nothing shows any more, since the last checkpoint ended: the next one gives them back.
@@ -143,13 +154,20 @@ pub(crate) struct Resume {
 impl Log {
     /// A log that goes on where `resume` says.
     pub(crate) fn new(medium: Media, nonce: u64, segment_bytes: u64, plant: Plant, resume: Resume) -> Self {
-        let stages = medium.is_persist_costly();
+        let (stages, volatile) = (medium.is_persist_costly(), !medium.is_persistent());
+        let mut segments = resume.segments;
+        let current = segments.get_mut(&resume.current.start);
+        let current_live = current.map_or(0, |used| std::mem::take(&mut used.live_bytes));
         Self {
             medium,
             stages,
+            volatile,
+            arenas: Arenas::default(),
+            sums: true,
+            current_live,
             space: resume.space,
-            segments: resume.segments,
-            chain: resume.chain,
+            segments,
+            chain: if volatile { Vec::new() } else { resume.chain },
             nonce,
             segment_bytes,
             current: resume.current,
@@ -164,6 +182,7 @@ impl Log {
             broken: false,
             plant,
             reserve_bytes: 0,
+            punch_reserve_bytes: 0,
             since_checkpoint_bytes: resume.since_checkpoint_bytes,
             garbage_bytes: 0,
             records: 0,
@@ -229,8 +248,21 @@ impl Log {
     /// Appends a record; durable with the next flush.
     pub(crate) fn append(&mut self, kind: u8, record: &mut Writer, data: &Data) -> Result<Appended, StoreError> {
         self.check_usable()?;
+        if self.volatile {
+            return self.keep(data);
+        }
         let needed = record_bytes(record.meta_bytes() + data.len()) as u64;
         if self.filled + needed + record_bytes(NEXT_META_BYTES) as u64 > self.current.len {
+            let reserve_bytes = match kind {
+                kind::UPDATE => self.reserve_bytes,
+                kind::PUNCH => self.punch_reserve_bytes,
+                _ => 0,
+            };
+            let free_bytes = self.space.free_in(Tier::Log);
+            if reserve_bytes > 0 && free_bytes < needed + reserve_bytes {
+                let free_bytes = free_bytes.saturating_sub(reserve_bytes);
+                return Err(StoreError::NoSpace { needed_bytes: needed, free_bytes });
+            }
             self.roll(needed)?;
         }
         self.put(kind, record, data)
@@ -282,17 +314,29 @@ impl Log {
     /// Goes on in a new segment that has room for a record of `needed` bytes.
     pub(crate) fn roll(&mut self, needed: u64) -> Result<(), StoreError> {
         let next = self.new_segment(needed)?;
-        self.write_first_header(next)?;
+        if let Err(error) = self.write_first_header(next) {
+            self.segments.remove(&next.start);
+            self.space.release(next.start, next.len);
+            return Err(error);
+        }
         // With the first header: what lay there may be a header of an earlier life, which leads elsewhere, and nothing must lead
         // to it.
         self.flush()?;
         self.put(kind::NEXT, &mut next_record(next), &Data::default())?;
         self.write_segment_header(self.current, Some((next, self.next_lsn)))?;
         self.flush()?;
-        self.current = next;
         self.chain.push(next);
+        self.enter(next);
         self.filled = SEGMENT_HEADER_BYTES as u64;
         Ok(())
+    }
+
+    /// The current segment is full; `next` takes its place.
+    fn enter(&mut self, next: Segment) {
+        if let Some(used) = self.segments.get_mut(&self.current.start) {
+            used.live_bytes = std::mem::take(&mut self.current_live);
+        }
+        self.current = next;
     }
 
     /// Takes blocks for a segment that has room for a record of `needed` bytes.
@@ -316,8 +360,7 @@ impl Log {
         self.check_usable()?;
         let bytes = SegmentHeader { segment, next: None }.encode(self.nonce);
         let result = self.medium.write_padded(segment.start, &bytes);
-        self.broken |= result.is_err();
-        Ok(result?)
+        self.note_result(result)
     }
 
     /// Writes a segment's header.
@@ -334,7 +377,12 @@ impl Log {
     pub(crate) fn write_raw(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
         self.check_usable()?;
         let result = self.medium.write(offset, bytes);
-        self.broken |= result.is_err();
+        self.note_result(result)
+    }
+
+    /// After a failed write nobody knows what the medium holds; one that found no room changed nothing.
+    fn note_result(&mut self, result: Result<(), TierError>) -> Result<(), StoreError> {
+        self.broken |= matches!(&result, Err(error) if !matches!(error, TierError::NoRoom { .. }));
         Ok(result?)
     }
 
@@ -381,7 +429,7 @@ impl Log {
 
     /// Whether the last records are durable without any later record that says so.
     pub(crate) fn needs_mark(&self) -> bool {
-        self.flushed_lsn == self.next_lsn && self.last_kind != kind::MARK
+        self.flushed_lsn == self.next_lsn && self.last_kind != kind::MARK && !self.volatile
     }
 
     fn check_usable(&self) -> Result<(), StoreError> {
@@ -424,20 +472,30 @@ impl Log {
 
     /// Counts value bytes inside a segment, or takes them away.
     pub(crate) fn count_live(&mut self, offset: u64, bytes: u64, add: bool) {
-        if let Some((_, used)) = self.segments.range_mut(..=offset).next_back() {
-            used.live_bytes = if add { used.live_bytes + bytes } else { used.live_bytes.saturating_sub(bytes) };
+        let count = |live: &mut u64| *live = if add { *live + bytes } else { live.saturating_sub(bytes) };
+        if offset.wrapping_sub(self.current.start) < self.current.len {
+            count(&mut self.current_live);
+        } else if let Some((start, used)) = self.segments.range_mut(..=offset).next_back() {
+            count(&mut used.live_bytes);
+            if self.volatile {
+                count(&mut self.arenas.live_bytes);
+            }
+            if self.volatile && used.live_bytes == 0 {
+                let start = *start;
+                self.drop_arena(start);
+            }
         }
     }
 
     /// Gives back the bytes of a value that no version names any more.
     pub(crate) fn free_value(&mut self, offset: u64, len: u64, inline: bool) {
         if inline {
-            self.garbage_bytes += len;
+            self.garbage_bytes += if self.volatile { 0 } else { len };
             self.count_live(offset, len, false);
-        } else if self.medium.is_persistent() && self.plant != Plant::ReuseEarly {
-            self.space.retire(offset, len);
-        } else {
+        } else if self.volatile || self.plant == Plant::ReuseEarly {
             self.space.release(offset, len);
+        } else {
+            self.space.retire(offset, len);
         }
     }
 

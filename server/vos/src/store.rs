@@ -16,13 +16,16 @@ mod punch;
 mod query;
 mod recover;
 mod replay;
+mod room;
 mod scrub;
 mod state;
 mod update;
 
 use checkpoint::Checkpoint;
 use memory::Memory;
+use room::Compaction;
 use scrub::Scrub;
+use update::Keeping;
 use talea_model::{ContainerId, Fate, Ledger, Order, Stamp, TxId, View};
 
 use crate::index::lens::Lens;
@@ -30,6 +33,7 @@ use crate::index::version::Tag;
 use crate::log::bytes::Writer;
 use crate::log::header::Superblock;
 use crate::log::{Log, Segment};
+use crate::spaces::Run;
 use crate::{Caller, ObjectRef, Plant, StoreError, StoreOptions, StoreStats};
 
 /// The versioned store of one target.
@@ -43,6 +47,17 @@ pub struct Store {
     /// Bytes of the last checkpoint.
     dump_bytes: u64,
     scratch: Writer,
+    keeping: Keeping,
+    /// Values that are moving together, and what the pass before could not free.
+    compaction: Option<Compaction>,
+    garbage_left_bytes: u64,
+    moving: Vec<u8>,
+    /// A request found no room since the last checkpoint or compaction began.
+    room_wanted: bool,
+    /// As little was free when a checkpoint found no room: another waits for more.
+    too_little_bytes: Option<u64>,
+    /// Blocks that the last checkpoint made free and that are given back in portions.
+    returning: Vec<Run>,
     /// Items of background work done since the store was opened.
     items: u64,
     scrub: Scrub,

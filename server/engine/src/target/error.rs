@@ -1,6 +1,7 @@
 //! What a store's error is on the wire.
 
 use talea_model::{KeyError, TargetId};
+use talea_tier::TierError;
 use talea_vos::StoreError;
 use talea_wire::data::request::Head;
 use talea_wire::{Refusal, RefusalCode};
@@ -8,7 +9,8 @@ use talea_wire::{Refusal, RefusalCode};
 /// The refusal that tells a client of an error: what, where and what to do.
 pub(super) fn refusal(target: TargetId, head: &Head, error: &StoreError) -> Refusal {
     let code = match error {
-        StoreError::NoSpace { .. } => RefusalCode::NoSpace,
+        StoreError::NoSpace { .. } | StoreError::Tier(TierError::NoRoom { .. }) => RefusalCode::NoSpace,
+        StoreError::RoomToCome { .. } => RefusalCode::Busy,
         StoreError::Closed { .. } => RefusalCode::Closed,
         StoreError::Exists => RefusalCode::Exists,
         StoreError::NotFound => RefusalCode::NotFound,

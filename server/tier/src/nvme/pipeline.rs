@@ -24,11 +24,9 @@ pub(super) struct Pipeline {
     unflushed: bool,
 }
 
+/// Whatever the reason: room was taken before, and what reached the file is not known.
 fn failed(what: &'static str) -> impl Fn((u64, std::io::Error)) -> TierError {
-    move |(offset, source)| match source.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => TierError::NoRoom { offset, source },
-        _ => TierError::Io { what, offset, source },
-    }
+    move |(offset, source)| TierError::Io { what, offset, source }
 }
 
 impl Pipeline {

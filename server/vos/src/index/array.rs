@@ -64,6 +64,9 @@ impl Array {
         record_bytes: u64,
         versions: &mut Versions,
     ) -> bool {
+        if let Some(restless) = self.write_plainly(extent, version, versions) {
+            return restless;
+        }
         self.split(extent.index, record_bytes, versions);
         self.split(extent.end(), record_bytes, versions);
         let hole = versions.is_hole(version);
@@ -95,6 +98,30 @@ impl Array {
             }
         }
         restless
+    }
+
+    /// What most writes are: over a column that has the same ends, or where nothing is. `None` if it is neither.
+    fn write_plainly(&mut self, extent: Extent, version: VersionId, versions: &mut Versions) -> Option<bool> {
+        let pos = self.columns.seek(|start| *start < extent.index);
+        let piece = Piece { version, skip: 0 };
+        match self.columns.entry_mut(pos) {
+            Some((start, column)) if start == extent.index && column.end == extent.end() => {
+                versions.hold(version);
+                column.stack.push(piece, versions);
+                return Some(column.stack.is_restless(versions));
+            }
+            Some((start, _)) if start < extent.end() => return None,
+            _ => {}
+        }
+        if self.columns.back(pos).is_some_and(|before| self.end_of(before) > extent.index) {
+            return None;
+        }
+        versions.hold(version);
+        let mut stack = Stack::default();
+        stack.push(piece, versions);
+        let restless = stack.is_restless(versions);
+        self.columns.insert(pos, extent.index, Column { end: extent.end(), stack });
+        Some(restless)
     }
 
     /// Adds a column as a checkpoint recorded it; it must not overlap others.

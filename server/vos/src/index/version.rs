@@ -67,6 +67,9 @@ const LATE: u32 = 16;
 /// `crc` is the number of a list of checksums.
 const LISTED: u32 = 32;
 
+/// There are none.
+const UNSUMMED: u32 = 64;
+
 /// A version as it is kept.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
@@ -91,6 +94,8 @@ pub(crate) struct Slots {
     blocks: Vec<Vec<Slot>>,
     vacant: Vec<VersionId>,
     lists: Slab<Box<[u32]>>,
+    /// Checksums in them.
+    listed: u64,
     count: u64,
 }
 
@@ -135,7 +140,7 @@ impl Slots {
     pub(crate) fn granules(&self, id: VersionId) -> &[u32] {
         let slot = self.slot(id);
         match slot.flags & LISTED {
-            0 if slot.len == 0 => &[],
+            0 if slot.len == 0 || slot.flags & UNSUMMED != 0 => &[],
             0 => std::slice::from_ref(&slot.crc),
             _ => self.lists.get(slot.crc).map_or(&[], |list| list),
         }
@@ -178,9 +183,12 @@ impl Versions {
     /// A version that no piece shows yet: hold it with [`hold`](Self::hold) while pieces are made.
     pub(crate) fn add(&mut self, tag: Tag, place: &Place) -> VersionId {
         let (crc, listed) = match place.granules.len() {
-            0 => (0, 0),
+            0 => (0, UNSUMMED),
             1 => (place.granules[0], 0),
-            _ => (self.slots.lists.add(place.granules.as_slice().into()), LISTED),
+            many => {
+                self.slots.listed += many as u64;
+                (self.slots.lists.add(place.granules.as_slice().into()), LISTED)
+            }
         };
         let flags = if place.inline { INLINE } else { 0 } | if place.hole { HOLE } else { 0 } | listed;
         let (stamp, offset, len) = (tag.stamp, place.offset, place.len);
@@ -230,7 +238,8 @@ impl Versions {
             self.freed.push(Bytes { offset: slot.offset, len: slot.len, inline: slot.flags & INLINE != 0 });
         }
         if slot.flags & LISTED != 0 {
-            self.slots.lists.remove(slot.crc);
+            let list = self.slots.lists.remove(slot.crc);
+            self.slots.listed -= list.map_or(0, |list| list.len() as u64);
         }
         self.slots.vacant.push(id);
         self.slots.count -= 1;
@@ -249,6 +258,11 @@ impl Versions {
     /// Number of versions.
     pub(crate) fn len(&self) -> u64 {
         self.slots.count
+    }
+
+    /// Checksums of versions that have more than one.
+    pub(crate) fn listed(&self) -> u64 {
+        self.slots.listed
     }
 
     /// One past the largest number of a version.

@@ -181,6 +181,8 @@ pub(crate) struct Superblock {
     pub checkpoint: Segment,
     /// Size of the bulk tier in bytes; 0 if there is none.
     pub bulk_bytes: u64,
+    /// Values carry no checksums: for measurements, and never read again.
+    pub unsummed: bool,
 }
 
 /// What lies where a superblock should.
@@ -222,6 +224,7 @@ impl Superblock {
         for (slot, number) in bytes[32..120].chunks_exact_mut(8).zip(numbers) {
             slot.copy_from_slice(&number.to_le_bytes());
         }
+        bytes[120..124].copy_from_slice(&u32::from(self.unsummed).to_le_bytes());
         let crc = crc32c(&bytes[..124]);
         bytes[124..128].copy_from_slice(&crc.to_le_bytes());
         bytes
@@ -260,6 +263,7 @@ impl Superblock {
             first_lsn: u64_at(bytes, 80),
             checkpoint: segment(88),
             bulk_bytes: u64_at(bytes, 112),
+            unsummed: u32_at(bytes, 120) & 1 != 0,
         })
     }
 }

@@ -1,29 +1,14 @@
-//! Background work, in portions: settling closed transactions, aggregation, checkpoints.
+//! Background work, in portions: settling closed transactions, aggregation, checkpoints, giving blocks back.
 
 use super::Store;
 use crate::StoreError;
 use crate::index::reclaim::{ObjectSweep, Sweep};
 
-/// A budget that nothing exhausts: for when room is needed now.
-const NO_LIMIT: usize = usize::MAX;
-
 impl Store {
     /// Does about `budget_items` of background work: settles closed transactions, takes destroyed containers apart, aggregates
     /// below floors, writes checkpoints. Each gets a share, so that none waits for another. Returns whether more is left.
     pub fn background(&mut self, budget_items: usize) -> Result<bool, StoreError> {
-        let share = budget_items.div_ceil(4);
-        let mut left = budget_items.saturating_sub(self.settle_some(share));
-        left = left.saturating_sub(self.bury_some(share));
-        left = left.saturating_sub(self.sweep_some(share));
-        self.free_gone();
-        if self.checkpoint.is_none() && self.wants_checkpoint() {
-            self.begin_checkpoint()?;
-        }
-        left = self.write_checkpoint(left)?;
-        // What the checkpoint does not need.
-        left = left.saturating_sub(self.settle_some(left));
-        self.sweep_some(left);
-        self.free_gone();
+        self.work(budget_items)?;
         if self.has_work() {
             return Ok(true);
         }
@@ -34,8 +19,30 @@ impl Store {
         Ok(false)
     }
 
+    /// A portion of all that there is to do.
+    pub(super) fn work(&mut self, budget_items: usize) -> Result<(), StoreError> {
+        let share = budget_items.div_ceil(4);
+        let mut left = budget_items.saturating_sub(self.settle_some(share));
+        left = left.saturating_sub(self.bury_some(share));
+        left = left.saturating_sub(self.sweep_some(share));
+        left = left.saturating_sub(self.give_back_some(share));
+        self.free_gone();
+        if self.log.is_volatile() {
+            left = self.compact_some(left)?;
+        } else {
+            self.begin_wanted_checkpoint()?;
+            left = self.write_checkpoint(left)?;
+        }
+        // What these do not need.
+        left = left.saturating_sub(self.settle_some(left));
+        left = left.saturating_sub(self.give_back_some(left));
+        self.sweep_some(left);
+        self.free_gone();
+        Ok(())
+    }
+
     /// Whether background work is left.
-    fn has_work(&self) -> bool {
+    pub(super) fn has_work(&self) -> bool {
         let memory = &self.memory;
         let swept = memory.sweep.is_empty() && memory.sweep_objects.is_empty();
         let wanted =
@@ -47,6 +54,8 @@ impl Store {
             || wanted
             || paused
             || self.checkpoint.is_some()
+            || self.compaction.is_some()
+            || !self.returning.is_empty()
     }
 
     /// Settles transactions that are closed; returns how much it looked at.
@@ -107,30 +116,15 @@ impl Store {
         work
     }
 
-    /// Gives back all space that can be had. Returns whether that was any.
-    pub(super) fn make_room(&mut self) -> Result<bool, StoreError> {
-        let before = self.log.space.free_bytes();
-        if self.checkpoint.is_some() {
-            self.write_checkpoint(NO_LIMIT)?;
+    /// Gives back blocks that a checkpoint made free; returns how many runs.
+    fn give_back_some(&mut self, limit: usize) -> usize {
+        let first = self.returning.len().saturating_sub(limit);
+        let mut work = 0;
+        for (start, bytes) in self.returning.drain(first..) {
+            self.log.space.release(start, bytes);
+            work += 1;
         }
-        self.settle_some(NO_LIMIT);
-        self.bury_some(NO_LIMIT);
-        self.sweep_some(NO_LIMIT);
-        self.free_gone();
-        let back = self.log.space.waiting_bytes() + self.log.garbage_bytes;
-        if back > 0 || self.log.since_checkpoint_bytes > 4 * self.log.segment_bytes() {
-            match self.begin_checkpoint().and_then(|()| self.write_checkpoint(NO_LIMIT).map(drop)) {
-                Ok(()) | Err(StoreError::NoSpace { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(self.log.space.free_bytes() > before)
-    }
-
-    /// How much must stay free for punches and a checkpoint.
-    pub(super) fn refresh_reserve(&mut self) {
-        let index = &self.memory.index;
-        let nodes = u64::from(index.dkeys.bound()) + index.versions.len();
-        self.log.reserve_bytes = 3 * self.log.segment_bytes() + 160 * nodes;
+        self.items += work as u64;
+        work
     }
 }

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use talea_tier::Tier;
+
 use super::Store;
 use super::dump::{Dumping, encode_dkey, encode_object};
 use super::state::encode_segments;
@@ -29,6 +31,8 @@ pub(super) struct Checkpoint {
     older: Vec<u64>,
     /// Blocks that nothing names any more since before it began.
     waiting: Vec<(u64, u64)>,
+    /// Bytes of values that may still move into it.
+    may_move_bytes: u64,
     /// Segments with values that it names.
     named: BTreeSet<u64>,
     next_object: u32,
@@ -43,6 +47,31 @@ const PART_ITEMS: usize = 256;
 const SKIPS: u32 = 64;
 
 impl Store {
+    /// Whether one could begin now.
+    pub(super) fn may_checkpoint(&self) -> bool {
+        !self.log.is_volatile() && self.too_little_bytes.is_none_or(|bytes| self.log.space.free_bytes() > bytes)
+    }
+
+    /// Begins a checkpoint if one is due. Finding no room for it is no failure: it is tried again when there is more.
+    pub(super) fn begin_wanted_checkpoint(&mut self) -> Result<(), StoreError> {
+        if self.checkpoint.is_some() || !self.may_checkpoint() || !self.wants_checkpoint() {
+            return Ok(());
+        }
+        let begun = self.begin_checkpoint();
+        self.without_room(begun)
+    }
+
+    fn without_room(&mut self, result: Result<(), StoreError>) -> Result<(), StoreError> {
+        self.too_little_bytes = None;
+        match result {
+            Err(StoreError::NoSpace { .. }) => {
+                self.too_little_bytes = Some(self.log.space.free_bytes());
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
     /// Whether a checkpoint is worth its writing.
     pub(super) fn wants_checkpoint(&self) -> bool {
         let log = &self.log;
@@ -54,14 +83,14 @@ impl Store {
         let back = space.waiting_bytes() + log.garbage_bytes;
         let scarce = space.free_bytes() < capacity / 8 && back > capacity / 64;
         let much = log.garbage_bytes > log.capacity_bytes() / 8;
-        self.rewrite || grown || scarce || much || space.wants_checkpoint(log.capacity_bytes(), log.bulk_bytes())
+        let asked = self.room_wanted && (back > 0 || log.since_checkpoint_bytes > 4 * log.segment_bytes());
+        let needed = self.rewrite || asked || self.is_tight();
+        needed || grown || scarce || much || space.wants_checkpoint(log.capacity_bytes(), log.bulk_bytes())
     }
 
     /// Begins a checkpoint.
-    pub(super) fn begin_checkpoint(&mut self) -> Result<(), StoreError> {
-        self.rewrite = false;
+    fn begin_checkpoint(&mut self) -> Result<(), StoreError> {
         self.free_gone();
-        self.log.garbage_bytes = 0;
         self.log.roll(0)?;
         let older = self.log.segments.keys().copied().filter(|start| *start != self.log.current().start).collect();
         let mut chain = Chain::start(&mut self.log)?;
@@ -72,7 +101,11 @@ impl Store {
             self.give_up(&chain);
             return Err(error);
         }
+        (self.rewrite, self.room_wanted, self.log.garbage_bytes) = (false, false, 0);
+        // Values that move need room beside what describes them.
+        let spare_bytes = self.log.space.free_in(Tier::Log).saturating_sub(self.checkpoint_bytes());
         self.checkpoint = Some(Checkpoint {
+            may_move_bytes: spare_bytes.saturating_sub(self.log.segment_bytes()),
             chain,
             log: self.log.current(),
             first_lsn: self.log.next_lsn(),
@@ -93,8 +126,8 @@ impl Store {
         while budget > 0 {
             match self.write_next(&mut checkpoint, budget.min(PART_ITEMS)) {
                 Ok(0) => {
-                    self.finish_checkpoint(checkpoint)?;
-                    return Ok(budget);
+                    let finished = self.finish_checkpoint(checkpoint);
+                    return self.without_room(finished).map(|()| budget);
                 }
                 Ok(items) => {
                     self.items += items as u64;
@@ -102,7 +135,7 @@ impl Store {
                 }
                 Err(error) => {
                     self.abandon(checkpoint);
-                    return Err(error);
+                    return self.without_room(Err(error)).map(|()| 0);
                 }
             }
         }
@@ -167,13 +200,16 @@ impl Store {
         let Some(node) = index.dkeys.get(dumping.dkey).filter(same) else { return Ok(1) };
         let Some(at) = index.objects.get(node.object).map(|object| object.at) else { return Ok(1) };
         let (log, older, named) = (&self.log, &checkpoint.older, &mut checkpoint.named);
+        let may_move_bytes = &mut checkpoint.may_move_bytes;
         // Values in old segments of which little is left move, so that the segments come back.
         let mut mover = |place: Bytes| {
             if !place.inline || place.len == 0 {
                 return None;
             }
             let (start, used) = log.segments.range(..=place.offset).next_back()?;
-            if older.binary_search(start).is_ok() && used.live_bytes * 2 < used.segment.len {
+            let sparse = older.binary_search(start).is_ok() && used.live_bytes * 2 < used.segment.len;
+            if sparse && u64::from(place.len) <= *may_move_bytes {
+                *may_move_bytes -= u64::from(place.len);
                 let mut bytes = vec![0; place.len as usize];
                 if log.read(place.offset, &mut bytes).is_ok() {
                     return Some(bytes);
@@ -248,7 +284,7 @@ impl Store {
                 self.log.space.release(start, used.segment.len);
             }
         }
-        checkpoint.waiting.into_iter().for_each(|(start, len)| self.log.space.release(start, len));
+        self.returning.append(&mut checkpoint.waiting);
         self.log.since_checkpoint_bytes -= checkpoint.covered_bytes;
         self.dump_bytes = checkpoint.chain.bytes;
         self.log.chain.retain(|segment| segment.number >= checkpoint.log.number);

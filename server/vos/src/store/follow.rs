@@ -16,7 +16,9 @@ impl Store {
         }
         let mut payload = std::mem::take(&mut self.scratch);
         payload.begin_record();
-        encode_follow(changes, horizon, &mut payload);
+        if !self.log.is_volatile() {
+            encode_follow(changes, horizon, &mut payload);
+        }
         let appended = self.append_anyway(kind::FOLLOW, &mut payload);
         self.scratch = payload;
         appended?;
@@ -40,12 +42,14 @@ impl Store {
         Ok(())
     }
 
-    /// Appends a record, and makes room for it if there is none.
+    /// Appends a record that must not fail: room for it is kept, and made ahead of time by checkpoints. What is left when even
+    /// that is gone, for the medium turned out smaller than it says, is to make room to the end.
     fn append_anyway(&mut self, kind: u8, record: &mut Writer) -> Result<(), StoreError> {
-        let mut appended = self.log.append(kind, record, &Data::default());
-        if matches!(appended, Err(StoreError::NoSpace { .. })) && self.make_room()? {
-            appended = self.log.append(kind, record, &Data::default());
+        loop {
+            match self.log.append(kind, record, &Data::default()) {
+                Err(full @ StoreError::NoSpace { .. }) => self.make_room(full)?,
+                appended => return appended.map(drop),
+            }
         }
-        appended.map(drop)
     }
 }

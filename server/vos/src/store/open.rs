@@ -8,6 +8,7 @@ use talea_tier::{Address, Media, Medium, Tier};
 use super::Store;
 use super::memory::Memory;
 use super::recover::recover;
+use super::update::Keeping;
 use crate::error::PoolIdHex;
 use crate::log::bulk::{BULK_HEADER_BYTES, BulkHeader, FoundBulk};
 use crate::log::bytes::Writer;
@@ -84,9 +85,17 @@ impl Store {
         };
         let mut resume = resume;
         let checkpoint_chain = std::mem::take(&mut resume.checkpoint);
-        let log = Log::new(media, superblock.nonce, segment_bytes, options.plant, resume);
+        let mut log = Log::new(media, superblock.nonce, segment_bytes, options.plant, resume);
+        log.sums = !superblock.unsummed;
         let scratch = Writer::default();
         let mut store = Store {
+            keeping: Keeping::of(&log),
+            compaction: None,
+            garbage_left_bytes: 0,
+            moving: Vec::new(),
+            room_wanted: false,
+            too_little_bytes: None,
+            returning: Vec::new(),
             log,
             memory,
             superblock,
@@ -138,6 +147,9 @@ fn check_superblock(superblock: &Superblock, options: &StoreOptions, capacity: u
             pool: PoolIdHex(options.pool),
             target: options.target,
         });
+    }
+    if superblock.unsummed {
+        return Err(StoreError::Unsummed);
     }
     if superblock.capacity_bytes > capacity {
         return Err(StoreError::Shrunk { made_bytes: superblock.capacity_bytes, found_bytes: capacity });
@@ -203,6 +215,7 @@ fn format(
         first_lsn: 1,
         checkpoint: Segment { start: 0, len: 0, number: 0 },
         bulk_bytes: sizes.bulk,
+        unsummed: options.unsummed,
     };
     if sizes.bulk > 0 {
         format_bulk(medium, &superblock)?;

@@ -25,11 +25,14 @@ impl Store {
             return Ok(());
         }
         self.check_punch(at, base, &what, condition)?;
-        let mut result = self.try_punch(at, order, stamp, caller, &what);
-        if matches!(result, Err(StoreError::NoSpace { .. })) && self.make_room()? {
-            result = self.try_punch(at, order, stamp, caller, &what);
+        self.refresh_reserve();
+        match self.try_punch(at, order, stamp, caller, &what) {
+            Err(full @ StoreError::NoSpace { .. }) => {
+                self.make_room(full)?;
+                self.try_punch(at, order, stamp, caller, &what).map_err(|error| self.room_to_come(error))
+            }
+            result => result,
         }
-        result
     }
 
     fn try_punch(
@@ -43,8 +46,10 @@ impl Store {
         let mut head = Head { at, tag: self.tag(at.container, order, stamp)?, caller };
         let mut payload = std::mem::take(&mut self.scratch);
         payload.begin_record();
-        head.encode(&mut payload);
-        encode_punch(what, &mut payload);
+        if !self.log.is_volatile() {
+            head.encode(&mut payload);
+            encode_punch(what, &mut payload);
+        }
         let appended = self.log.append(kind::PUNCH, &mut payload, &Data::default());
         self.scratch = payload;
         head.tag.minor = appended?.lsn << 16;

@@ -83,7 +83,8 @@ impl Memory {
             let (known, count) = (self.knows_dkey(head.at, entry.dkey, found.lsn), values.len() as u64);
             if !known && !self.index.destroyed.contains(&head.at.container) {
                 let places = values.drain(..);
-                self.index.put(head.at, entry.dkey, entry.akey, entry.kind, tag, places).map_err(|_| BadRecord)?;
+                let dkey = self.index.dkey_id(head.at, entry.dkey).map_err(|_| BadRecord)?;
+                self.index.put(head.at.container, dkey, entry.akey, entry.kind, tag, places).map_err(|_| BadRecord)?;
             }
             tag.minor += count;
         }

@@ -7,12 +7,14 @@ use talea_model::{Extent, Order, Stamp, View, key};
 use super::Store;
 use crate::checksum::{crc32c_of_parts, granules};
 use crate::index::version::{Place, Tag};
-use crate::log::Data;
+use crate::log::{Data, Log};
 use crate::log::record::{Entry, Head, encode_value, kind};
 use crate::{Caller, Condition, EntryUpdate, ObjectRef, StoreError, ValueKind};
 
 /// Values up to this many bytes lie in the log record itself.
-pub(super) const INLINE_BYTES: usize = 4096;
+const INLINE_BYTES: usize = 4096;
+/// The same where no record is written and larger values lie in blocks of the same tier: most of a block is used.
+const SMALL_BYTES: usize = 3072;
 
 /// One value of an update on its way to the medium.
 struct Prepared<'a> {
@@ -22,7 +24,26 @@ struct Prepared<'a> {
     place: Place,
 }
 
-type AllPrepared<'a> = SmallVec<[Prepared<'a>; 4]>;
+type AllPrepared<'a> = SmallVec<[Prepared<'a>; 2]>;
+
+/// The dkeys of entries, by number, as far as they are there.
+type Known = SmallVec<[Option<u32>; 4]>;
+
+/// How values are kept.
+#[derive(Clone, Copy)]
+pub(crate) struct Keeping {
+    /// Values up to this many bytes do not get blocks of their own.
+    inline_bytes: usize,
+    /// They are verified and carry checksums.
+    sums: bool,
+}
+
+impl Keeping {
+    pub(super) fn of(log: &Log) -> Self {
+        let small = log.is_volatile() && log.bulk_bytes() == 0;
+        Self { inline_bytes: if small { SMALL_BYTES } else { INLINE_BYTES }, sums: log.sums }
+    }
+}
 
 impl Store {
     /// Stores entries: one call, one log record, all or nothing. `Auto` uses `stamp` and covers one dkey; `Pending` ignores
@@ -42,22 +63,25 @@ impl Store {
         }
         check_shape(order, entries)?;
         self.tag(at.container, order, stamp)?;
-        let mut prepared = prepare(entries)?;
-        self.check_conditions(at, base, entries, &mut prepared)?;
+        let mut prepared = prepare(entries, self.keeping)?;
+        let known = self.check_conditions(at, base, entries, &mut prepared)?;
         if prepared.is_empty() && caller.session.0 == 0 {
             return Ok(());
         }
         self.refresh_reserve();
-        let result = self.store(at, order, stamp, caller, entries, &mut prepared);
+        let result = self.store(at, order, stamp, caller, entries, &known, &mut prepared);
         match result {
-            Err(StoreError::NoSpace { .. }) if self.make_room()? => {
-                self.store(at, order, stamp, caller, entries, &mut prepared)
+            Err(full @ StoreError::NoSpace { .. }) => {
+                self.make_room(full)?;
+                // Aggregation may have taken a dkey away and given its number to another.
+                self.store(at, order, stamp, caller, entries, &[], &mut prepared).map_err(|error| self.room_to_come(error))
             }
             result => result,
         }
     }
 
     /// Writes, logs and applies. On an error nothing is kept.
+    #[expect(clippy::too_many_arguments)]
     fn store(
         &mut self,
         at: ObjectRef,
@@ -65,10 +89,11 @@ impl Store {
         stamp: Stamp,
         caller: Caller,
         entries: &[EntryUpdate],
+        known: &[Option<u32>],
         prepared: &mut AllPrepared,
     ) -> Result<(), StoreError> {
         let mut result = Ok(());
-        for value in prepared.iter_mut().filter(|value| value.data.len() > INLINE_BYTES) {
+        for value in prepared.iter_mut().filter(|value| !value.place.inline) {
             match self.log.write_blocks(value.data) {
                 Ok(offset) => value.place.offset = offset,
                 Err(error) => {
@@ -80,8 +105,10 @@ impl Store {
         let result = result.and_then(|()| {
             let head = Head { at, tag: self.tag(at.container, order, stamp)?, caller };
             let mut payload = std::mem::take(&mut self.scratch);
-            encode_update(&head, entries, prepared, &mut payload);
-            let appended = self.log.append(kind::UPDATE, &mut payload, &inline_data(prepared));
+            if !self.log.is_volatile() {
+                encode_update(&head, entries, prepared, &mut payload);
+            }
+            let appended = self.log.append(kind::UPDATE, &mut payload, &inline_data(prepared, self.keeping));
             self.scratch = payload;
             Ok((head, appended?))
         });
@@ -96,7 +123,7 @@ impl Store {
             }
         };
         head.tag.minor = appended.lsn << 16;
-        self.apply_prepared(&head, appended.data_at, entries, prepared)?;
+        self.apply_prepared(&head, appended.data_at, entries, known, prepared)?;
         self.memory.note_done(&caller);
         self.memory.ceiling = self.memory.ceiling.max(head.tag.stamp);
         self.free_gone();
@@ -108,6 +135,7 @@ impl Store {
         head: &Head,
         mut data_at: u64,
         entries: &[EntryUpdate],
+        known: &[Option<u32>],
         prepared: &mut AllPrepared,
     ) -> Result<(), StoreError> {
         let mut at = 0;
@@ -124,7 +152,12 @@ impl Store {
             let places = values.iter_mut().map(|value| (value.extent, std::mem::take(&mut value.place)));
             // No two values of an update have the same order: the later one is above, however it is stored.
             let tag = Tag { minor: head.tag.minor + at as u64, ..head.tag };
-            self.memory.index.put(head.at, entry.dkey, entry.akey, entry.kind, tag, places)?;
+            let index = &mut self.memory.index;
+            let dkey = match known.get(number).copied().flatten() {
+                Some(dkey) => dkey,
+                None => index.dkey_id(head.at, entry.dkey)?,
+            };
+            index.put(head.at.container, dkey, entry.akey, entry.kind, tag, places)?;
             at += count;
         }
         Ok(())
@@ -137,17 +170,22 @@ impl Store {
         base: View,
         entries: &[EntryUpdate],
         prepared: &mut AllPrepared,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Known, StoreError> {
         let mut skipped: SmallVec<[usize; 4]> = SmallVec::new();
+        let mut known = Known::new();
         for (number, entry) in entries.iter().enumerate() {
-            self.check_kind(at, entry)?;
+            let dkey = self.memory.index.find_dkey(at, entry.dkey);
+            known.push(dkey);
+            self.check_kind(dkey, entry)?;
             self.check_condition(at, base, entry.dkey, Some(entry.akey), entry.condition)?;
             if entry.kind == ValueKind::SingleMax && !self.is_larger(at, base, entry)? {
                 skipped.push(number);
             }
         }
-        prepared.retain(|value| !skipped.contains(&value.entry));
-        Ok(())
+        if !skipped.is_empty() {
+            prepared.retain(|value| !skipped.contains(&value.entry));
+        }
+        Ok(known)
     }
 
     /// Checks one condition.
@@ -182,9 +220,10 @@ impl Store {
         }
     }
 
-    fn check_kind(&self, at: ObjectRef, entry: &EntryUpdate) -> Result<(), StoreError> {
+    fn check_kind(&self, dkey: Option<u32>, entry: &EntryUpdate) -> Result<(), StoreError> {
         let asked = if entry.kind == ValueKind::SingleMax { ValueKind::Single } else { entry.kind };
-        match self.memory.index.dkey(at, entry.dkey).and_then(|(_, node)| node.akey(entry.akey)) {
+        let node = dkey.and_then(|dkey| self.memory.index.dkeys.get(dkey));
+        match node.and_then(|node| node.akey(entry.akey)) {
             Some(akey) if akey.kind() != asked && !akey.holds_nothing(&self.memory.index.versions) => {
                 Err(StoreError::Kind { found: format!("{:?}", akey.kind()), asked: format!("{asked:?}") })
             }
@@ -252,7 +291,7 @@ fn check_array(entry: &EntryUpdate, record_bytes: u32) -> Result<(), StoreError>
 }
 
 /// Verifies checksums and cuts the data into values.
-fn prepare<'a>(entries: &[EntryUpdate<'a>]) -> Result<AllPrepared<'a>, StoreError> {
+fn prepare<'a>(entries: &[EntryUpdate<'a>], keeping: Keeping) -> Result<AllPrepared<'a>, StoreError> {
     let mut prepared = SmallVec::new();
     for (number, entry) in entries.iter().enumerate() {
         let whole = [Extent::default()];
@@ -265,13 +304,16 @@ fn prepare<'a>(entries: &[EntryUpdate<'a>]) -> Result<AllPrepared<'a>, StoreErro
             let len = if record_bytes == 0 { rest.len() } else { extent.count as usize * record_bytes };
             let data;
             (data, rest) = rest.split_at(len);
-            let (granules, crc) = granules(data);
-            joined.push(crc, len as u64);
-            let inline = len <= INLINE_BYTES;
-            let place = Place { offset: 0, len: len as u32, inline, hole: false, granules };
+            let inline = len <= keeping.inline_bytes;
+            let mut place = Place { offset: 0, len: len as u32, inline, ..Place::default() };
+            if keeping.sums {
+                let crc;
+                (place.granules, crc) = granules(data);
+                joined.push(crc, len as u64);
+            }
             prepared.push(Prepared { entry: number, extent: *extent, data, place });
         }
-        if joined.crc != entry.checksum {
+        if keeping.sums && joined.crc != entry.checksum {
             let bytes = entry.data.len() as u64;
             return Err(StoreError::Checksum { expected: entry.checksum, found: joined.crc, bytes });
         }
@@ -299,11 +341,12 @@ fn encode_update(head: &Head, entries: &[EntryUpdate], prepared: &AllPrepared, o
 }
 
 /// The bytes that go into the record, with their checksum.
-fn inline_data<'a>(prepared: &AllPrepared<'a>) -> Data<'a> {
+fn inline_data<'a>(prepared: &AllPrepared<'a>, keeping: Keeping) -> Data<'a> {
     let inline = || prepared.iter().filter(|value| value.place.inline && !value.data.is_empty());
     let parts: SmallVec<[&[u8]; 4]> = inline().map(|value| value.data).collect();
-    let crc = match inline().count() {
+    let crc = match parts.len() {
         0 => 0,
+        _ if !keeping.sums => 0,
         1 => inline().flat_map(|value| &value.place.granules).copied().next().unwrap_or(0),
         _ => crc32c_of_parts(&parts),
     };
