@@ -36,6 +36,11 @@ const BACKGROUND_ITEMS: usize = 256;
 /// Bytes that the scrubber verifies at a time, and how long it then rests: 4 MiB a second.
 const SCRUB_BYTES: u64 = 256 << 10;
 const SCRUB_EVERY_NS: u64 = 62_500_000;
+/// How often an idle target is woken for a portion, and how long it then sleeps after a whole pass over what did not change.
+const IDLE_SCRUB_EVERY_NS: u64 = 2_000_000_000;
+const SCRUB_AGAIN_NS: u64 = 3_600_000_000_000;
+/// Things of the index that enumerations and queries look at in one turn at most.
+const TURN_LOOKS: usize = 8192;
 /// Ended sessions remembered so that their late requests are refused.
 const ENDED_SESSIONS: usize = 65_536;
 /// A question for the log's end that got no answer is asked again after this time, in nanoseconds.
@@ -169,11 +174,20 @@ pub struct Target {
     recheck: bool,
     /// Background work may be left.
     background: bool,
+    /// An update found the store full in this turn, and did the turn's share of making room.
+    full: bool,
+    /// Things of the index that enumerations and queries may still look at in this turn.
+    looks: usize,
     /// Others may still read in place what an earlier process named.
     restarted: bool,
     flushes: u64,
     /// When the scrubber goes on, in monotonic nanoseconds.
     scrub_at_ns: u64,
+    /// When an idle target is woken for it.
+    wake_to_scrub_ns: u64,
+    /// Passes of the scrubber that have ended, and how many had at the last write.
+    scrub_passes: u64,
+    written_in_pass: u64,
 }
 
 impl Target {
@@ -201,9 +215,14 @@ impl Target {
             dirty: true,
             recheck: false,
             background: true,
+            full: false,
+            looks: TURN_LOOKS,
             restarted: !recovered.fresh,
             flushes: 0,
             scrub_at_ns: 0,
+            wake_to_scrub_ns: u64::MAX,
+            scrub_passes: 0,
+            written_in_pass: 0,
         };
         Ok((target, recovered))
     }
@@ -266,9 +285,10 @@ impl Target {
         }
         self.clock.observe(request.head.hlc);
         self.attempt(now, peer, &request, None, out);
+        let walk = self.parked.walk.take();
         if let Some(wait) = self.take_wait() {
             let deadline_ns = now.monotonic_ns.saturating_add(admit::deadline_ns(request.head.deadline_ms));
-            let op = ParkedOp { peer, bytes: bytes.to_vec(), deadline_ns, wait };
+            let op = ParkedOp { peer, bytes: bytes.to_vec(), deadline_ns, wait, walk };
             if let Err(refusal) = self.parked.push(op) {
                 self.refuse(now, peer, request.head.id, refusal, out);
             }
@@ -339,9 +359,10 @@ impl Target {
     /// replies go.
     pub fn finish(&mut self, now: Now, out: &mut Outbox) -> Result<(), Fatal> {
         self.tick(now);
-        if std::mem::take(&mut self.recheck) {
+        if std::mem::take(&mut self.recheck) || self.parked.wants_turn() {
             self.run_ready(now, out);
         }
+        (self.full, self.looks) = (false, TURN_LOOKS);
         for op in self.parked.expired(now.monotonic_ns) {
             let id = Request::decode(&op.bytes).map_or(0, |request| request.head.id);
             let text = format!("target {}: {}", self.id, op.wait.late(self.store.ledger().horizon()));
@@ -383,13 +404,21 @@ impl Target {
         self.counters.watch.end(self.counters.updates, self.counters.fetches, took_ns);
     }
 
-    /// Verifies a little more of what is stored, in turns that the target has anyway: an idle one is not woken for it.
+    /// Verifies a little more of what is stored: in turns that the target has anyway, and seldom in one of its own.
     fn scrub(&mut self, now: Now) -> Result<(), Fatal> {
+        if self.dirty {
+            self.written_in_pass = self.scrub_passes;
+        }
         if now.monotonic_ns < self.scrub_at_ns {
             return Ok(());
         }
-        self.scrub_at_ns = now.monotonic_ns.saturating_add(SCRUB_EVERY_NS);
         let scrubbed = self.store.scrub(SCRUB_BYTES).map_err(|source| self.fatal(source))?;
+        self.scrub_passes = scrubbed.passes;
+        self.scrub_at_ns = now.monotonic_ns.saturating_add(SCRUB_EVERY_NS);
+        // The pass that was under way at the last write has not seen all of it; the one after has.
+        let seen = self.scrub_passes >= self.written_in_pass + 2;
+        let rest_ns = if seen { SCRUB_AGAIN_NS } else { IDLE_SCRUB_EVERY_NS };
+        self.wake_to_scrub_ns = now.monotonic_ns.saturating_add(rest_ns);
         // A damaged log is written anew in the background.
         self.background |= scrubbed.damaged > 0;
         Ok(())
@@ -402,11 +431,11 @@ impl Target {
 
     /// When [`finish`](Self::finish) has something to do without any input; `u64::MAX`: never.
     pub fn next_deadline(&self) -> u64 {
-        if self.background || self.recheck {
+        if self.background || self.recheck || self.parked.wants_turn() {
             return 0;
         }
         let again = self.log_end.asked.map_or(u64::MAX, |(_, since)| since.saturating_add(ASK_AGAIN_NS));
-        self.parked.next_deadline().min(again)
+        self.parked.next_deadline().min(again).min(self.wake_to_scrub_ns)
     }
 
     fn note(&mut self, change: &Change) {
@@ -443,9 +472,11 @@ impl Target {
         let map = self.map.as_ref().map(|map| map.version);
         for mut op in self.parked.ready(horizon, map, &self.log_end.answers) {
             let Ok(request) = Request::decode(&op.bytes) else { continue };
+            self.parked.walk = op.walk.take();
             self.attempt(now, op.peer, &request, Some(op.wait), out);
+            let walk = self.parked.walk.take();
             if let Some(wait) = self.take_wait() {
-                op.wait = wait;
+                (op.wait, op.walk) = (wait, walk);
                 let (peer, id) = (op.peer, request.head.id);
                 if let Err(refusal) = self.parked.push(op) {
                     self.refuse(now, peer, id, refusal, out);
@@ -487,7 +518,9 @@ impl Target {
                     }
                     _ => self.read(now, peer, request, out),
                 };
-                if let Err(error) = served {
+                if matches!(served, Err(StoreError::RoomToCome { .. })) {
+                    self.parked.wanted = Some(Wait::Room);
+                } else if let Err(error) = served {
                     let refusal = error::refusal(self.id, &request.head, &error);
                     self.refuse(now, peer, id, refusal, out);
                 }

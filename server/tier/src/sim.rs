@@ -36,6 +36,8 @@ struct State {
     fail_after_writes: Option<u64>,
     /// Its inode number, if others can map it.
     shared_as: Option<u64>,
+    /// It says that nothing outlives the process.
+    volatile: bool,
 }
 
 /// A medium in memory whose contents can be asked "what if the power failed now". Clones are handles to one medium.
@@ -61,6 +63,7 @@ impl SimMedium {
             read_bytes: 0,
             fail_after_writes: None,
             shared_as: None,
+            volatile: false,
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -117,6 +120,11 @@ impl SimMedium {
         self.lock().current.clone()
     }
 
+    /// From now on it is memory, and says so.
+    pub fn is_memory(&self) {
+        self.lock().volatile = true;
+    }
+
     /// Says under which number others find it ([`Medium::share`]).
     pub fn share_as(&self, inode: u64) {
         self.lock().shared_as = Some(inode);
@@ -136,7 +144,7 @@ impl Medium for SimMedium {
         self.lock().current.len() as u64
     }
     fn is_persistent(&self) -> bool {
-        true
+        !self.lock().volatile
     }
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), TierError> {
         let mut guard = self.lock();

@@ -5,6 +5,7 @@
 
 pub(crate) mod array;
 pub(crate) mod lens;
+pub(crate) mod look;
 pub(crate) mod node;
 pub(crate) mod reclaim;
 pub(crate) mod slab;

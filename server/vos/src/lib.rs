@@ -19,4 +19,4 @@ pub use api::{
     ObjectRef, Plant, Punch, Query, Recovered, Scrubbed, Span, StoreOptions, StoreStats, ValueKind,
 };
 pub use error::StoreError;
-pub use store::{Store, inspect};
+pub use store::{LOOKS, Store, Walk, inspect};

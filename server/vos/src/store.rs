@@ -20,12 +20,15 @@ mod room;
 mod scrub;
 mod state;
 mod update;
+mod walk;
 
 use checkpoint::Checkpoint;
 use memory::Memory;
 use room::Compaction;
 use scrub::Scrub;
 use update::Keeping;
+pub use walk::{LOOKS, Walk};
+
 use talea_model::{ContainerId, Fate, Ledger, Order, Stamp, TxId, View};
 
 use crate::index::lens::Lens;

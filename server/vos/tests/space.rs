@@ -153,3 +153,67 @@ fn full_is_not_broken() {
     assert!(!recovered.lost);
     assert_eq!(again.stats().versions, tight.store.stats().versions);
 }
+
+/// Small values lie in the log itself: they must leave it the room that the pool's log, punches and a checkpoint need.
+#[test]
+fn a_log_full_of_small_values_goes_on() {
+    let mut tight = Tight::new();
+    tight.follow(&[Change::Begin(TxId(1))]);
+    let mut index = 0;
+    let full = loop {
+        match tight.update(at(1), Order::Pending(TxId(1)), index * 700, 600) {
+            Ok(()) => index += 1,
+            Err(StoreError::RoomToCome { .. }) => {}
+            Err(error) => break error,
+        }
+        tight.turn();
+    };
+    assert!(matches!(full, StoreError::NoSpace { .. }), "{full}");
+    assert!(index * 600 > CAPACITY / 2, "full at {index} values");
+    // The pool's log goes on for as long as it likes: ten times what is left would hold.
+    for _ in 0..40_000 {
+        tight.floor();
+        tight.turn();
+    }
+    for n in 0..300u64 {
+        tight.clock += 1;
+        let stamp = Stamp(tight.clock);
+        let range = Punch::Range { dkey: b"d", akey: b"a", extent: Extent { index: n * 700, count: 600 } };
+        let order = Order::Pending(TxId(1));
+        tight.store.punch(at(1), order, stamp, View::Latest, NOBODY, range, Condition::None).unwrap();
+        tight.turn();
+    }
+    tight.store.flush().unwrap();
+    let (again, recovered) = Store::open(Box::new(tight.medium.crash(&mut || 0)), options()).unwrap();
+    assert!(!recovered.lost && recovered.horizon == Position(tight.position));
+    assert_eq!(again.stats().versions, tight.store.stats().versions);
+    tight.follow(&[Change::Abort(TxId(1))]);
+    for n in 0..60 {
+        while let Err(error) = tight.update(at(3), AUTO, n * 60_000, 60_000) {
+            assert!(matches!(error, StoreError::RoomToCome { .. }), "{error}");
+        }
+    }
+}
+
+/// Blocks that a checkpoint makes free come back in portions, however many they are.
+#[test]
+fn room_comes_back_in_portions() {
+    let medium = SimMedium::new(96 << 20, Torn::Lines);
+    let (mut store, _) = Store::open(Box::new(medium.clone()), options()).unwrap();
+    for n in 0..10_000u64 {
+        write(&mut store, AUTO, 10 + n, n * 5000, &[1; 5000]).unwrap();
+    }
+    store.punch(at(1), AUTO, Stamp(20_000), View::Latest, NOBODY, Punch::Object, Condition::None).unwrap();
+    store.follow(&[Change::Floor(ContainerId(1), Stamp(20_000))], Position(1)).unwrap();
+    store.flush().unwrap();
+    let mut more = true;
+    while more {
+        let before = store.stats();
+        more = store.background(64).unwrap();
+        let after = store.stats();
+        let back = before.used_bytes.saturating_sub(after.used_bytes);
+        assert!(back <= 128 * 8192 + (8 << 20), "{back} bytes in one step");
+        assert!(after.items - before.items <= 128);
+    }
+    assert!(store.stats().used_bytes < 8 << 20, "{:?}", store.stats());
+}

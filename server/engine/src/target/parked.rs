@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use talea_fabric::PeerId;
 use talea_model::{MapVersion, Position};
+use talea_vos::Walk;
 use talea_wire::{Refusal, RefusalCode};
 
 /// Requests parked at a target at most.
@@ -23,6 +24,10 @@ pub(super) enum Wait {
     LogEnd(u64),
     /// A pool map; version 0: any.
     Map(MapVersion),
+    /// The next turn, in which more room is made for it.
+    Room,
+    /// The next turn, in which it goes on with what it looks for.
+    Turn,
 }
 
 impl Wait {
@@ -32,6 +37,12 @@ impl Wait {
             Wait::Horizon(position) => format!("the log's position {position}"),
             Wait::LogEnd(_) => "the end of the log".to_owned(),
             Wait::Map(version) => format!("pool map {version}"),
+            Wait::Room => {
+                return "the deadline passed while room was made for it on a full tier: punch data, drop snapshots, or try again".to_owned();
+            }
+            Wait::Turn => {
+                return "the deadline passed while it went through keys and records that are punched: try again, with a longer deadline".to_owned();
+            }
         };
         format!(
             "the deadline passed while it waited for {what} (its horizon is {horizon}): is the pool's leader alive? see `talea status`"
@@ -44,6 +55,15 @@ pub(super) struct ParkedOp {
     pub(super) bytes: Vec<u8>,
     pub(super) deadline_ns: u64,
     pub(super) wait: Wait,
+    /// What an enumeration or a query found so far, and where it is.
+    pub(super) walk: Option<Box<Walk>>,
+}
+
+impl Wait {
+    /// Whether only a turn is waited for.
+    fn is_of_turns(self) -> bool {
+        matches!(self, Wait::Room | Wait::Turn)
+    }
 }
 
 #[derive(Default)]
@@ -54,13 +74,22 @@ pub(super) struct Parked {
     counts: BTreeMap<PeerId, usize>,
     /// The earliest deadline.
     earliest_ns: Option<u64>,
+    /// How many wait for a turn alone.
+    of_turns: usize,
     /// What the request just attempted has to wait for.
     pub(super) wanted: Option<Wait>,
+    /// What the enumeration or query just attempted goes on with.
+    pub(super) walk: Option<Box<Walk>>,
 }
 
 impl Parked {
     pub(super) fn len(&self) -> usize {
         self.ops.len()
+    }
+
+    /// Whether somebody waits for nothing but a turn.
+    pub(super) fn wants_turn(&self) -> bool {
+        self.of_turns > 0
     }
 
     pub(super) fn of(&self, peer: PeerId) -> usize {
@@ -73,6 +102,7 @@ impl Parked {
             return Err(Refusal::new(RefusalCode::Busy, text));
         }
         self.bytes += op.bytes.len();
+        self.of_turns += usize::from(op.wait.is_of_turns());
         *self.counts.entry(op.peer).or_default() += 1;
         self.earliest_ns = Some(self.next_deadline().min(op.deadline_ns));
         self.ops.push(op);
@@ -94,6 +124,7 @@ impl Parked {
             Wait::Horizon(position) => horizon >= position,
             Wait::LogEnd(token) => answers.range(token..).next().is_some_and(|(_, position)| horizon >= *position),
             Wait::Map(version) => map.is_some_and(|known| known >= version),
+            Wait::Room | Wait::Turn => true,
         })
     }
 
@@ -130,6 +161,7 @@ impl Parked {
         let (taken, kept): (Vec<_>, _) = std::mem::take(&mut self.ops).into_iter().partition(|op| which(op));
         self.ops = kept;
         for op in &taken {
+            self.of_turns -= usize::from(op.wait.is_of_turns());
             self.bytes -= op.bytes.len();
             if let Some(count) = self.counts.get_mut(&op.peer) {
                 *count -= 1;

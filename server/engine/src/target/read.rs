@@ -6,11 +6,12 @@ use talea_fabric::PeerId;
 use talea_fabric::endpoint::MAX_PAYLOAD_BYTES;
 use talea_model::View;
 use talea_model::limit::MAX_ENUMERATED;
-use talea_vos::{Enumerate, FetchWhat, ObjectRef, Query, StoreError};
+use talea_vos::{Enumerate, FetchWhat, ObjectRef, Query, Store, StoreError, Walk};
 use talea_wire::data::{
     Body, Entry, EnumerateKind, Fetched, Located, QueryKind, ReplyBody, Request, Share, Span, ValueKind,
 };
 
+use super::parked::Wait;
 use super::{Now, Target};
 use crate::outbox::{Outbox, Outgoing};
 
@@ -62,12 +63,14 @@ impl Target {
                     EnumerateKind::Akeys => Enumerate::Akeys { dkey },
                     EnumerateKind::Extents => Enumerate::Extents { dkey, akey },
                 };
-                let (names, more) = self.enumerate(at, request.head.view, what, after, *limit)?;
+                let Some((names, more)) = self.enumerate(at, request.head.view, what, after, *limit)? else {
+                    return Ok(());
+                };
                 let names = names.iter().map(Vec::as_slice).collect();
                 self.reply(now, peer, id, ReplyBody::Names { names, more }, out);
             }
             Body::Query { kind, dkey, akey } => {
-                let (a, b) = self.query(at, request.head.view, *kind, dkey, akey)?;
+                let Some((a, b)) = self.query(at, request.head.view, *kind, dkey, akey)? else { return Ok(()) };
                 self.reply(now, peer, id, ReplyBody::Numbers(a, b), out);
             }
             Body::Locate { dkey, akey, from } => {
@@ -139,20 +142,25 @@ impl Target {
         })
     }
 
+    /// The names of a page, and whether there are more; `None` if it goes on in the next turn.
     fn enumerate(
-        &self,
+        &mut self,
         at: ObjectRef,
         view: View,
         what: Enumerate<'_>,
         after: &[u8],
         limit: u16,
-    ) -> Result<(Vec<Vec<u8>>, bool), StoreError> {
+    ) -> Result<Option<(Vec<Vec<u8>>, bool)>, StoreError> {
         let limit = (limit as usize).clamp(1, MAX_ENUMERATED);
         // An extent's name is its index and count; the store's anchor is the index alone.
         let extents = matches!(what, Enumerate::Extents { .. });
         let after = if extents && after.len() == 16 { &after[..8] } else { after };
         let after = (!after.is_empty()).then_some(after);
-        let listed = self.store.enumerate(at, view, what, after, limit)?;
+        let enumerate = |store: &Store, looks: usize, walk: &mut Walk| {
+            store.enumerate_some(at, view, what, after, limit, looks, walk)
+        };
+        let Some(walk) = self.walk_on(enumerate)? else { return Ok(None) };
+        let listed = walk.into_listed();
         let mut more = listed.len() == limit;
         let mut names = Vec::with_capacity(listed.len());
         let mut room = MAX_PAYLOAD_BYTES;
@@ -168,30 +176,51 @@ impl Target {
             room = left;
             names.push(name);
         }
-        Ok((names, more))
+        Ok(Some((names, more)))
     }
 
+    /// Goes through the index as far as the turn allows. `None` if that is not to the end: then the rest waits for the next turn.
+    fn walk_on(
+        &mut self,
+        go: impl FnOnce(&Store, usize, &mut Walk) -> Result<bool, StoreError>,
+    ) -> Result<Option<Walk>, StoreError> {
+        let mut walk = self.parked.walk.take().map_or_else(Walk::default, |walk| *walk);
+        if self.looks > 0 {
+            let before = walk.looked();
+            let done = go(&self.store, self.looks, &mut walk)?;
+            self.looks = self.looks.saturating_sub((walk.looked() - before) as usize);
+            if done {
+                return Ok(Some(walk));
+            }
+        }
+        (self.parked.wanted, self.parked.walk) = (Some(Wait::Turn), Some(Box::new(walk)));
+        Ok(None)
+    }
+
+    /// The two numbers of an answer; `None` if it is looked for in the next turn as well.
     fn query(
-        &self,
+        &mut self,
         at: ObjectRef,
         view: View,
         kind: QueryKind,
         dkey: &[u8],
         akey: &[u8],
-    ) -> Result<(u64, u64), StoreError> {
+    ) -> Result<Option<(u64, u64)>, StoreError> {
         let what = match kind {
             QueryKind::ArrayEnd => Query::ArrayEnd { dkey, akey },
             QueryKind::MaxDkeyArrayEnd => Query::MaxDkeyArrayEnd { akey },
             QueryKind::MaxDkey => Query::MaxDkey,
             QueryKind::MinDkey => Query::MinDkey,
         };
-        let answer = self.store.query(at, view, what)?;
+        let query = |store: &Store, looks: usize, walk: &mut Walk| store.query_some(at, view, what, looks, walk);
+        let Some(walk) = self.walk_on(query)? else { return Ok(None) };
+        let answer = walk.into_answer();
         let number = answer.dkey.as_ref().and_then(talea_model::Key::as_u64);
-        Ok(match kind {
+        Ok(Some(match kind {
             QueryKind::ArrayEnd => (u64::from(answer.end > 0), answer.end),
             QueryKind::MaxDkeyArrayEnd => number.map_or((u64::MAX, 0), |dkey| (dkey, answer.end)),
             QueryKind::MaxDkey | QueryKind::MinDkey => number.map_or((0, 0), |dkey| (1, dkey)),
-        })
+        }))
     }
 }
 

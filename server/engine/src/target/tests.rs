@@ -2,6 +2,7 @@
 
 mod batch;
 mod bench;
+mod bounded;
 mod fuzz;
 mod horizon;
 mod refusals;

@@ -20,6 +20,10 @@ impl Target {
         if caller.session.0 != 0 && self.store.already_done(&caller) {
             return Ok(());
         }
+        // Another one found the store full in this turn, and did the turn's share of making room.
+        if self.full && matches!(request.body, Body::Update(_)) {
+            return Err(StoreError::RoomToCome { needed_bytes: 0 });
+        }
         let order = head.order.unwrap_or(Order::Auto { tied: None });
         let stamp = self.stamp(now, order)?;
         let at = ObjectRef { container: head.container, oid: head.oid };
@@ -27,7 +31,9 @@ impl Target {
         match &request.body {
             Body::Update(entries) => {
                 let entries: SmallVec<[EntryUpdate<'_>; 4]> = entries.iter().map(entry_update).collect();
-                self.store.update(at, order, stamp, head.view, caller, &entries)?;
+                let done = self.store.update(at, order, stamp, head.view, caller, &entries);
+                self.full |= matches!(done, Err(StoreError::RoomToCome { .. }));
+                done?;
                 self.count(head, entries.iter().map(|entry| entry.data.len() as u64).sum());
             }
             Body::Punch { dkey, akey, extent, condition } => {

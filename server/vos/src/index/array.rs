@@ -34,9 +34,13 @@ impl Array {
         self.columns.iter()
     }
 
-    /// All columns, the last one first.
-    pub(crate) fn columns_back(&self) -> impl Iterator<Item = (u64, &Column)> {
-        self.columns.iter_back()
+    /// Columns that begin before a record, the last one first.
+    pub(crate) fn columns_before(&self, record: u64) -> impl Iterator<Item = (u64, &Column)> {
+        let mut pos = Some(self.columns.seek(|start| *start < record));
+        std::iter::from_fn(move || {
+            pos = self.columns.back(pos?);
+            self.columns.entry(pos?)
+        })
     }
 
     /// Nodes and keys that a search looks at.

@@ -22,16 +22,23 @@ impl Store {
     /// A portion of all that there is to do.
     pub(super) fn work(&mut self, budget_items: usize) -> Result<(), StoreError> {
         let share = budget_items.div_ceil(4);
-        let mut left = budget_items.saturating_sub(self.settle_some(share));
-        left = left.saturating_sub(self.bury_some(share));
-        left = left.saturating_sub(self.sweep_some(share));
-        left = left.saturating_sub(self.give_back_some(share));
+        let mut left = budget_items;
+        let idle = !self.has_work();
+        if !idle {
+            left = left.saturating_sub(self.settle_some(share));
+            left = left.saturating_sub(self.bury_some(share));
+            left = left.saturating_sub(self.sweep_some(share));
+            left = left.saturating_sub(self.give_back_some(share));
+        }
         self.free_gone();
         if self.log.is_volatile() {
             left = self.compact_some(left)?;
         } else {
             self.begin_wanted_checkpoint()?;
             left = self.write_checkpoint(left)?;
+        }
+        if idle {
+            return Ok(());
         }
         // What these do not need.
         left = left.saturating_sub(self.settle_some(left));

@@ -38,7 +38,9 @@ impl Store {
     /// What an attempt says that found no room even so.
     pub(super) fn room_to_come(&self, error: StoreError) -> StoreError {
         match error {
-            StoreError::NoSpace { needed_bytes, .. } if self.is_room_coming() => StoreError::RoomToCome { needed_bytes },
+            StoreError::NoSpace { needed_bytes, .. } if self.is_room_coming() => {
+                StoreError::RoomToCome { needed_bytes }
+            }
             other => other,
         }
     }

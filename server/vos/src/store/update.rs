@@ -7,8 +7,8 @@ use talea_model::{Extent, Order, Stamp, View, key};
 use super::Store;
 use crate::checksum::{crc32c_of_parts, granules};
 use crate::index::version::{Place, Tag};
-use crate::log::{Data, Log};
 use crate::log::record::{Entry, Head, encode_value, kind};
+use crate::log::{Data, Log};
 use crate::{Caller, Condition, EntryUpdate, ObjectRef, StoreError, ValueKind};
 
 /// Values up to this many bytes lie in the log record itself.
@@ -62,32 +62,29 @@ impl Store {
             return Ok(());
         }
         check_shape(order, entries)?;
-        self.tag(at.container, order, stamp)?;
+        let tag = self.tag(at.container, order, stamp)?;
         let mut prepared = prepare(entries, self.keeping)?;
         let known = self.check_conditions(at, base, entries, &mut prepared)?;
         if prepared.is_empty() && caller.session.0 == 0 {
             return Ok(());
         }
         self.refresh_reserve();
-        let result = self.store(at, order, stamp, caller, entries, &known, &mut prepared);
+        let head = Head { at, tag, caller };
+        let result = self.store(head, entries, &known, &mut prepared);
         match result {
             Err(full @ StoreError::NoSpace { .. }) => {
                 self.make_room(full)?;
                 // Aggregation may have taken a dkey away and given its number to another.
-                self.store(at, order, stamp, caller, entries, &[], &mut prepared).map_err(|error| self.room_to_come(error))
+                self.store(head, entries, &[], &mut prepared).map_err(|error| self.room_to_come(error))
             }
             result => result,
         }
     }
 
     /// Writes, logs and applies. On an error nothing is kept.
-    #[expect(clippy::too_many_arguments)]
     fn store(
         &mut self,
-        at: ObjectRef,
-        order: Order,
-        stamp: Stamp,
-        caller: Caller,
+        mut head: Head,
         entries: &[EntryUpdate],
         known: &[Option<u32>],
         prepared: &mut AllPrepared,
@@ -103,16 +100,15 @@ impl Store {
             }
         }
         let result = result.and_then(|()| {
-            let head = Head { at, tag: self.tag(at.container, order, stamp)?, caller };
             let mut payload = std::mem::take(&mut self.scratch);
             if !self.log.is_volatile() {
                 encode_update(&head, entries, prepared, &mut payload);
             }
             let appended = self.log.append(kind::UPDATE, &mut payload, &inline_data(prepared, self.keeping));
             self.scratch = payload;
-            Ok((head, appended?))
+            appended
         });
-        let (mut head, appended) = match result {
+        let appended = match result {
             Ok(done) => done,
             Err(error) => {
                 for value in prepared.iter_mut().filter(|value| value.place.offset != 0) {
@@ -124,7 +120,7 @@ impl Store {
         };
         head.tag.minor = appended.lsn << 16;
         self.apply_prepared(&head, appended.data_at, entries, known, prepared)?;
-        self.memory.note_done(&caller);
+        self.memory.note_done(&head.caller);
         self.memory.ceiling = self.memory.ceiling.max(head.tag.stamp);
         self.free_gone();
         Ok(())

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use talea_model::{Extent, LeaseId, Position, Stamp, View};
 use talea_vos::checksum::crc32c;
-use talea_vos::{Enumerate, FetchWhat, Listed, Query, StoreError, ValueKind};
+use talea_vos::{Answer, Enumerate, FetchWhat, Listed, ObjectRef, Query, StoreError, ValueKind, Walk};
 
 use super::seen::{Seen, is_destroyed, pending, seen};
 use super::{AKEYS, DKEYS, OBJECTS, RECORDS, World, at, dkey_bytes, kind, oid};
@@ -26,11 +26,16 @@ pub(crate) struct Cursor {
     pub(crate) begun: usize,
     through: Through,
     found: Vec<Listed>,
+    /// The page that is being turned: how much it may hold, and what it has.
+    page: Option<(usize, Walk)>,
 }
+
+/// Things that a walk looks at before it stops, to go on after the next action.
+const LOOKS: usize = 8;
 
 impl Cursor {
     pub(crate) fn new(stamp: u64, begun: usize, through: Through) -> Self {
-        Self { stamp, begun, through, found: Vec::new() }
+        Self { stamp, begun, through, found: Vec::new(), page: None }
     }
 }
 
@@ -119,16 +124,29 @@ impl World {
             assert_eq!(fetched.filled, there == asked.len(), "{place:?}");
             assert_eq!(fetched.checksum, crc32c(&out), "{place:?}");
         }
-        let end = self.store.query(at(object), view, Query::ArrayEnd { dkey: &dkey, akey: AKEYS[akey] }).unwrap().end;
+        let end = self.ask(at(object), view, Query::ArrayEnd { dkey: &dkey, akey: AKEYS[akey] }).end;
         assert_eq!(end, end_of(expected), "{place:?}");
         let what = Enumerate::Extents { dkey: &dkey, akey: AKEYS[akey] };
-        let runs = self.store.enumerate(at(object), view, what, None, 100).unwrap();
+        let runs = self.list(at(object), view, what);
         let covered: Vec<u64> = runs.iter().flat_map(|run| run.extent.index..run.extent.end()).collect();
         assert_eq!(covered, expected.into_iter().flatten().map(|(at, _)| *at).collect::<Vec<_>>(), "{place:?}");
     }
 
+    /// All of an enumeration, in the smallest portions.
+    fn list(&self, at: ObjectRef, view: View, what: Enumerate) -> Vec<Listed> {
+        let mut walk = Walk::default();
+        while !self.store.enumerate_some(at, view, what, None, 100, LOOKS, &mut walk).unwrap() {}
+        walk.into_listed()
+    }
+
+    fn ask(&self, at: ObjectRef, view: View, what: Query) -> Answer {
+        let mut walk = Walk::default();
+        while !self.store.query_some(at, view, what, LOOKS, &mut walk).unwrap() {}
+        walk.into_answer()
+    }
+
     fn compare_queries(&self, expected: &Seen, view: View, object: u8) {
-        let ask = |what| self.store.query(at(object), view, what).unwrap();
+        let ask = |what| self.ask(at(object), view, what);
         let there = |dkey: &u8| expected.keys().any(|(o, d, _)| (o, d) == (&object, dkey));
         let key = |dkey: u8| talea_model::Key::from_u64(dkey.into());
         assert_eq!(ask(Query::MinDkey).dkey, (0..DKEYS).find(there).map(key), "{view:?}");
@@ -143,7 +161,7 @@ impl World {
 
     fn compare_list(&self, expected: &Seen, view: View, through: Through) {
         let (object, what) = asked(&through);
-        let found = self.store.enumerate(object, view, what.as_enumerate(), None, 100).unwrap();
+        let found = self.list(object, view, what.as_enumerate());
         assert_eq!(keys_of(&found), expected_keys(expected, through), "{view:?} {through:?}");
         if let Through::Akeys(..) = through {
             let kind_of = |listed: &Listed| AKEYS.iter().position(|akey| **akey == *listed.key).map(kind);
@@ -155,15 +173,22 @@ impl World {
         }
     }
 
-    /// Takes the next page; true when that was the last one, and all pages together were as the model says.
+    /// Looks for a part of the next page, or takes it; true when that was the last one, and all pages together were as the model says.
     pub(crate) fn turn_page(&self, cursor: &mut Cursor, limit: usize) -> bool {
         let (object, what) = asked(&cursor.through);
         let after = cursor.found.last().map(|listed| listed.key.clone());
         let view = snapshot(cursor.stamp);
-        let page = match self.store.enumerate(object, view, what.as_enumerate(), after.as_deref(), limit) {
+        let (limit, mut walk) = cursor.page.take().unwrap_or_else(|| (limit, Walk::default()));
+        let what = what.as_enumerate();
+        match self.store.enumerate_some(object, view, what, after.as_deref(), limit, LOOKS, &mut walk) {
             Err(StoreError::Destroyed(_)) if is_destroyed(&self.history) => return true,
-            page => page.unwrap(),
-        };
+            whole if !whole.as_ref().unwrap() => {
+                cursor.page = Some((limit, walk));
+                return false;
+            }
+            _ => {}
+        }
+        let page = walk.into_listed();
         let done = page.len() < limit;
         assert!(page.len() <= limit);
         cursor.found.extend(page);
@@ -192,7 +217,7 @@ impl Asked {
     }
 }
 
-fn asked(through: &Through) -> (talea_vos::ObjectRef, Asked) {
+fn asked(through: &Through) -> (ObjectRef, Asked) {
     let (object, dkey) = match *through {
         Through::Objects => (0, 0),
         Through::Dkeys(object) => (object, 0),

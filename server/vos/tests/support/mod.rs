@@ -132,7 +132,17 @@ fn both(change: impl Fn(ContainerId) -> Change) -> [Change; 2] {
 
 impl World {
     pub(crate) fn new(torn: Torn) -> Self {
-        let medium = SimMedium::new(8 << 20, torn);
+        Self::on(SimMedium::new(8 << 20, torn))
+    }
+
+    /// On a medium that does not persist.
+    pub(crate) fn in_memory() -> Self {
+        let medium = SimMedium::new(8 << 20, Torn::Lines);
+        medium.is_memory();
+        Self::on(medium)
+    }
+
+    fn on(medium: SimMedium) -> Self {
         let (store, recovered) = Store::open(Box::new(medium.clone()), options()).unwrap();
         assert!(recovered.fresh && !recovered.lost);
         Self {

@@ -1,0 +1,121 @@
+//! No turn grows with what there is: room is made, and what is punched is gone through, in portions; others are served between.
+
+use talea_model::{ContainerId, Extent, Stamp, View};
+use talea_vos::Change;
+use talea_wire::RefusalCode;
+use talea_wire::data::{Body, Condition, EnumerateKind, QueryKind};
+
+use super::bench::*;
+use crate::target::TURN_LOOKS;
+
+const CONTAINER: ContainerId = RUN;
+
+fn floor(bench: &mut Bench) {
+    bench.later_us(1_000_000);
+    let stamp = Stamp(bench.stamp().0 + (1 << 20));
+    bench.log(&[Change::Floor(CONTAINER, stamp)]);
+    bench.later_us(10_000_000);
+}
+
+/// Turns until a request is answered, and how many these were.
+fn turns_until(bench: &mut Bench, id: u64) -> (Answer, u32) {
+    for turns in 1..1000 {
+        let items = bench.target.store().stats().items;
+        let answers = bench.finish();
+        let items = bench.target.store().stats().items - items;
+        assert!(items <= 4096, "{items} items in one turn");
+        if let Some((_, answer)) = answers.into_iter().find(|(answered, _)| *answered == id) {
+            return (answer, turns);
+        }
+    }
+    panic!("no answer in 1000 turns");
+}
+
+#[test]
+fn an_update_of_a_full_tier_waits_while_room_is_made_in_portions() {
+    let mut bench = Bench::new();
+    // Small values first, so that there is much to go through, then large ones until nothing fits.
+    for n in 0..6_000u32 {
+        let head = bench.head(Some(AUTO), View::Latest);
+        bench.send(head, Body::Update(vec![single(&(n % 3_000).to_be_bytes(), &[7; 100], Condition::None)]));
+        if n % 32 == 31 {
+            bench.finish();
+        }
+    }
+    let full = (0..400u32).find_map(|n| {
+        let head = bench.head(Some(AUTO), View::Latest);
+        let dkey = n.to_be_bytes();
+        let id = bench.send(head, Body::Update(vec![single(&dkey[2..], &[1; 60_000], Condition::None)]));
+        let (answer, _) = turns_until(&mut bench, id);
+        (answer != Answer::Done).then_some(answer)
+    });
+    assert_eq!(full, Some(Answer::Refused(RefusalCode::NoSpace)));
+    assert_eq!(bench.get(View::Latest, &1u32.to_be_bytes()[2..]), value(&[1; 60_000]), "reads go on");
+    let head = bench.head(Some(AUTO), View::Latest);
+    let id = bench.send(head, Body::Punch { dkey: b"", akey: b"", extent: None, condition: Condition::None });
+    assert_eq!(turns_until(&mut bench, id).0, Answer::Done, "punches go on");
+    floor(&mut bench);
+    // No time for background work in between: the update itself finds that room is to come, and waits for it.
+    let head = bench.head(Some(AUTO), View::Latest);
+    let id = bench.send(head, Body::Update(vec![single(b"after", &[2; 500_000], Condition::None)]));
+    let (answer, turns) = turns_until(&mut bench, id);
+    assert_eq!(answer, Answer::Done);
+    assert!(turns > 1, "{turns} turns: the test sees what it is there for");
+    assert_eq!(bench.get(View::Latest, b"after"), value(&[2; 500_000]));
+    assert_eq!(bench.target.parked(), 0);
+}
+
+#[test]
+fn punched_keys_and_records_are_gone_through_in_turns() {
+    let mut bench = Bench::new();
+    let dkeys = TURN_LOOKS as u32 * 3 / 2;
+    for n in 0..dkeys {
+        let head = bench.head(Some(AUTO), View::Latest);
+        bench.send(head, Body::Update(vec![single(&n.to_be_bytes(), b"v", Condition::None)]));
+        let extent = Extent { index: u64::from(n) * 2, count: 1 };
+        let head = bench.head(Some(AUTO), View::Latest);
+        bench.send(head, Body::Update(vec![array(b"array", extent, b"x")]));
+        if n % 16 == 15 {
+            bench.finish();
+        }
+    }
+    let head = bench.head(Some(AUTO), View::Latest);
+    bench.send(head, Body::Punch { dkey: b"", akey: b"", extent: None, condition: Condition::None });
+    bench.finish();
+    bench.put(AUTO, View::Latest, b"seen", b"v");
+    let head = bench.head(Some(AUTO), View::Latest);
+    bench.ask(head, Body::Update(vec![array(b"array", Extent { index: 0, count: 1 }, b"y")]));
+    let keys = |kind| Body::Enumerate { kind, dkey: b"", akey: b"", after: b"", limit: 100 };
+    let names = Answer::Names(vec![b"array".to_vec(), b"seen".to_vec()], false);
+    let end = Body::Query { kind: QueryKind::ArrayEnd, dkey: b"array", akey: b"a" };
+    for (body, expected) in [(keys(EnumerateKind::Dkeys), names), (end, Answer::Numbers(1, 1))] {
+        let head = bench.head(None, View::Latest);
+        let id = bench.send(head, body);
+        assert_eq!(bench.target.parked(), 1);
+        assert_eq!(bench.target.next_deadline(), 0, "it goes on without any event");
+        // Somebody else is served meanwhile.
+        assert_eq!(bench.get(View::Latest, b"seen"), value(b"v"));
+        let (answer, turns) = turns_until(&mut bench, id);
+        assert_eq!(answer, expected);
+        assert!(turns <= 8, "{turns} turns");
+    }
+}
+
+#[test]
+fn an_idle_target_is_scrubbed_and_rests_when_all_was_seen() {
+    let mut bench = Bench::new();
+    for n in 0..40u8 {
+        bench.put(AUTO, View::Latest, &[n], &[n; 50_000]);
+    }
+    let (mut wakes, mut asleep_us) = (0, 0);
+    while asleep_us < 60_000_000 {
+        let deadline_ns = bench.target.next_deadline();
+        asleep_us = (deadline_ns.saturating_sub(bench.now.monotonic_ns) / 1000).min(120_000_000);
+        bench.later_us(asleep_us);
+        bench.finish();
+        wakes += 1;
+        assert!(wakes < 200, "it never rests");
+    }
+    let scrubbed = bench.target.store().stats().scrubbed_bytes;
+    assert!(scrubbed >= 2 * 40 * 50_000, "{scrubbed} bytes: a whole pass after the last write");
+}
