@@ -283,7 +283,7 @@ mod tests {
                 prop_assert_eq!(space.free_bytes, space.by_start.values().sum::<u64>() + 4096 * space.singles.len() as u64);
                 let rebuilt = Space::without(4096, end, held.clone()).unwrap();
                 prop_assert_eq!(rebuilt.free_bytes(), space.free_bytes());
-                if held.len() % 8 != 0 {
+                if !held.len().is_multiple_of(8) {
                     continue;
                 }
                 space.join_singles();

@@ -4,7 +4,7 @@ mod support;
 
 use support::kit::*;
 use talea_model::{ContainerId, Extent, Order, Position, SessionId, Stamp, TxId, View};
-use talea_tier::RamMedium;
+use talea_tier::{RamMedium, SimMedium, Torn};
 use talea_vos::{
     Answer, Caller, Change, Condition, EntryUpdate, Enumerate, FetchWhat, Plant, Punch, Query, Store, StoreError,
     StoreOptions, ValueKind,
@@ -318,4 +318,25 @@ fn planted_bugs_show() {
     let mut zombie = open(Plant::KeepZombie);
     follow(&mut zombie, &[Change::Begin(TxId(1)), Change::Abort(TxId(1))], 1);
     write(&mut zombie, Order::Pending(TxId(1)), 0, 0, b"brains").unwrap();
+}
+
+/// I5, the store's part: what a commit or an abort adds to the log has one size, whatever the transaction wrote.
+#[test]
+fn a_commit_is_one_record_of_one_size() {
+    let medium = SimMedium::new(64 << 20, Torn::Lines);
+    let (mut store, _) = Store::open(Box::new(medium.clone()), StoreOptions::default()).unwrap();
+    let mut sizes = Vec::new();
+    for (tx, updates) in [(1, 1), (2, 5_000), (3, 0)] {
+        follow(&mut store, &[Change::Begin(TxId(tx))], tx * 2);
+        for n in 0..updates {
+            write(&mut store, Order::Pending(TxId(tx)), 0, n * 3, &[1; 2]).unwrap();
+        }
+        store.flush().unwrap();
+        let before = (store.stats(), medium.written_bytes());
+        follow(&mut store, &[Change::Commit(TxId(tx), Stamp(100 * tx))], tx * 2 + 1);
+        store.flush().unwrap();
+        assert_eq!(store.stats().records, before.0.records + 1);
+        sizes.push((store.stats().log_bytes - before.0.log_bytes, medium.written_bytes() - before.1));
+    }
+    assert!(sizes.iter().all(|size| *size == sizes[0] && size.0 < 128), "{sizes:?}");
 }

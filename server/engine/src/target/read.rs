@@ -24,6 +24,9 @@ const LEASE_DRIFT_MS: u64 = 250;
 /// What one name costs in a reply beside its bytes.
 const NAME_HEAD_BYTES: usize = 2;
 
+/// Names of a page, and whether there are more.
+type Names = (Vec<Vec<u8>>, bool);
+
 impl Target {
     /// Answers a read.
     pub(super) fn read(
@@ -150,7 +153,7 @@ impl Target {
         what: Enumerate<'_>,
         after: &[u8],
         limit: u16,
-    ) -> Result<Option<(Vec<Vec<u8>>, bool)>, StoreError> {
+    ) -> Result<Option<Names>, StoreError> {
         let limit = (limit as usize).clamp(1, MAX_ENUMERATED);
         // An extent's name is its index and count; the store's anchor is the index alone.
         let extents = matches!(what, Enumerate::Extents { .. });

@@ -92,9 +92,4 @@ impl Log {
             number < before && used.live_bytes * 4 < len * 3
         })
     }
-
-    /// Number of the next segment: those there are have smaller ones.
-    pub(crate) fn next_segment(&self) -> u64 {
-        self.next_segment
-    }
 }

@@ -99,7 +99,6 @@ impl Store {
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments)]
     fn list_dkeys(
         &self,
         at: ObjectRef,

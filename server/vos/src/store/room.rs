@@ -92,7 +92,7 @@ impl Store {
     /// Moves values out of sparse segments, in the order of their numbers; returns what is left of the budget.
     pub(super) fn compact_some(&mut self, budget: usize) -> Result<usize, StoreError> {
         if self.compaction.is_none() && budget > 0 && self.wants_compaction() {
-            self.compaction = Some(Compaction { next: 0, before: self.log.next_segment() });
+            self.compaction = Some(Compaction { next: 0, before: self.log.current().number });
             self.room_wanted = false;
         }
         let Some(mut compaction) = self.compaction.take() else { return Ok(budget) };
