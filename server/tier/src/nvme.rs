@@ -14,7 +14,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::medium::check_range;
-use crate::room::{Room, lock};
+use crate::room::{FILE_STEP_BYTES, Room, lock};
 use crate::{Medium, MediumKind, TierError};
 use pipeline::Pipeline;
 use queue::Queue;
@@ -61,7 +61,7 @@ impl NvmeMedium {
             file.set_len(capacity_bytes).map_err(failed)?;
             file.sync_all().map_err(failed)?;
         }
-        let room = if device { Room::whole(capacity_bytes) } else { Room::new(capacity_bytes) };
+        let room = if device { Room::whole(capacity_bytes) } else { Room::new(capacity_bytes, FILE_STEP_BYTES) };
         let queue = Queue::new(file.try_clone().map_err(failed)?);
         Ok(Self { capacity_bytes, room, file, pipeline: RefCell::new(Pipeline::new(queue)) })
     }

@@ -13,7 +13,7 @@ use rustix::fs::fstatfs;
 
 use crate::map::Mapping;
 use crate::medium::check_range;
-use crate::room::{Room, lock};
+use crate::room::{FILE_STEP_BYTES, MEMORY_STEP_BYTES, Room, lock};
 use crate::{Medium, MediumKind, Share, TierError};
 use library::Library;
 
@@ -56,7 +56,7 @@ impl PmemMedium {
             path: path.to_owned(),
             library,
             direct,
-            room: Room::new(capacity_bytes),
+            room: Room::new(capacity_bytes, if direct { MEMORY_STEP_BYTES } else { FILE_STEP_BYTES }),
             dirty: Vec::new(),
         })
     }

@@ -6,25 +6,29 @@ use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 
 use crate::TierError;
 
-/// Room is taken in steps of this many bytes, so that a full file system is an error and not a signal.
-const STEP_BYTES: u64 = 64 << 20;
+/// Room is taken ahead in steps of this many bytes, so that a full file system is an error and not a signal. On memory (tmpfs, DAX)
+/// the kernel clears what it gives, a megabyte in about a third of a millisecond: a step must not hold its caller up for longer.
+pub(crate) const MEMORY_STEP_BYTES: u64 = 1 << 20;
+/// The same on files behind a queue, where room is only noted.
+pub(crate) const FILE_STEP_BYTES: u64 = 64 << 20;
 
 /// How far the file system below a file has promised room.
 #[derive(Debug)]
 pub(crate) struct Room {
     bytes: u64,
     capacity_bytes: u64,
+    step_bytes: u64,
 }
 
 impl Room {
-    /// Nothing yet, of a file of `capacity_bytes`.
-    pub(crate) fn new(capacity_bytes: u64) -> Self {
-        Self { bytes: 0, capacity_bytes }
+    /// Nothing yet, of a file of `capacity_bytes`; it is taken in steps.
+    pub(crate) fn new(capacity_bytes: u64, step_bytes: u64) -> Self {
+        Self { bytes: 0, capacity_bytes, step_bytes }
     }
 
     /// All of it: a device.
     pub(crate) fn whole(capacity_bytes: u64) -> Self {
-        Self { bytes: capacity_bytes, capacity_bytes }
+        Self { bytes: capacity_bytes, capacity_bytes, step_bytes: FILE_STEP_BYTES }
     }
 
     /// There is room for all bytes below it.
@@ -37,7 +41,7 @@ impl Room {
         if end <= self.bytes {
             return Ok(());
         }
-        let generous = end.next_multiple_of(STEP_BYTES).min(self.capacity_bytes);
+        let generous = end.next_multiple_of(self.step_bytes).min(self.capacity_bytes);
         for to in [generous, end] {
             match fallocate(file, FallocateFlags::empty(), self.bytes, to - self.bytes) {
                 Ok(()) => {
@@ -71,4 +75,26 @@ pub(crate) fn lock(file: &File) -> std::io::Result<()> {
 /// Lets the next user in, though other handles to the file may still be open.
 pub(crate) fn unlock(file: &File) {
     let _ = flock(file, FlockOperation::Unlock);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn room_is_taken_in_short_steps_on_memory() {
+        let file = tempfile::tempfile_in("/dev/shm").unwrap();
+        file.set_len(64 << 20).unwrap();
+        let mut room = Room::new(64 << 20, MEMORY_STEP_BYTES);
+        let mut before = 0;
+        for end in (0..16u64).map(|n| (n + 1) << 20) {
+            room.ensure(&file, end).unwrap();
+            let taken = file.metadata().unwrap().blocks() * 512;
+            assert!(room.bytes() >= end && taken >= end, "{end} bytes were promised, {taken} are there");
+            assert!(taken - before <= MEMORY_STEP_BYTES, "{} bytes were cleared at once", taken - before);
+            before = taken;
+        }
+    }
 }

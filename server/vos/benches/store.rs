@@ -76,13 +76,16 @@ struct Bench {
     store: Store,
     stamp: u64,
     places: u64,
+    /// Updates after which the floor follows: then what they overwrote is used again.
+    floor_every: u64,
 }
 
 impl Bench {
     fn open(tier: &str, size: usize, unsummed: bool) -> Option<Self> {
         let options = StoreOptions { nonce: 1, unsummed, ..StoreOptions::default() };
         let (store, _) = Store::open(medium(tier)?, options).ok()?;
-        Some(Self { store, stamp: 0, places: places(size) })
+        let places = places(size);
+        Some(Self { store, stamp: 0, places, floor_every: if size < 1 << 20 { 4 * places } else { places } })
     }
 
     /// One turn of a target with one update, durable when it returns; the floor follows, as it does under a server.
@@ -95,7 +98,7 @@ impl Bench {
         let entry = EntryUpdate { dkey: &dkey, akey: b"a", kind, condition, extents: &extents, data, checksum };
         let done = self.store.update(at(), AUTO, Stamp(self.stamp), View::Latest, NOBODY, &[entry]);
         assert!(done.is_ok(), "{done:?}");
-        if self.stamp.is_multiple_of(4 * self.places) {
+        if self.stamp.is_multiple_of(self.floor_every) {
             let floor = Change::Floor(ContainerId(1), Stamp(self.stamp));
             assert!(self.store.follow(&[floor], Position(self.stamp)).is_ok());
         }
