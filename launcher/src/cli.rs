@@ -189,9 +189,9 @@ pub(crate) struct SystemArgs {
     /// Fabric for programs on a server's own node: auto, ring or tcp
     #[arg(long, value_parser = ["auto", "ring", "tcp"])]
     pub(crate) fabric: Option<String>,
-    /// Container to make at the start
-    #[arg(long, default_value = "run")]
-    pub(crate) container: String,
+    /// Container to make at the start, which the command writes [default: run; none for `attach`]
+    #[arg(long)]
+    pub(crate) container: Option<String>,
     /// Site file [default: $TALEA_SITE or /etc/talea/site.yaml]
     #[arg(long)]
     pub(crate) site: Option<PathBuf>,

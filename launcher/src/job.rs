@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 use crate::cli::RunArgs;
 use crate::failure::Failure;
 use crate::notice::{say, spinner};
-use crate::plan::Plan;
+use crate::plan::{DEFAULT_CONTAINER, Plan};
 use crate::record::{JobRecord, RankLine, record};
 use crate::save::Saver;
 use crate::stage::Order;
@@ -38,6 +38,17 @@ struct Job<'a> {
     name: String,
     /// Cores that the command leaves to the servers.
     avoid_cores: u32,
+    writes: Writes,
+}
+
+/// Of which containers the command is the producer: its end is theirs.
+enum Writes {
+    /// All of a system that is its own.
+    All,
+    /// This one of a shared system.
+    One(talea_client::Container),
+    /// None: it only follows.
+    Nothing,
 }
 
 /// How the command and its companions ended.
@@ -55,16 +66,28 @@ pub(crate) async fn run(arguments: &RunArgs) -> Result<u8, Failure> {
         None => jobs_own(arguments).await?,
     };
     match system {
-        Some(system) => attached(arguments, &system, &mut stop).await,
+        Some(system) => {
+            let container = arguments.system.container.as_deref().unwrap_or(DEFAULT_CONTAINER);
+            attached(arguments, &system, Some(container), &mut stop).await
+        }
         None => run_new(arguments, &mut stop).await,
     }
 }
 
-/// Runs the job with a system that others started and end.
-pub(crate) async fn attached(arguments: &RunArgs, system: &System, stop: &mut Stop) -> Result<u8, Failure> {
-    let job = Job::new(arguments, system, 0)?;
-    let properties = Plan::new(&arguments.system, &system.file.name)?.container_properties();
-    job.client.container_create(&arguments.system.container, properties, true)?;
+/// Runs the job with a system that others started and end; `writes`: the container that it is the producer of.
+pub(crate) async fn attached(
+    arguments: &RunArgs,
+    system: &System,
+    writes: Option<&str>,
+    stop: &mut Stop,
+) -> Result<u8, Failure> {
+    let mut job = Job::new(arguments, system, 0)?;
+    job.writes = Writes::Nothing;
+    if let Some(name) = writes {
+        let properties = Plan::new(&arguments.system, &system.file.name)?.container_properties();
+        job.client.container_create(name, properties, true)?;
+        job.writes = Writes::One(job.client.container_open(name)?);
+    }
     job.whole(stop, &mut [], None).await
 }
 
@@ -136,7 +159,18 @@ impl<'a> Job<'a> {
         let name = system.file.name.clone();
         let options =
             ConnectOptions { system: Some(name.clone()), name: Some(SESSION.to_owned()), ..Default::default() };
-        Ok(Self { arguments, client: Client::connect(&options)?, began: Instant::now(), name, avoid_cores })
+        let (client, began) = (Client::connect(&options)?, Instant::now());
+        Ok(Self { arguments, client, began, name, avoid_cores, writes: Writes::All })
+    }
+
+    /// Tells followers what becomes of the command.
+    fn producer(&self, state: ProducerState) -> Result<(), Failure> {
+        match &self.writes {
+            Writes::All => self.client.producer(state)?,
+            Writes::One(container) => container.producer(state)?,
+            Writes::Nothing => {}
+        }
+        Ok(())
     }
 
     /// Stages in, runs the command, stages out, and waits for who still needs the system (`linger`: if it ends with us).
@@ -184,7 +218,7 @@ impl<'a> Job<'a> {
         groups: &mut [crate::group::Group],
         saver: &mut Saver,
     ) -> Result<Ended, Failure> {
-        self.client.producer(ProducerState::Active)?;
+        self.producer(ProducerState::Active)?;
         let mut companions = vec![];
         for line in &self.arguments.with {
             companions.push(self.spawn(&["/bin/sh".into(), "-c".into(), format!("exec {line}").into()])?);
@@ -193,7 +227,7 @@ impl<'a> Job<'a> {
         let (status, mut signal) = wait(&mut command, stop, groups, saver).await?;
         let code = exit_code(status);
         let state = if code == 0 && signal.is_none() { ProducerState::Ended } else { ProducerState::Lost };
-        if let Err(error) = self.client.producer(state) {
+        if let Err(error) = self.producer(state) {
             eprintln!("talea: the end of the command could not be told to followers: {error}");
         }
         let mut worst = 0;

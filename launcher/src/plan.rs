@@ -12,6 +12,9 @@ use crate::failure::Failure;
 /// Steps that stay readable without anybody's asking: a job's memory is for what is new, and followers hold what they need.
 const DEFAULT_KEPT_STEPS: u64 = 4;
 
+/// Container that a command writes unless it says otherwise.
+pub(crate) const DEFAULT_CONTAINER: &str = "run";
+
 /// What to start, after the site's defaults and limits.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -59,7 +62,7 @@ impl Plan {
             tier: arguments.tier.clone().unwrap_or_else(|| site.tier.clone()),
             capacity_bytes: arguments.capacity.unwrap_or(site.capacity.0),
             fabric,
-            container: arguments.container.clone(),
+            container: arguments.container.clone().unwrap_or_else(|| DEFAULT_CONTAINER.to_owned()),
             kept_steps: arguments.keep_steps,
             reserved_cores: arguments.reserve_cores.unwrap_or(site.reserved_cores),
             persist: arguments.persist.clone(),

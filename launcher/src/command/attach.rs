@@ -35,8 +35,9 @@ pub(crate) async fn attach(arguments: &AttachArgs) -> Result<u8, Failure> {
     runtime.gc()?;
     let (found, is_local) = locate(&runtime, &arguments.system).await?;
     let plan = Plan { name: found.file.name.clone(), ..Plan::new(&arguments.run.system, "attached")? };
+    let writes = arguments.run.system.container.as_deref();
     if is_local && plan.allocation.is_none() {
-        return job::attached(&arguments.run, &found, &mut stop).await;
+        return job::attached(&arguments.run, &found, writes, &mut stop).await;
     }
     let (system, made) =
         if is_local { (found, false) } else { runtime.install(found.file.clone(), *found.secret())? };
@@ -53,7 +54,7 @@ pub(crate) async fn attach(arguments: &AttachArgs) -> Result<u8, Failure> {
             return Err(failure);
         }
     };
-    let result = job::attached(&arguments.run, &system, &mut stop).await;
+    let result = job::attached(&arguments.run, &system, writes, &mut stop).await;
     introduced.leave(made).await;
     result
 }

@@ -46,6 +46,8 @@ impl Session {
 pub(super) struct Producer {
     pub(super) state: ProducerState,
     session: SessionId,
+    /// Said of this container, and not of all of the pool's.
+    own: bool,
 }
 
 impl Producer {
@@ -166,7 +168,8 @@ impl Pool {
         Ok(Reply::Done)
     }
 
-    /// The word on one container's producer, or on all of the pool's, now and later.
+    /// The word on one container's producer, or on all of the pool's, now and later. A container that another session says to
+    /// write is left out of the latter: the stages of a pipeline share a system, and end one after another.
     pub(super) fn set_producer(
         &mut self,
         container: Option<ContainerId>,
@@ -174,7 +177,7 @@ impl Pool {
         session: SessionId,
         applied: &mut Applied,
     ) -> Outcome {
-        let producer = Producer { state, session };
+        let producer = Producer { state, session, own: container.is_some() };
         match container {
             Some(id) => {
                 self.container_mut(id)?.producer = producer;
@@ -182,8 +185,13 @@ impl Pool {
             }
             None => {
                 self.producer = producer;
-                self.containers.values_mut().for_each(|container| container.producer = producer);
-                applied.touched.extend(self.containers.keys());
+                for (id, container) in &mut self.containers {
+                    let other = container.producer;
+                    if !(other.own && other.state == ProducerState::Active && other.session != session) {
+                        container.producer = producer;
+                        applied.touched.push(*id);
+                    }
+                }
             }
         }
         Ok(Reply::Done)

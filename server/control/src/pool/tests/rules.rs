@@ -200,6 +200,31 @@ fn rule_17_outcomes_of_a_wait() {
 }
 
 #[test]
+fn rule_17_the_end_of_one_stage_of_a_pipeline_is_not_that_of_the_next() {
+    let mut bench = Bench::new();
+    bench.ok(Entry::ContainerCreate { name: "second".into(), properties: properties(1) });
+    let second = bench.pool.container_list().iter().find(|info| info.name == "second").unwrap().container;
+    let waited = |bench: &Bench, container| match bench.pool.waited(container, Step(0), 10) {
+        Some(Ok(Reply::Waited(waited))) => Some(waited),
+        _ => None,
+    };
+    let (first_stage, second_stage) = (bench.open_session(0), bench.open_session(0));
+    let say = |bench: &mut Bench, session, container, state| {
+        bench.ok_as(session, Entry::Producer { container, state });
+    };
+    say(&mut bench, first_stage, None, ProducerState::Active);
+    say(&mut bench, second_stage, Some(second), ProducerState::Active);
+    say(&mut bench, first_stage, None, ProducerState::Ended);
+    assert_eq!(waited(&bench, RUN), Some(Waited::End));
+    assert_eq!(waited(&bench, second), None, "its producer lives");
+    bench.put(end(second_stage, &[])).unwrap();
+    assert_eq!(waited(&bench, second), Some(Waited::ProducerLost));
+    assert_eq!(waited(&bench, RUN), Some(Waited::End), "a consumer's end is not the producer's");
+    say(&mut bench, first_stage, None, ProducerState::Active);
+    assert_eq!(waited(&bench, second), None, "a word on all holds where nobody else writes");
+}
+
+#[test]
 fn containers_come_and_go() {
     let mut bench = Bench::new();
     let create = |name: &str| Entry::ContainerCreate { name: name.into(), properties: properties(1) };
