@@ -139,7 +139,7 @@ static void queries(MPI_File file, MPI_Comm comm) {
     OK(MPI_Type_free(&filetype));
     FAILS(MPI_File_set_view(file, 0, MPI_BYTE, MPI_BYTE, "external33", MPI_INFO_NULL), MPI_ERR_UNSUPPORTED_DATAREP, "native");
     FAILS(MPI_File_set_view(file, 0, MPI_INT, MPI_BYTE, "native", MPI_INFO_NULL), MPI_ERR_ARG, "multiple");
-    FAILS(MPI_File_set_view(file, -1, MPI_BYTE, MPI_BYTE, "native", MPI_INFO_NULL), MPI_ERR_ARG, "negative");
+    FAILS(MPI_File_set_view(file, -2, MPI_BYTE, MPI_BYTE, "native", MPI_INFO_NULL), MPI_ERR_ARG, "negative");
     (void)comm;
 }
 
