@@ -59,14 +59,16 @@ fn of_file(text: &str) -> Hints {
     text.lines().filter_map(words).collect()
 }
 
-/// Do syncs commit (`talea_epoch` = `sync`, the default), or the close alone (`close`)?
+/// Do syncs commit (`talea_epoch` = `sync`, the default), or the close alone (`close`)? With `none` each write has, and a sync refreshes
+/// and tells failures.
 pub(crate) fn sync_commits(hints: &Hints) -> Result<bool, Failure> {
     match value(hints, "talea_epoch") {
-        None | Some("sync") => Ok(true),
+        None | Some("sync" | "none") => Ok(true),
         Some("close") => Ok(false),
         Some(other) => {
-            let text =
-                format!("talea_epoch={other} is not supported: use sync or close, or talea_mpi.h for explicit epochs");
+            let text = format!(
+                "talea_epoch={other} is not supported: use sync, close or none, or talea_mpi.h for explicit epochs"
+            );
             Err(Failure::refused(MPI_ERR_UNSUPPORTED_OPERATION, text))
         }
     }

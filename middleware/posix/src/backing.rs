@@ -9,6 +9,7 @@ pub use talea_wire::data::{Condition, ValueKind};
 pub use talea_wire::log::SnapshotAt;
 
 use crate::Fault;
+use crate::inode::SizeRecord;
 
 pub mod client;
 #[cfg(test)]
@@ -149,6 +150,12 @@ pub trait Epoch: Send + Sync {
     fn abort(&self, reason: &str) -> Result<(), Fault>;
     /// Tells that its transaction is known to be closed: there is nothing to leave.
     fn closed(self: Box<Self>);
+    /// Whether it is no transaction: each update is visible to all when it returns.
+    fn autocommits(&self) -> bool {
+        false
+    }
+    /// Another process has set the file's size.
+    fn resized(&self, _size: SizeRecord) {}
 }
 
 /// A commit that went through.

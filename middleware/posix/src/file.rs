@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use talea_abi::Code;
-use talea_model::{ObjectClass, Oid, Summary, View};
+use talea_model::{ObjectClass, Oid, Step, Summary, View};
 
 use crate::backing::{Backing, Epoch, Snapshot, SnapshotAt, System};
 use crate::inode::{self, Inode, Kind};
@@ -15,6 +15,7 @@ use crate::namespace::{NewFile, Stat, size_and_mtime};
 use crate::path::{PathView, TaleaPath};
 use crate::{Fault, Namespace};
 
+mod auto;
 mod blob;
 mod counter;
 mod epoch;
@@ -24,6 +25,7 @@ mod pieces;
 #[cfg(test)]
 mod tests;
 
+use auto::Autocommits;
 use blob::{Base, Mode, Shared};
 pub use counter::CounterChange;
 pub use epoch::SharedEpoch;
@@ -53,6 +55,8 @@ pub struct Hints {
     pub class: Option<ObjectClass>,
     /// `talea_chunk_bytes`.
     pub chunk_bytes: Option<u64>,
+    /// `talea_epoch=none`: each write is visible to all when it returns.
+    pub autocommits: bool,
     /// Permission bits, owner and group.
     pub owner: (u32, u32, u32),
 }
@@ -73,6 +77,7 @@ impl Hints {
                     inode::check_chunk(bytes).map_err(|fault| bad(fault.text))?;
                     hints.chunk_bytes = Some(bytes);
                 }
+                "talea_epoch" => hints.autocommits = value.trim() == "none",
                 _ => {}
             }
         }
@@ -247,6 +252,10 @@ impl Files {
         let founding = random()?;
         let (epoch, newborn) = match found.created {
             Some((epoch, newborn)) => (epoch, Some(newborn)),
+            None if hints.autocommits => {
+                let (size, _) = size_and_mtime(&*backing, View::Latest, inode.oid)?;
+                (Autocommits::boxed(backing.clone(), inode.chunk_bytes, size, Step(0)), None)
+            }
             None => (backing.begin(true)?, None),
         };
         let (size, _) = match &newborn {
@@ -310,8 +319,11 @@ impl Files {
             ));
         }
         let facts = (shared.oid, shared.chunk_bytes);
-        let group =
-            Group::new(backing.clone(), *founding, *processes, false, facts, backing.join(epoch)?, *size, *step);
+        let epoch = match epoch.as_slice() {
+            [] => Autocommits::boxed(backing.clone(), shared.chunk_bytes, *size, *step),
+            epoch => backing.join(epoch)?,
+        };
+        let group = Group::new(backing.clone(), *founding, *processes, false, facts, epoch, *size, *step);
         let group = Arc::new(group);
         groups.push((group.clone(), 1));
         Ok(group)
@@ -344,11 +356,18 @@ fn find_or_create(
         None => {}
         found => return there(found),
     }
-    let epoch = backing.begin(true)?;
     let (mode, uid, gid) = hints.owner;
     let class = hints.class.unwrap_or_else(|| backing.default_class());
     let chunk_bytes = hints.chunk_bytes.unwrap_or_else(|| backing.default_chunk_bytes());
     let new = NewFile { mode, uid, gid, class, chunk_bytes };
+    if hints.autocommits {
+        return match namespace.create(directory, name, &new, None) {
+            Ok(inode) => Ok(Found { inode, created: None }),
+            Err(fault) if fault.code == Code::Exists && !flags.exclusive => there(namespace.entry(directory, name)?),
+            Err(fault) => Err(fault),
+        };
+    }
+    let epoch = backing.begin(true)?;
     match namespace.create(directory, name, &new, Some(&*epoch)) {
         Ok(inode) => {
             let newborn = Newborn { directory, name: name.clone(), inode };
@@ -394,7 +413,7 @@ fn file_of(namespace: &Namespace, path: &TaleaPath, found: Option<Inode>) -> Res
 fn past(path: &TaleaPath) -> Option<SnapshotAt> {
     match &path.view {
         PathView::Live => None,
-        PathView::Step(step) => Some(SnapshotAt::Step(talea_model::Step(*step))),
+        PathView::Step(step) => Some(SnapshotAt::Step(Step(*step))),
         PathView::Snapshot(name) => Some(SnapshotAt::Named(name.clone())),
     }
 }

@@ -24,6 +24,34 @@ static int in_step(const char *step, const char *wait) {
     return value;
 }
 
+/* talea_epoch=none: what a write stored is there for everybody when it returns, and no step is made. */
+static void without_epochs(void) {
+    MPI_File file, reader;
+    MPI_Offset bytes;
+    int value = 100 + rank, size;
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    OK(opened(MPI_COMM_WORLD, "/talea/run/bare", MPI_MODE_CREATE | MPI_MODE_RDWR, "talea_epoch", "none", NULL, NULL, &file));
+    OK(MPI_File_write_at(file, 4 * rank, &value, 1, MPI_INT, MPI_STATUS_IGNORE));
+    MPI_Barrier(MPI_COMM_WORLD);
+    for (int who = 0; who < size; who++) {
+        value = 0;
+        OK(MPI_File_read_at(file, 4 * who, &value, 1, MPI_INT, MPI_STATUS_IGNORE));
+        CHECK(value == 100 + who);
+    }
+    OK(opened(MPI_COMM_SELF, "/talea/run/bare", MPI_MODE_RDONLY, NULL, NULL, NULL, NULL, &reader));
+    OK(MPI_File_get_size(reader, &bytes));
+    CHECK(bytes == 4 * size);
+    OK(MPI_File_read_at(reader, 4 * (size - 1), &value, 1, MPI_INT, MPI_STATUS_IGNORE));
+    CHECK(value == 100 + size - 1);
+    OK(MPI_File_close(&reader));
+    MPI_Barrier(MPI_COMM_WORLD);
+    OK(MPI_File_set_size(file, 2));
+    OK(MPI_File_sync(file));
+    OK(MPI_File_get_size(file, &bytes));
+    CHECK(bytes == 2);
+    OK(MPI_File_close(&file));
+}
+
 int main(int argc, char **argv) {
     MPI_File file;
     int value = 7;
@@ -52,7 +80,9 @@ int main(int argc, char **argv) {
     CHECK(in_step("soon", NULL) == -MPI_ERR_ARG);
     OK(MPI_File_close(&file));
     CHECK(class_of(opened(MPI_COMM_WORLD, "/talea/run/hints", MPI_MODE_RDWR, "talea_step", "1", NULL, NULL, &file)) == MPI_ERR_READ_ONLY);
-    CHECK(class_of(opened(MPI_COMM_WORLD, "/talea/run/hints", MPI_MODE_RDWR, "talea_epoch", "none", NULL, NULL, &file)) == MPI_ERR_UNSUPPORTED_OPERATION);
+    CHECK(class_of(opened(MPI_COMM_WORLD, "/talea/run/hints", MPI_MODE_RDWR, "talea_epoch", "never", NULL, NULL, &file)) == MPI_ERR_UNSUPPORTED_OPERATION);
+    without_epochs();
+    CHECK(in_step("3", "60") == -MPI_ERR_NO_SUCH_FILE);
     OK(MPI_Finalize());
     return 0;
 }

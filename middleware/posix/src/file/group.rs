@@ -10,6 +10,7 @@ use talea_model::{Extent, Oid, Step, Summary, TxId, View};
 
 use crate::Fault;
 use crate::backing::{Backing, Condition, Epoch, Punch, Update, ValueKind};
+use crate::file::auto::Autocommits;
 use crate::file::blob::Outcome;
 use crate::file::pieces;
 use crate::inode::{DATA, Inode, META, MTIME, SIZE, SizeRecord};
@@ -31,6 +32,8 @@ pub(super) struct Group {
     pub opener: bool,
     pub oid: Oid,
     pub chunk_bytes: u64,
+    /// It has no epochs: each write is an autocommit.
+    autocommits: bool,
     state: RwLock<State>,
     local: Mutex<Local>,
 }
@@ -89,6 +92,7 @@ impl Group {
         base: SizeRecord,
         step: Step,
     ) -> Self {
+        let autocommits = epoch.autocommits();
         let state = State {
             epoch: Some(epoch),
             next: None,
@@ -102,7 +106,7 @@ impl Group {
         };
         let local = Local { size: SizeRecord { bytes: 0, ..base }, known_bytes: base.bytes, failed: false };
         let (state, local) = (RwLock::new(state), Mutex::new(local));
-        Self { backing, founding, processes, opener, oid, chunk_bytes, state, local }
+        Self { backing, founding, processes, opener, oid, chunk_bytes, autocommits, state, local }
     }
 
     /// Tells that this process has just made the file's name, tied to the open epoch.
@@ -137,12 +141,21 @@ impl Group {
                     format!("the file's epoch is over ({why}): open the file again"),
                 ));
             }
-            let epoch = self.backing.begin(true)?;
+            let epoch = self.begin()?;
             let (base, _) = size_and_mtime(&*self.backing, epoch.view(), self.oid)?;
             state.step = epoch.base_step();
             state.epoch = Some(epoch);
             self.rebase(&mut state, base);
         }
+    }
+
+    /// Another epoch of this file.
+    fn begin(&self) -> Result<Box<dyn Epoch>, Fault> {
+        if !self.autocommits {
+            return self.backing.begin(true);
+        }
+        let (size, _) = size_and_mtime(&*self.backing, View::Latest, self.oid)?;
+        Ok(Autocommits::boxed(self.backing.clone(), self.chunk_bytes, size, Step(0)))
     }
 
     fn rebase(&self, state: &mut State, base: SizeRecord) {
@@ -321,6 +334,17 @@ impl Group {
             return Committed { result: Err(fault), outcome };
         };
         let tx = epoch.tx();
+        if epoch.autocommits() {
+            let fault = merged.failed.then(|| {
+                Fault::new(
+                    Code::Aborted,
+                    "a write failed since the last sync; all others are visible (talea_epoch=none)",
+                )
+            });
+            let idle = Outcome::Idle { founding: self.founding };
+            let outcome = if next { idle } else { closed(tx, None, None, base, state.step) };
+            return Committed { result: fault.map_or(Ok(()), Err), outcome };
+        }
         if state.reborn && !merged.failed && merged.size <= (base.truncations, 0) {
             let outcome =
                 if next { Outcome::Idle { founding: self.founding } } else { closed(tx, None, None, base, state.step) };
@@ -381,11 +405,16 @@ impl Group {
         let foreign = || Fault::new(Code::Argument, "this result belongs to another file or founding");
         match outcome {
             Outcome::Truncated { founding, size } if founding == self.founding => {
-                let _state = self.exclusive();
+                let state = self.exclusive();
+                state.epoch.iter().for_each(|epoch| epoch.resized(size));
                 self.resized(size);
                 Ok(())
             }
-            Outcome::Idle { founding } if founding == self.founding => Ok(()),
+            Outcome::Idle { founding } if founding == self.founding => {
+                // A failure has been told.
+                self.local().failed = false;
+                Ok(())
+            }
             Outcome::Closed { founding, tx, failed, next, size, step } if founding == self.founding => {
                 let mut state = self.exclusive();
                 match state.epoch.take_if(|epoch| epoch.tx() == tx) {

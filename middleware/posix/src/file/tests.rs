@@ -146,6 +146,34 @@ fn a_file_whose_first_epoch_failed_leaves_no_step_if_nothing_follows() {
 }
 
 #[test]
+fn without_epochs_each_write_is_visible_at_once_and_makes_no_step() {
+    let job = Job::new(2);
+    let hints = Hints::parse("talea_epoch=none").unwrap();
+    let blob = job.files[0].open(b"/talea/run/f", WRITE, 2, &hints).unwrap();
+    let writers: Vec<Handle> = job.files.iter().map(|files| files.attach(&blob).unwrap()).collect();
+    let seen = |at, bytes| read(&job.open("/talea/run/f", READ)[0], at, bytes);
+    assert_eq!(seen(0, 4), b"", "the name is there at once");
+    write(&writers[1], 0, b"aaaa").unwrap();
+    assert_eq!(seen(0, 9), b"aaaa");
+    // Over the border of a chunk.
+    let chunk = writers[0].info().chunk_bytes;
+    write(&writers[0], chunk - 2, b"bbbb").unwrap();
+    assert_eq!((seen(chunk - 2, 9), writers[1].size().unwrap()), (b"bbbb".to_vec(), chunk + 2));
+    // A cut holds for all processes, and the file grows again from there.
+    let cut = writers[0].set_size(2).unwrap();
+    writers.iter().for_each(|writer| writer.advance(&cut).unwrap());
+    write(&writers[1], 3, b"c").unwrap();
+    assert_eq!(seen(0, 9), b"aa\0c");
+    job.memory.fail_after(Some(0));
+    assert!(write(&writers[1], 0, b"x").is_err());
+    job.memory.fail_after(None);
+    assert_eq!(code(commit(&writers, true)), Code::Aborted, "the failure is told once");
+    commit(&writers, true).unwrap();
+    commit(&writers, false).unwrap();
+    assert_eq!((seen(0, 9), job.memory.steps(), job.memory.open_epochs()), (b"aa\0c".to_vec(), 0, 0));
+}
+
+#[test]
 fn a_failed_seal_fails_the_commit() {
     let job = Job::new(1);
     let writers = job.open("/talea/run/f", WRITE);

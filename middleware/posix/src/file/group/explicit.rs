@@ -33,7 +33,7 @@ impl Group {
 
     /// Leaves the explicit epoch, which goes on without the file, and begins an epoch of the file's own. On one process.
     pub(in crate::file) fn leave(&self) -> Result<Outcome, Fault> {
-        let next = self.backing.begin(true)?;
+        let next = self.begin()?;
         if let Some(old) = self.exclusive().epoch.take() {
             old.closed();
         }
@@ -64,7 +64,7 @@ impl Group {
         step: Step,
         explicit: bool,
     ) -> Result<(), Fault> {
-        let next = self.backing.join(epoch)?;
+        let next = if epoch.is_empty() { self.begin()? } else { self.backing.join(epoch)? };
         let same = self.exclusive().epoch.as_ref().is_some_and(|epoch| epoch.tx() == next.tx());
         if same {
             next.closed();

@@ -1,0 +1,122 @@
+//! The epoch of a file with `talea_epoch=none`: there is none, and every write is visible to all when it returns.
+//!
+//! A write is one autocommit for each chunk, then one of the file's size if that has grown (docs/design.md §4 rule 16). Stands where
+//! an epoch's transaction stands otherwise; must never begin or commit one.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use talea_abi::Code;
+use talea_model::{Oid, Step, Summary, TxId, View};
+
+use crate::Fault;
+use crate::backing::{Backing, Condition, Done, Epoch, Punch, Refused, Update, ValueKind};
+use crate::inode::{DATA, META, MTIME, SIZE, SizeRecord};
+use crate::namespace::now_ns;
+
+/// See the module.
+pub(super) struct Autocommits {
+    backing: Arc<dyn Backing>,
+    chunk_bytes: u64,
+    step: Step,
+    /// The largest size record that this process has seen or written.
+    size: Mutex<SizeRecord>,
+}
+
+impl Autocommits {
+    /// For a file of this size; `step` is what its base contains.
+    pub(super) fn boxed(backing: Arc<dyn Backing>, chunk_bytes: u64, size: SizeRecord, step: Step) -> Box<dyn Epoch> {
+        Box::new(Self { backing, chunk_bytes, step, size: Mutex::new(size) })
+    }
+
+    /// One past the last byte of the file that entries write.
+    fn end_of(&self, entries: &[Update<'_>]) -> u64 {
+        let end = |entry: &Update<'_>| {
+            let chunk = u64::from_be_bytes(entry.dkey.try_into().ok()?);
+            let last = entry.extents.iter().map(|extent| extent.end()).max()?;
+            (entry.akey == DATA).then(|| chunk.saturating_mul(self.chunk_bytes).saturating_add(last))
+        };
+        entries.iter().filter_map(end).max().unwrap_or(0)
+    }
+
+    fn grow(&self, oid: Oid, end: u64) -> Result<(), Fault> {
+        let record = {
+            let size = *self.size.lock().unwrap_or_else(PoisonError::into_inner);
+            if end <= size.bytes {
+                return Ok(());
+            }
+            SizeRecord { bytes: end, ..size }
+        };
+        let (size_bytes, mtime_bytes) = (record.encode(), now_ns().to_be_bytes());
+        let single = |akey, data| Update {
+            dkey: META,
+            akey,
+            kind: ValueKind::SingleMax,
+            condition: Condition::None,
+            extents: vec![],
+            data,
+        };
+        self.backing.update(oid, &[single(SIZE, &size_bytes), single(MTIME, &mtime_bytes)])?;
+        self.resized(record);
+        Ok(())
+    }
+}
+
+impl Epoch for Autocommits {
+    fn tx(&self) -> TxId {
+        TxId(0)
+    }
+
+    fn view(&self) -> View {
+        View::Latest
+    }
+
+    fn base_step(&self) -> Step {
+        self.step
+    }
+
+    fn blob(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn update(&self, oid: Oid, entries: &[Update<'_>]) -> Result<(), Fault> {
+        for of_one_dkey in entries.chunk_by(|a, b| a.dkey == b.dkey) {
+            self.backing.update(oid, of_one_dkey)?;
+        }
+        for entry in entries.iter().filter(|entry| entry.dkey == META && entry.akey == SIZE) {
+            self.resized(SizeRecord::decode(entry.data)?);
+        }
+        self.grow(oid, self.end_of(entries))
+    }
+
+    fn update_tied(&self, _: Oid, _: &[Update<'_>]) -> Result<(), Fault> {
+        Err(Fault::new(Code::Unsupported, "a file without epochs has none that a name could be tied to"))
+    }
+
+    fn punch(&self, oid: Oid, what: Punch<'_>) -> Result<(), Fault> {
+        self.backing.punch(oid, what, Condition::None)
+    }
+
+    fn summary(&self) -> Summary {
+        Summary { hlc: self.backing.hlc(), ..Summary::default() }
+    }
+
+    fn commit(&self, _: &Summary, _: bool) -> Result<Done, Refused> {
+        let fault = Fault::new(Code::Unsupported, "a file without epochs has nothing to commit");
+        Err(Refused { fault, next: None })
+    }
+
+    fn abort(&self, _: &str) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn closed(self: Box<Self>) {}
+
+    fn autocommits(&self) -> bool {
+        true
+    }
+
+    fn resized(&self, size: SizeRecord) {
+        let mut known = self.size.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = (*known).max(size);
+    }
+}
