@@ -1,14 +1,15 @@
 //! Nonblocking transfers that go on while the program computes: one thread of the driver's, which never calls MPI.
 //!
-//! MPI learns of the end when it polls the request in its own progress, on the program's thread (`MPIX_Grequest_start`, which the
-//! MPICH family has; elsewhere the transfer is done when the call returns). Owns the thread, its queue and the requests'
+//! MPI learns of the end in its own progress, on the program's thread: the MPICH family polls the request (`MPIX_Grequest_start`),
+//! Open MPI calls a function of ours in each round (`opal_progress_register`, by which its own parts do the same). With an MPI that
+//! has neither the transfer is done when the call returns. Owns the thread, its queue and the requests'
 //! states. Must never touch the program's memory after a request is complete, nor start a thread before the first large
 //! nonblocking transfer on a Talea file.
 
 use std::collections::VecDeque;
 use std::ffi::{c_double, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use talea_abi::Piece;
@@ -27,6 +28,7 @@ pub(crate) const MOST_PIECES: usize = 1 << 20;
 
 type PollFn = unsafe extern "C" fn(*mut c_void, *mut MPI_Status) -> c_int;
 type WaitFn = unsafe extern "C" fn(c_int, *mut *mut c_void, c_double, *mut MPI_Status) -> c_int;
+type RegisterFn = unsafe extern "C" fn(unsafe extern "C" fn() -> c_int) -> c_int;
 type StartFn =
     unsafe extern "C" fn(QueryFn, FreeFn, CancelFn, PollFn, Option<WaitFn>, *mut c_void, *mut MPI_Request) -> c_int;
 
@@ -48,6 +50,8 @@ struct State {
     /// MPI's request, once it is known.
     request: Mutex<Option<MPI_Request>>,
     told: AtomicBool,
+    /// [`progress`] tells.
+    in_rounds: bool,
 }
 
 /// The queue and the thread that works it off.
@@ -71,9 +75,52 @@ fn start_function() -> Option<StartFn> {
     })
 }
 
+/// Has Open MPI taken [`progress`] into its rounds? Asks it at the first call.
+fn in_rounds() -> bool {
+    static TAKEN: OnceLock<bool> = OnceLock::new();
+    *TAKEN.get_or_init(|| {
+        let found = real::lookup(c"opal_progress_register");
+        if found.is_null() {
+            return false;
+        }
+        // SAFETY: Open MPI gives the function of this name this type, in all its releases.
+        let register = unsafe { std::mem::transmute::<*mut c_void, RegisterFn>(found) };
+        // SAFETY: a function of the type that is asked for; this library is never unloaded.
+        unsafe { register(progress) == 0 }
+    })
+}
+
+/// Requests of Open MPI that are under way.
+static UNDER_WAY: Mutex<Vec<Arc<State>>> = Mutex::new(Vec::new());
+/// How many of them have ended and are to be told.
+static ENDED: AtomicUsize = AtomicUsize::new(0);
+
+/// What Open MPI calls in each round of its progress. Returns how many requests it completed.
+unsafe extern "C" fn progress() -> c_int {
+    if ENDED.load(Ordering::Acquire) == 0 {
+        return 0;
+    }
+    catch_unwind(|| {
+        let mut ended = Vec::new();
+        lock(&UNDER_WAY).retain(|state| {
+            let over = lock(&state.outcome).is_some();
+            if over {
+                ended.push(state.clone());
+            }
+            !over
+        });
+        ENDED.fetch_sub(ended.len(), Ordering::AcqRel);
+        ended.iter().for_each(|state| {
+            tell(state);
+        });
+        c_int::try_from(ended.len()).unwrap_or(0)
+    })
+    .unwrap_or(0)
+}
+
 /// Can transfers go on in the background with this MPI?
 pub(crate) fn available() -> bool {
-    start_function().is_some() && worker().is_some()
+    (start_function().is_some() || in_rounds()) && worker().is_some()
 }
 
 fn worker() -> Option<&'static Worker> {
@@ -119,6 +166,10 @@ impl Worker {
             let outcome = guarded(|| unsafe { transfer::run_batches(&file, direction, &batches) });
             file.transfer_ended();
             drop(file);
+            // Counted before it can be seen: the count never falls below zero.
+            if state.in_rounds {
+                ENDED.fetch_add(1, Ordering::AcqRel);
+            }
             *lock(&state.outcome) = Some(outcome.map(|bytes| Pending { bytes }));
             state.ended.notify_all();
         }
@@ -134,25 +185,35 @@ pub(crate) unsafe fn start(
     direction: Direction,
     batches: Vec<Vec<Piece>>,
 ) -> Result<MPI_Request, Failure> {
-    let (Some(start), Some(worker), Some(file)) = (start_function(), worker(), file.shared()) else {
+    let (Some(worker), Some(file), Ok(mpi)) = (worker(), file.shared(), mpi()) else {
         return Err(Failure::refused(MPI_ERR_INTERN, "no thread for nonblocking transfers"));
     };
+    let polled = start_function();
     let state = Arc::new(State {
         outcome: Mutex::new(None),
         ended: Condvar::new(),
         request: Mutex::new(None),
         told: AtomicBool::new(false),
+        in_rounds: polled.is_none(),
     });
     let mut made = MPI_REQUEST_NULL();
     let extra = Arc::into_raw(state.clone()).cast_mut().cast();
     // SAFETY: functions of MPI's types; the state lives until `free` takes its reference back.
-    let value = unsafe { start(query, free, cancel, poll, Some(wait), extra, &raw mut made) };
-    if let Err(failure) = checked("MPIX_Grequest_start", value) {
+    let value = unsafe {
+        match polled {
+            Some(start) => start(query, free, cancel, poll, Some(wait), extra, &raw mut made),
+            None => (mpi.MPI_Grequest_start)(query, free, cancel, extra, &raw mut made),
+        }
+    };
+    if let Err(failure) = checked("MPI_Grequest_start", value) {
         // SAFETY: MPI did not take the reference over.
         drop(unsafe { Arc::from_raw(extra.cast_const().cast::<State>()) });
         return Err(failure);
     }
     *lock(&state.request) = Some(made);
+    if state.in_rounds {
+        lock(&UNDER_WAY).push(state.clone());
+    }
     file.transfer_begun();
     lock(&worker.tasks).push_back(Task { file, direction, batches, state });
     worker.more.notify_one();

@@ -38,7 +38,6 @@ fn nonblocking_transfers_give_the_bytes_of_blocking_ones() {
 }
 
 #[test]
-#[cfg(family = "mpich")]
 fn a_large_nonblocking_transfer_goes_on_while_the_program_computes() {
     let gate = "gate";
     let site = Site::new().with("TALEA_MOCK_GATE", gate);
