@@ -3,8 +3,9 @@
  *
  * The suites open plain names in their working directory, or names of mkstemp().  Each becomes $TALEA_REDIRECT plus the name's
  * last part; a name below /talea/ stays as it is.  A suite's file is in one place at a time: what it has made with POSIX calls moves
- * to /talea/ when MPI opens it, and what lies there is copied out when it reads it with POSIX calls or stdio, or deleted when it
- * unlinks it.  With TALEA_REDIRECT_BACK set it moves back when MPI closes it, for programs whose other half is a process without MPI.
+ * to /talea/ when MPI opens it, and what lies there is copied out when it reads it with POSIX calls or stdio, moves back when it opens
+ * it for writing with them, and is deleted when it unlinks it.  With TALEA_REDIRECT_BACK set it moves back when MPI closes it, for
+ * programs whose other half is a process without MPI.
  * The preload stands in front of the driver, as Darshan would: with a driver that it could bypass, no suite would find
  * its files.  One line for each open, also a failing one, goes to $TALEA_REDIRECT_LOG.
  */
@@ -259,14 +260,17 @@ int open(const char *name, int flags, ...)
     va_start(rest, flags);
     mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(rest, mode_t) : 0;
     va_end(rest);
-    /* What a suite writes to its copy is lost: those that open a file so only read it. */
+    /* What a suite writes to a copy is lost: those that open a file by this name only read it. */
     if (!(flags & O_CREAT) && strncmp(name, "/talea/", 7) == 0)
         return copied_descriptor(name);
     int fd = NEXT(open)(name, flags, mode);
     /* Only plain relative names are a suite's files here: programs look for many others. */
     if (fd < 0 && errno == ENOENT && !(flags & O_CREAT) && name[0] != '/' && redirected(name)) {
         char space[PATH_MAX];
-        return copied_descriptor(place(name, space));
+        if ((flags & O_ACCMODE) == O_RDONLY)
+            return copied_descriptor(place(name, space));
+        exported(name);
+        fd = NEXT(open)(name, flags, mode);
     }
     return fd;
 }

@@ -40,6 +40,8 @@ programs() {
             # It ends without MPI_Finalize on purpose; t_pflush2 reads what it has flushed.
             t_pflush1) redirect=/talea/run/pflush.$ranks. program "$name" "$ranks" sh -c '"$0"; :' "$bin/$name" ;;
             t_pflush2) redirect=/talea/run/pflush.$ranks. program "$name" "$ranks" "$bin/$name" ;;
+            # The second reads what the first has left open.
+            t_pshutdown | t_prestart) redirect=/talea/run/pshutdown.$ranks. program "$name" "$ranks" "$bin/$name" ;;
             # Its serial half is a process without MPI, which it starts by this name.
             t_cache_image)
                 TALEA_REDIRECT_BACK=1 program "$name" "$ranks" sh -c 'ln -s "$0" t_cache_image 2>/dev/null; exec ./t_cache_image' "$bin/$name"
