@@ -142,7 +142,7 @@ fn a_file_whose_first_epoch_failed_leaves_no_step_if_nothing_follows() {
     write(&writers[1], 0, b"yy").unwrap();
     commit(&writers, false).unwrap();
     let readers = job.open("/talea/run/f", READ);
-    assert_eq!((read(&readers[0], 0, 4), readers[0].info().step), (b"yy".to_vec(), talea_model::Step(1)));
+    assert_eq!((read(&readers[0], 0, 4), readers[0].info().step), (b"yy".to_vec(), Step(1)));
 }
 
 #[test]
