@@ -241,7 +241,9 @@ impl Index {
             count += 1;
         }
         if let Some(touched) = touched {
-            node.waiting.add(tag.tx);
+            if node.waiting.add(tag.tx) {
+                self.objects.must(node.object).below.add(tag.tx);
+            }
             touched.count(container, count);
         }
         if restless {
@@ -292,7 +294,9 @@ impl Index {
             }
         };
         if waits {
-            node.waiting.add(tag.tx);
+            if node.waiting.add(tag.tx) {
+                self.objects.must(node.object).below.add(tag.tx);
+            }
             self.note_waiting(tag.tx, at.container, touch, 1);
         }
         self.mark_restless(id);

@@ -95,10 +95,7 @@ impl Store {
                 let node = index.seek(object, dkey).1.and_then(|id| index.dkeys.get(id));
                 found.extend(node.iter().flat_map(|node| node.waiting.all()));
             }
-            None => {
-                let nodes = object.dkeys.iter().filter_map(|(dkey, ())| index.dkeys.get(dkey.id));
-                found.extend(nodes.flat_map(|node| node.waiting.all()));
-            }
+            None => found.extend(object.below.all()),
         }
         found.retain(|tx| self.memory.ledger.admits(*tx));
         found.sort_unstable();

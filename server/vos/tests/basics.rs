@@ -6,8 +6,8 @@ use support::kit::*;
 use talea_model::{ContainerId, Extent, Order, Position, SessionId, Stamp, TxId, View};
 use talea_tier::{RamMedium, SimMedium, Torn};
 use talea_vos::{
-    Answer, Caller, Change, Condition, EntryUpdate, Enumerate, FetchWhat, Plant, Punch, Query, Store, StoreError,
-    StoreOptions, ValueKind,
+    Answer, Caller, Change, Condition, EntryUpdate, Enumerate, FetchWhat, ObjectRef, Plant, Punch, Query, Store,
+    StoreError, StoreOptions, ValueKind,
 };
 
 fn store() -> Store {
@@ -339,4 +339,34 @@ fn a_commit_is_one_record_of_one_size() {
         sizes.push((store.stats().log_bytes - before.0.log_bytes, medium.written_bytes() - before.1));
     }
     assert!(sizes.iter().all(|size| *size == sizes[0] && size.0 < 128), "{sizes:?}");
+}
+
+/// What is settled of a destroyed container while it is taken apart must not free numbers that the taking apart still holds: another
+/// container's object, made meanwhile, took one and was taken apart in its place.
+#[test]
+fn a_container_s_end_takes_nothing_of_others() {
+    let gone = ObjectRef { container: ContainerId(2), oid: at(2).oid };
+    for budget in 1..48 {
+        let mut store = store();
+        follow(&mut store, &[Change::Begin(TxId(1))], 1);
+        let extents = [Extent { index: 0, count: 1 }, Extent { index: 0, count: 2 }, Extent { index: 1, count: 2 }];
+        for (dkey, extent) in [(b"d", extents[0]), (b"d", extents[1]), (b"e", extents[2])] {
+            let data = vec![1; extent.count as usize];
+            let extents = [extent];
+            let entry = EntryUpdate { kind: BYTES, extents: &extents, ..entry(dkey, b"a", &data) };
+            store.update(gone, Order::Pending(TxId(1)), Stamp(0), View::Latest, NOBODY, &[entry]).unwrap();
+        }
+        follow(&mut store, &[Change::Commit(TxId(1), Stamp(20)), Change::DestroyContainer(ContainerId(2))], 2);
+        for n in 0..6 {
+            store.background(budget).unwrap();
+            put(&mut store, AUTO, 30 + n, &[n as u8], b"kept").unwrap();
+            write(&mut store, AUTO, 40 + n, n * 10, b"kept").unwrap();
+        }
+        while store.background(budget).unwrap() {}
+        for n in 0..6 {
+            assert_eq!(get(&store, View::Latest, &[n as u8]).unwrap(), b"kept", "with portions of {budget}");
+            assert_eq!(read(&store, View::Latest, n * 10, 4), b"kept");
+        }
+        assert_eq!(store.stats().versions, 12);
+    }
 }

@@ -64,6 +64,8 @@ pub(crate) struct Object {
     pub dkeys: Sorted<DkeyRef, ()>,
     /// Transactions that punched it and are not settled.
     pub waiting: Waiting,
+    /// Transactions that wrote into its dkeys; those that are closed go with the next one that is settled.
+    pub below: Waiting,
     /// In the list of objects with punches.
     pub restless: bool,
 }
@@ -71,7 +73,14 @@ pub(crate) struct Object {
 impl Object {
     /// An object without anything.
     pub(crate) fn new(at: ObjectRef) -> Self {
-        Self { at, punches: Stack::default(), dkeys: Sorted::default(), waiting: Waiting::default(), restless: false }
+        Self {
+            at,
+            punches: Stack::default(),
+            dkeys: Sorted::default(),
+            waiting: Waiting::default(),
+            below: Waiting::default(),
+            restless: false,
+        }
     }
 
     /// Where a dkey is, or belongs. `key_of` gives the key of a node.

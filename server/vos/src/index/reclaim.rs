@@ -95,7 +95,12 @@ impl Index {
                 }
             }
         }
-        node.waiting.retain(|tx| ledger.admits(tx));
+        if !node.waiting.all().iter().all(|tx| ledger.admits(*tx)) {
+            node.waiting.retain(|tx| ledger.admits(tx));
+            if let Some(object) = self.objects.get_mut(node.object) {
+                object.below.retain(|tx| ledger.admits(tx));
+            }
+        }
         if let Some(id) = id {
             self.mark_restless(id);
             self.drop_if_empty(id);
@@ -211,7 +216,11 @@ impl Index {
 
     fn drop_if_empty(&mut self, id: u32) {
         let Some(node) = self.dkeys.get(id) else { return };
-        if node.written || !(node.punches.is_empty() && node.akeys.is_empty() && node.waiting.all().is_empty()) {
+        // What is left of a destroyed container goes with `bury_some`, which holds the numbers until then.
+        if self.is_doomed(node)
+            || node.written
+            || !(node.punches.is_empty() && node.akeys.is_empty() && node.waiting.all().is_empty())
+        {
             return;
         }
         let object_id = node.object;
@@ -227,7 +236,9 @@ impl Index {
 
     fn drop_object_if_empty(&mut self, id: u32) {
         let Some(object) = self.objects.get(id) else { return };
-        if !(object.punches.is_empty() && object.dkeys.is_empty() && object.waiting.all().is_empty()) {
+        if self.destroyed.contains(&object.at.container)
+            || !(object.punches.is_empty() && object.dkeys.is_empty() && object.waiting.all().is_empty())
+        {
             return;
         }
         let Some(object) = self.objects.remove(id) else { return };

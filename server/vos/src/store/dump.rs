@@ -274,7 +274,10 @@ impl Restoring {
             self.ids.push(id);
             if tag.tx.0 != 0 {
                 index.touched.entry(tag.tx).or_default().count(self.container, 1);
-                index.dkeys.must(self.dkey).waiting.add(tag.tx);
+                let node = index.dkeys.must(self.dkey);
+                if node.waiting.add(tag.tx) {
+                    index.objects.must(node.object).below.add(tag.tx);
+                }
             }
         }
         let mut punches = decode_stack(&mut from, &self.ids, &mut index.versions)?;
