@@ -346,17 +346,21 @@ fn a_commit_is_one_record_of_one_size() {
 #[test]
 fn a_container_s_end_takes_nothing_of_others() {
     let gone = ObjectRef { container: ContainerId(2), oid: at(2).oid };
-    for budget in 1..48 {
+    // Portions of all sizes, and other transactions to be settled first: the two kinds of work meet at every point.
+    for (budget, others) in (1..40).flat_map(|budget| (0..8).map(move |others| (budget, others))) {
         let mut store = store();
-        follow(&mut store, &[Change::Begin(TxId(1))], 1);
+        let tx = TxId(others + 1);
+        let mut changes: Vec<Change> = (1..=tx.0).map(|tx| Change::Begin(TxId(tx))).collect();
+        changes.extend((1..tx.0).map(|tx| Change::Abort(TxId(tx))));
+        follow(&mut store, &changes, 1);
         let extents = [Extent { index: 0, count: 1 }, Extent { index: 0, count: 2 }, Extent { index: 1, count: 2 }];
-        for (dkey, extent) in [(b"d", extents[0]), (b"d", extents[1]), (b"e", extents[2])] {
+        for extent in extents {
             let data = vec![1; extent.count as usize];
             let extents = [extent];
-            let entry = EntryUpdate { kind: BYTES, extents: &extents, ..entry(dkey, b"a", &data) };
-            store.update(gone, Order::Pending(TxId(1)), Stamp(0), View::Latest, NOBODY, &[entry]).unwrap();
+            let entry = EntryUpdate { kind: BYTES, extents: &extents, ..entry(b"d", b"a", &data) };
+            store.update(gone, Order::Pending(tx), Stamp(0), View::Latest, NOBODY, &[entry]).unwrap();
         }
-        follow(&mut store, &[Change::Commit(TxId(1), Stamp(20)), Change::DestroyContainer(ContainerId(2))], 2);
+        follow(&mut store, &[Change::Commit(tx, Stamp(20)), Change::DestroyContainer(ContainerId(2))], 2);
         for n in 0..6 {
             store.background(budget).unwrap();
             put(&mut store, AUTO, 30 + n, &[n as u8], b"kept").unwrap();
