@@ -8,14 +8,12 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use talea_control::TargetChange;
-use talea_control::node::{Action, Node, NodeConfig, Time};
+use talea_control::node::{Action, Node, NodeConfig, StoreOp, Stored, Time};
 use talea_engine::{Driver, Effect, Mail, PoolChange, Target, TargetOptions};
 use talea_fabric::{Clock, Endpoint, Event, Hello, sim::SimClock, sim::SimEndpoint, sim::SimNetwork};
 use talea_model::{PoolId, Position, ServerId, ServerInfo, Stamp, TargetId, TargetInfo, TargetState};
 use talea_tier::{SimMedium, Torn};
 use talea_vos::StoreOptions;
-use talea_wire::codec;
-use talea_wire::log::Record;
 
 use crate::plant::Plant;
 use crate::random::Random;
@@ -38,13 +36,13 @@ pub(crate) fn target_node(target: u32) -> u32 {
     1_000 + target
 }
 
-/// An encoded record of the pool's log and its place.
-type LogBytes = (Position, Vec<u8>);
-
 /// What outlives a server's process.
 struct Media {
     targets: Vec<SimMedium>,
-    log: Vec<LogBytes>,
+    /// The replica of the pool's log.
+    log: Stored,
+    /// Drawn when that began.
+    life: u64,
 }
 
 /// A running server's process.
@@ -53,8 +51,8 @@ struct Process {
     endpoint: SimEndpoint,
     drivers: Vec<Driver>,
     durable: Vec<Position>,
-    /// Appends under way: when done, up to where.
-    appending: Option<(u64, Vec<LogBytes>)>,
+    /// Changes of the log under way, and when they are done.
+    storing: Option<(u64, Vec<StoreOp>)>,
     /// Outer token → (driver, its token).
     asked: BTreeMap<u64, (usize, u64)>,
     next_token: u64,
@@ -82,7 +80,7 @@ impl SimServer {
         network: &SimNetwork,
         windows: &Windows,
         plant: Plant,
-        random: Random,
+        mut random: Random,
     ) -> Self {
         network.set_host(control_node(id), id);
         for target in 0..targets {
@@ -95,7 +93,7 @@ impl SimServer {
             targets,
             network: network.clone(),
             clock: network.clock(control_node(id)),
-            media: Media { targets: media, log: vec![] },
+            media: Media { targets: media, log: Stored::default(), life: random.draw() },
             process: None,
             plant,
             windows: windows.clone(),
@@ -139,18 +137,17 @@ impl SimServer {
             }
             drivers.push(driver);
         }
-        let log: Vec<Record> = self.media.log.iter().filter_map(|(_, bytes)| codec::decode(bytes).ok()).collect();
         let config = self.config(durable.iter().copied().min().unwrap_or_default());
-        let node = match Node::new(config, self.time(), log) {
+        let node = match Node::new(config, self.time(), self.media.log.clone()) {
             Ok(node) => node,
-            Err(gap) => panic!("server {} cannot restart: {gap}", self.id),
+            Err(damaged) => panic!("server {} cannot restart: {damaged}", self.id),
         };
         self.process = Some(Process {
             node,
             endpoint: self.network.endpoint(control_node(self.id)),
             drivers,
             durable,
-            appending: None,
+            storing: None,
             asked: BTreeMap::new(),
             next_token: 1,
             delivered: Position(0),
@@ -175,9 +172,10 @@ impl SimServer {
         NodeConfig {
             server,
             targets: (self.id * self.targets..(self.id + 1) * self.targets).map(target).collect(),
-            leader: ServerId(0),
+            seeds: (0..self.servers).map(|id| (ServerId(id), vec![format!("sim:{}", control_node(id))])).collect(),
             servers_expected: self.servers as usize,
             boot: self.random.draw(),
+            life: self.media.life,
             pool: 7,
             lease_ms: LEASE_MS,
             heartbeat_ms: HEARTBEAT_MS,
@@ -188,10 +186,10 @@ impl SimServer {
     /// Ends the process at once. Unflushed bytes survive as chance decides; an append under way is there or not.
     pub(crate) fn crash(&mut self) {
         let Some(process) = self.process.take() else { return };
-        if let Some((_, records)) = process.appending
+        if let Some((_, ops)) = process.storing
             && self.random.chance(50)
         {
-            self.media.log.extend(records);
+            ops.into_iter().for_each(|op| self.media.log.apply(op));
         }
         for medium in &mut self.media.targets {
             *medium = medium.crash(&mut || self.random.draw());
@@ -215,13 +213,12 @@ impl SimServer {
                 Event::Down { peer } => process.node.peer_down(now, peer),
             }
         }
-        if process.appending.as_ref().is_some_and(|(done_ns, _)| *done_ns <= now.monotonic_ns)
-            && let Some((_, records)) = process.appending.take()
+        if process.storing.as_ref().is_some_and(|(done_ns, _)| *done_ns <= now.monotonic_ns)
+            && let Some((_, ops)) = process.storing.take()
         {
             busy = true;
-            let last = records.last().map(|(position, _)| *position).unwrap_or_default();
-            self.media.log.extend(records);
-            process.node.appended(now, last);
+            ops.into_iter().for_each(|op| self.media.log.apply(op));
+            process.node.stored(now);
         }
         if process.node.next_deadline().is_some_and(|deadline_ns| deadline_ns <= now.monotonic_ns) {
             process.node.tick(now);
@@ -246,8 +243,8 @@ impl SimServer {
         let Some(process) = &self.process else { return u64::MAX };
         let drivers = process.drivers.iter().map(Driver::next_deadline).min().unwrap_or(u64::MAX);
         let node = process.node.next_deadline().unwrap_or(u64::MAX);
-        let appended = process.appending.as_ref().map_or(u64::MAX, |(done_ns, _)| *done_ns);
-        drivers.min(node).min(appended)
+        let stored = process.storing.as_ref().map_or(u64::MAX, |(done_ns, _)| *done_ns);
+        drivers.min(node).min(stored)
     }
 }
 
@@ -283,9 +280,7 @@ impl Process {
             // A full connection loses it: the protocol above must live with that.
             Action::Send { peer, bytes } => drop(self.endpoint.send(peer, &[IoSlice::new(&bytes)])),
             Action::Close { peer } => self.endpoint.disconnect(peer),
-            Action::Append { records } => {
-                self.appending = Some((now.monotonic_ns + random.below(APPEND_NS), records));
-            }
+            Action::Store { ops } => self.storing = Some((now.monotonic_ns + random.below(APPEND_NS), ops)),
             Action::Deliver { changes, horizon } => {
                 self.delivered = self.delivered.max(horizon);
                 for (index, driver) in self.drivers.iter_mut().enumerate() {
@@ -306,12 +301,12 @@ impl Process {
             Action::Serving(false) => self.drivers.iter_mut().for_each(|driver| mail(driver, Mail::Fence)),
             // The end of a simulated process is seen by its connection's end alone.
             Action::Watch { .. } => {}
-            Action::Connect => {
-                let address = talea_fabric::Address::Sim(control_node(0));
+            Action::Connect { server: to, .. } => {
+                let address = talea_fabric::Address::Sim(control_node(to.0));
                 let hello = Hello { server: Some(server), ..Hello::default() };
                 match self.endpoint.connect(&address, &hello, u64::MAX) {
-                    Ok(peer) => self.node.leader_up(now, peer),
-                    Err(_) => self.node.leader_unreachable(now),
+                    Ok(peer) => self.node.server_up(now, to, peer),
+                    Err(_) => self.node.server_unreachable(now, to),
                 }
             }
         }

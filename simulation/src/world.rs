@@ -183,7 +183,10 @@ impl World {
         }
         if self.random.chance(30) {
             let offset_us = self.random.below(4_000_000) as i64 - 2_000_000;
-            faults.push((at(&mut self.random), Fault::Jump(control_node(self.random.below(2) as u32), offset_us)));
+            faults.push((
+                at(&mut self.random),
+                Fault::Jump(control_node(self.random.below(SERVERS.into()) as u32), offset_us),
+            ));
         }
         faults.sort_by_key(|(at_ns, _)| std::cmp::Reverse(*at_ns));
         self.faults = faults;
@@ -295,7 +298,11 @@ impl World {
                     self.servers[server as usize].start();
                 }
             }
-            Fault::Partition => self.network.partition(&[control_node(0)], &[control_node(1)]),
+            Fault::Partition => {
+                let alone = control_node(self.random.below(SERVERS.into()) as u32);
+                let others: Vec<u32> = (0..SERVERS).map(control_node).filter(|node| *node != alone).collect();
+                self.network.partition(&[alone], &others);
+            }
             Fault::Heal => self.network.heal(),
             Fault::Jump(node, offset_us) => self.network.set_clock_offset(node, offset_us),
         }

@@ -38,6 +38,34 @@ pub enum Body {
     Refused(Refusal),
     /// Between servers: entries that follow the last ones sent on this connection, already committed to the log.
     Batch(Vec<Record>),
+    /// Between replicas of the log, a call of Raft's: opaque here. Answered with [`Body::RaftAnswer`] under the same number.
+    Raft(Vec<u8>),
+    /// The answer to a call of Raft's.
+    RaftAnswer(Vec<u8>),
+    /// Between servers: who leads the log, as far as the sender knows, in which term.
+    Leader { server: Option<talea_model::ServerId>, term: u64 },
+    /// Between servers: who is where.
+    Cards(Vec<Card>),
+}
+
+/// A server as it introduces itself to others. Of two, the one that was born later counts, then the one with the higher
+/// revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Card {
+    /// The server, with its addresses.
+    pub server: ServerInfo,
+    /// When its process started, in microseconds of Unix time.
+    pub born_us: u64,
+    /// Drawn anew by each process.
+    pub boot: u64,
+    /// Counts what has changed since its birth.
+    pub revision: u64,
+    /// Which replica of the log it is, if it is one: drawn when its log began.
+    pub life: u64,
+    /// Whether it holds a replica's log.
+    pub holds: bool,
+    /// Whether it knows of a pool: then none may be begun without it.
+    pub knows: bool,
 }
 
 /// Questions.
@@ -237,6 +265,10 @@ pub struct Status {
     pub position: Position,
     /// Counters of the log: entries applied, bytes appended, messages sent and received by the leader.
     pub counters: Counters,
+    /// Server that leads the log.
+    pub leader: talea_model::ServerId,
+    /// Servers that hold a replica of the log.
+    pub replicas: Vec<talea_model::ServerId>,
 }
 
 /// Counters of the control plane, for I5 by counting.

@@ -37,6 +37,8 @@ pub enum Entry {
         servers: Vec<ServerInfo>,
         /// Targets of the first map.
         targets: Vec<TargetInfo>,
+        /// What each server's process drew at its start, in the servers' order.
+        boots: Vec<u64>,
     },
     /// A server registered (again), with its addresses; its targets' incarnations say what they lost.
     ServerUp {
@@ -44,6 +46,8 @@ pub enum Entry {
         server: ServerInfo,
         /// Its targets.
         targets: Vec<TargetInfo>,
+        /// What its process drew at its start: with another one it has forgotten who wrote through it.
+        boot: u64,
     },
     /// Targets change their state; a lost server's go down. Aborts every open transaction when one goes down, because a
     /// writer that joined there may be lost with it (rule 12).

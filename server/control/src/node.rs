@@ -1,8 +1,8 @@
 //! One server's control plane without I/O: what a message, a death, a timer leads to.
 //!
-//! Owns the roles (leader of the log, follower of it), the clients whose home this server is, and what they wait for. The
-//! same code runs behind real sockets ([`crate::shell`]) and in simulations: time is passed in, effects come out as
-//! [`Action`]s. Must never do I/O, and an entry counts only after the shell said that it is appended.
+//! Owns the roles (leader of the log, follower of it; a replica of it beside either), the clients whose home this server is,
+//! and what they wait for. The same code runs behind real sockets ([`crate::shell`]) and in simulations: time is passed in,
+//! effects come out as [`Action`]s. Must never do I/O, and nothing counts as durable before the shell said that it is.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,10 @@ use crate::pool::{Gap, Outcome, Pool};
 mod clients;
 mod follower;
 mod leader;
+mod links;
+mod log;
 mod question;
+mod raft;
 #[cfg(test)]
 mod tests;
 mod wait;
@@ -26,7 +29,10 @@ mod wait;
 use clients::{Home, Peer, PeerKind};
 use follower::Follower;
 use leader::Leader;
+use links::Links;
 use question::{Origin, Question};
+use raft::Replica;
+pub use raft::{Damaged, ReplicaId, StoreOp, Stored};
 use wait::Waits;
 
 /// Time as the shell or the simulation sees it.
@@ -45,12 +51,14 @@ pub struct NodeConfig {
     pub server: ServerInfo,
     /// Its targets, as the map will show them.
     pub targets: Vec<TargetInfo>,
-    /// The server that leads the log (until there are several replicas of it).
-    pub leader: ServerId,
+    /// Where servers can be found before any of them has introduced itself.
+    pub seeds: BTreeMap<ServerId, Vec<String>>,
     /// Servers that the pool begins with.
     pub servers_expected: usize,
     /// Drawn anew by each process.
     pub boot: u64,
+    /// Drawn when this server's log began; `boot` if that does not outlive the process.
+    pub life: u64,
     /// The pool's id if this node begins it; random.
     pub pool: u128,
     /// Membership lease in milliseconds: how long a silent server still counts as there.
@@ -76,10 +84,10 @@ pub enum Action {
         /// Which.
         peer: PeerId,
     },
-    /// Append encoded records to the log, durably, then call [`Node::appended`] with the last position. One at a time.
-    Append {
-        /// Positions and bytes, in order.
-        records: Vec<(Position, Vec<u8>)>,
+    /// Make changes of the log durable, in order and all of them, then call [`Node::stored`]. One such action at a time.
+    Store {
+        /// In order.
+        ops: Vec<StoreOp>,
     },
     /// Hand changes to the local targets; every fate up to `horizon` is known with them.
     Deliver {
@@ -109,8 +117,13 @@ pub enum Action {
         /// Its process id, vouched for by the kernel.
         pid: u32,
     },
-    /// Connect to the leader once, then call [`Node::leader_up`] or [`Node::leader_unreachable`].
-    Connect,
+    /// Connect to another server once, then call [`Node::server_up`] or [`Node::server_unreachable`].
+    Connect {
+        /// Which.
+        server: ServerId,
+        /// Where it may be; the first that answers is taken.
+        addresses: Vec<String>,
+    },
 }
 
 enum Role {
@@ -125,6 +138,13 @@ pub struct Node {
     clock: Hlc,
     pool: Pool,
     role: Role,
+    /// This server's replica of the log, if it has one.
+    replica: Option<Replica>,
+    links: Links,
+    /// Who leads in which term, as the replica said last.
+    heard: (ServerId, u64),
+    /// Whether the targets may serve.
+    serving: bool,
     peers: BTreeMap<PeerId, Peer>,
     homes: BTreeMap<SessionId, Home>,
     waits: Waits,
@@ -137,18 +157,18 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node that starts with the log's records, all of them applied elsewhere before or appended durably. Only a leader has
-    /// any; an error says that the log has a hole.
-    pub fn new(config: NodeConfig, now: Time, log: Vec<Record>) -> Result<Self, Gap> {
-        let role = match config.server.id == config.leader {
-            true => Role::Leader(Leader::default()),
-            false => Role::Follower(Follower::new(now)),
-        };
+    /// A node that starts on what its log's medium holds.
+    pub fn new(config: NodeConfig, now: Time, stored: Stored) -> Result<Self, Damaged> {
+        let first = config.seeds.keys().next().copied().unwrap_or(config.server.id);
         let mut node = Self {
             now,
             clock: Hlc::default(),
             pool: Pool::default(),
-            role,
+            role: Role::Follower(Follower::new(now, first)),
+            replica: None,
+            links: Links::new(&config, now),
+            heard: (config.server.id, 0),
+            serving: false,
             peers: BTreeMap::new(),
             homes: BTreeMap::new(),
             waits: Waits::default(),
@@ -156,27 +176,29 @@ impl Node {
             undelivered: Vec::new(),
             delivered: Position(0),
             durable: config.horizon,
-            actions: Vec::new(),
+            actions: vec![Action::Serving(false)],
             config,
         };
-        for record in &log {
-            node.apply(record)?;
+        if !stored.is_empty() {
+            node.open_replica(&stored)?;
         }
-        node.deliver();
-        match &mut node.role {
-            Role::Leader(leader) => {
-                leader.recovered(log);
-                node.lead();
-            }
-            Role::Follower(_) => node.follow(),
-        }
+        node.found_if_complete();
         node.finish();
+        if matches!(node.role, Role::Follower(_)) {
+            node.follow();
+            node.finish();
+        }
         Ok(node)
     }
 
     /// What is to be done now, in order.
     pub fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
+    }
+
+    /// Which replicas the log has, as far as this server's own knows.
+    pub fn replicas(&self) -> Vec<ReplicaId> {
+        self.replica.iter().flat_map(Replica::voters).collect()
     }
 
     /// The state as far as this server has followed the log.
@@ -191,7 +213,7 @@ impl Node {
 
     /// A peer has proved itself. `local`: on this node, and the kernel vouched for its pid.
     pub fn peer_up(&mut self, now: Time, peer: PeerId, hello: Hello, local: bool) {
-        self.now = now;
+        self.begin(now);
         let kind = match hello.server {
             Some(server) => PeerKind::Server(ServerId(server)),
             None => PeerKind::Client { session: None, opening: false },
@@ -200,20 +222,24 @@ impl Node {
         if let (PeerKind::Server(_), Some(pid)) = (&kind, pid) {
             self.actions.push(Action::Watch { peer, pid });
         }
+        let is_server = matches!(kind, PeerKind::Server(_));
         self.peers.insert(peer, Peer { kind, pid });
+        if is_server {
+            self.introduce(peer);
+        }
         self.finish();
     }
 
     /// A connection ended.
     pub fn peer_down(&mut self, now: Time, peer: PeerId) {
-        self.now = now;
+        self.begin(now);
         self.lose_peer(peer, false);
         self.finish();
     }
 
     /// The process behind a peer ended. Its connection may live on in a forked child, and means nothing.
     pub fn process_died(&mut self, now: Time, peer: PeerId) {
-        self.now = now;
+        self.begin(now);
         if self.peers.contains_key(&peer) {
             self.actions.push(Action::Close { peer });
             self.lose_peer(peer, true);
@@ -225,7 +251,7 @@ impl Node {
 
     /// A whole message came.
     pub fn message(&mut self, now: Time, peer: PeerId, bytes: &[u8]) {
-        self.now = now;
+        self.begin(now);
         self.counters.messages_in += 1;
         let Some(known) = self.peers.get(&peer) else { return };
         let kind = known.kind.clone();
@@ -241,45 +267,49 @@ impl Node {
         self.finish();
     }
 
-    /// All records up to `position` are in the log, durably.
-    pub fn appended(&mut self, now: Time, position: Position) {
-        self.now = now;
-        self.log_grew(position);
+    /// The changes of the log that were to be stored last are durable.
+    pub fn stored(&mut self, now: Time) {
+        self.begin(now);
+        if let Some(replica) = &self.replica {
+            replica.stored();
+        }
         self.finish();
     }
 
     /// All own targets are durable up to `position`.
     pub fn targets_durable(&mut self, now: Time, position: Position) {
-        self.now = now;
+        self.begin(now);
         self.durable = self.durable.max(position);
     }
 
     /// A local target wants everything up to the log's end as it is now (rule 8).
     pub fn log_end(&mut self, now: Time, token: u64) {
-        self.now = now;
+        self.begin(now);
         self.catch_up(follower::CatchUp::Token(token));
         self.finish();
     }
 
-    /// The connection to the leader is up.
-    pub fn leader_up(&mut self, now: Time, peer: PeerId) {
-        self.now = now;
-        self.peers.insert(peer, Peer { kind: PeerKind::Server(self.config.leader), pid: None });
-        self.link_up(peer);
+    /// A connection to another server is up.
+    pub fn server_up(&mut self, now: Time, server: ServerId, peer: PeerId) {
+        self.begin(now);
+        self.peers.insert(peer, Peer { kind: PeerKind::Server(server), pid: None });
+        self.linked(server, peer);
         self.finish();
     }
 
-    /// The leader could not be reached.
-    pub fn leader_unreachable(&mut self, now: Time) {
-        self.now = now;
-        self.link_failed();
+    /// Another server could not be reached.
+    pub fn server_unreachable(&mut self, now: Time, server: ServerId) {
+        self.begin(now);
+        self.not_linked(server);
         self.finish();
     }
 
     /// Time has passed.
     pub fn tick(&mut self, now: Time) {
-        self.now = now;
+        self.begin(now);
         self.expire_waits();
+        // First what openraft has to say: who leads may have changed.
+        self.turn_replica();
         match self.role {
             Role::Leader(_) => self.judge_followers(),
             Role::Follower(_) => self.follower_timers(),
@@ -290,10 +320,14 @@ impl Node {
     /// When [`Node::tick`] is due, in monotonic nanoseconds.
     pub fn next_deadline(&self) -> Option<u64> {
         let role = match &self.role {
-            Role::Leader(leader) => leader.next_deadline(&self.config),
-            Role::Follower(follower) => follower.next_deadline(&self.config),
+            Role::Leader(leader) => {
+                let vouched_ns = self.replica.as_ref().map(Replica::vouched_ns).filter(|at_ns| *at_ns != u64::MAX);
+                [leader.next_deadline(&self.config), vouched_ns].into_iter().flatten().min()
+            }
+            Role::Follower(follower) => follower.next_deadline(&self.config, self.serving),
         };
-        [self.waits.next_deadline(), role].into_iter().flatten().min()
+        let replica = self.replica.as_ref().and_then(Replica::next_deadline);
+        [self.waits.next_deadline(), role, replica].into_iter().flatten().min()
     }
 
     /// Whether the pool has begun and this server's targets are in its map.
@@ -301,17 +335,23 @@ impl Node {
         let is_in_map = self.pool.map().is_some_and(|map| {
             map.version > MapVersion(0) && self.config.targets.iter().all(|target| map.is_up(target.id))
         });
-        match &self.role {
-            Role::Leader(_) => is_in_map,
-            Role::Follower(follower) => is_in_map && follower.is_serving(),
-        }
+        is_in_map && self.serving
+    }
+
+    /// Whether this server leads the log.
+    pub fn is_leader(&self) -> bool {
+        matches!(self.role, Role::Leader(_))
     }
 
     fn dispatch(&mut self, peer: PeerId, kind: PeerKind, envelope: Envelope) {
         let from_leader = matches!(&self.role, Role::Follower(follower) if follower.is_link(peer));
-        // What the leader says was checked when it was proposed: applied stamps are always accepted (rule 1).
+        // What the leader says was checked when it was proposed: applied stamps are always accepted (rule 1). A replica whose
+        // clock is wrong gets no answer, so that no stamp of its own gets a majority.
         if !from_leader && !self.is_plausible(envelope.hlc) {
-            return self.refuse_clock(peer, envelope.id);
+            if let Body::Request(_) = envelope.body {
+                self.refuse_clock(peer, envelope.id);
+            }
+            return;
         }
         self.clock.observe(envelope.hlc);
         match (envelope.body, kind) {
@@ -338,6 +378,14 @@ impl Node {
             (Body::Reply(reply), _) if from_leader => self.forward_answered(envelope.id, Ok(reply)),
             (Body::Refused(refusal), _) if from_leader => self.forward_answered(envelope.id, Err(refusal)),
             (Body::Batch(records), _) if from_leader => self.batch(records),
+            (Body::Raft(call), PeerKind::Server(_)) => self.raft_call(peer, envelope.id, &call),
+            (Body::RaftAnswer(answer), PeerKind::Server(_)) => {
+                if let Some(replica) = &self.replica {
+                    replica.answered(envelope.id, &answer);
+                }
+            }
+            (Body::Leader { server, term }, PeerKind::Server(_)) => self.hear_of_leader(Some(peer), server, term),
+            (Body::Cards(cards), PeerKind::Server(server)) => self.cards(peer, server, cards),
             _ => {}
         }
     }
@@ -449,10 +497,28 @@ impl Node {
         }
     }
 
-    /// The last thing of every input: waits that have an answer, records that want to be appended.
+    /// The first thing of every input: it is later, and what was true for a time only may be so no more.
+    fn begin(&mut self, now: Time) {
+        self.now = now;
+        self.check_vouched();
+    }
+
+    /// The last thing of every input: waits that have an answer, proposals that want to be logged, and the replica's part.
     fn finish(&mut self) {
-        self.answer_waits();
-        self.flush_log();
+        loop {
+            self.answer_waits();
+            self.flush_log();
+            if !self.turn_replica() {
+                break;
+            }
+        }
+    }
+
+    /// Says whether the targets may serve, if that has changed.
+    fn set_serving(&mut self, serving: bool) {
+        if std::mem::replace(&mut self.serving, serving) != serving {
+            self.actions.push(Action::Serving(serving));
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use talea_model::{ContainerId, LeaseId, PoolMap, Position, SessionId, Stamp, TargetId, TxId};
+use talea_model::{ContainerId, LeaseId, PoolMap, Position, ServerId, SessionId, Stamp, TargetId, TxId};
 use talea_wire::control::Reply;
 use talea_wire::log::{Entry, Record};
 use talea_wire::{Refusal, RefusalCode};
@@ -74,6 +74,8 @@ pub struct Pool {
     /// Above every C, S and M ever issued (rule 2).
     ceiling: Stamp,
     map: Option<PoolMap>,
+    /// What each server's process drew at its start.
+    boots: BTreeMap<ServerId, u64>,
     targets: BTreeMap<TargetId, TargetHistory>,
     last_container: ContainerId,
     containers: BTreeMap<ContainerId, Container>,
@@ -149,10 +151,10 @@ impl Pool {
         let proposed = record.proposed;
         match &record.entry {
             Entry::Leader { .. } => Ok(Reply::Done),
-            Entry::PoolCreate { pool, servers, targets } => {
-                self.pool_create(*pool, servers, targets, proposed, applied)
+            Entry::PoolCreate { pool, servers, targets, boots } => {
+                self.pool_create(*pool, servers, targets, boots, proposed, applied)
             }
-            Entry::ServerUp { server, targets } => self.server_up(server, targets, proposed, applied),
+            Entry::ServerUp { server, targets, boot } => self.server_up(server, targets, *boot, proposed, applied),
             Entry::Targets { targets, state } => self.set_targets(targets, *state, proposed, applied),
             Entry::SessionOpen { home, name } => self.session_open(*home, name),
             Entry::SessionEnd { session, joined, orderly } => self.session_end(*session, joined, *orderly, applied),

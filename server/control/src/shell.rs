@@ -4,6 +4,7 @@
 //! or a death means is the node's. Nothing is read from a connection beyond the proof, nor answered, before it has proved
 //! itself (docs/design.md §9); a client that does not read is dropped, and holds up nobody else.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -15,8 +16,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use crate::TargetChange;
-use crate::node::{Node, NodeConfig, Time};
-use crate::pool::Gap;
+use crate::node::{Damaged, Node, NodeConfig, Stored, Time};
 use crate::store::{FileLog, Log, StoreError};
 
 mod connection;
@@ -41,10 +41,8 @@ pub struct ControlConfig {
     pub host: String,
     /// The system's secret.
     pub credentials: Credentials,
-    /// The server that leads the log.
-    pub leader: ServerId,
-    /// Where the leader listens; the first that can be reached is taken. Empty at the leader itself.
-    pub leader_addresses: Vec<Address>,
+    /// Where other servers may be found before they have introduced themselves; the first address that answers is taken.
+    pub seeds: BTreeMap<ServerId, Vec<Address>>,
     /// Servers that the pool begins with.
     pub servers_expected: usize,
     /// This server's targets, with the addresses that their engines got.
@@ -55,7 +53,7 @@ pub struct ControlConfig {
     pub pool: u128,
     /// Membership lease in milliseconds; see [`DEFAULT_LEASE_MS`].
     pub lease_ms: u64,
-    /// Directory of the log at the leader; `None`: the log lives in memory, as targets in RAM do.
+    /// Directory of this server's replica of the log; `None`: it lives in memory, as targets in RAM do.
     pub log_directory: Option<PathBuf>,
     /// Position up to which all own targets are durable: changes up to it are not delivered again.
     pub horizon: Position,
@@ -75,9 +73,9 @@ pub enum ControlError {
     /// The log cannot be read or written.
     #[error(transparent)]
     Log(#[from] StoreError),
-    /// The log has a hole.
+    /// What the log's file holds is no replica's log.
     #[error(transparent)]
-    Gap(#[from] Gap),
+    Damaged(#[from] Damaged),
     /// No thread, runtime or timer to be had.
     #[error("cannot start the control plane: {0}")]
     Start(std::io::Error),
@@ -171,14 +169,15 @@ pub fn start(
     handle: ControlHandle,
     inbox: Inbox,
 ) -> Result<Control, ControlError> {
-    let (log, records) = match &config.log_directory {
-        Some(directory) if config.server == config.leader => {
-            let (log, records) = FileLog::open(directory)?;
-            (Log::File(log), records)
+    let (log, life, stored) = match &config.log_directory {
+        Some(directory) => {
+            let (log, stored) = FileLog::open(directory, config.boot)?;
+            let life = log.life();
+            (Log::File(log), life, stored)
         }
-        _ => (Log::Memory, Vec::new()),
+        None => (Log::Memory, config.boot, Stored::default()),
     };
-    let node = Node::new(node_config(&config, &listeners), now(), records)?;
+    let node = Node::new(node_config(&config, &listeners, life), now(), stored)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ControlError::Start)?;
     let credentials = Arc::new(config.credentials.clone());
     let serve = serve::Serve::new(node, log, link, credentials, &config);
@@ -189,8 +188,8 @@ pub fn start(
     Ok(Control { thread, handle })
 }
 
-fn node_config(config: &ControlConfig, listeners: &Listeners) -> NodeConfig {
-    let control = listeners.addresses().iter().map(Address::to_string).collect();
+fn node_config(config: &ControlConfig, listeners: &Listeners, life: u64) -> NodeConfig {
+    let control = texts(listeners.addresses());
     NodeConfig {
         server: talea_model::ServerInfo {
             id: config.server,
@@ -199,14 +198,19 @@ fn node_config(config: &ControlConfig, listeners: &Listeners) -> NodeConfig {
             control,
         },
         targets: config.targets.clone(),
-        leader: config.leader,
+        seeds: config.seeds.iter().map(|(server, addresses)| (*server, texts(addresses))).collect(),
         servers_expected: config.servers_expected,
         boot: config.boot,
+        life,
         pool: config.pool,
         lease_ms: config.lease_ms.max(2 * HEARTBEAT_MS_MIN),
         heartbeat_ms: (config.lease_ms / 4).max(HEARTBEAT_MS_MIN),
         horizon: config.horizon,
     }
+}
+
+fn texts(addresses: &[Address]) -> Vec<String> {
+    addresses.iter().map(Address::to_string).collect()
 }
 
 fn now() -> Time {

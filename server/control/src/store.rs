@@ -1,16 +1,15 @@
-//! Where the log lies: in memory, or in one file that survives power loss.
+//! Where a replica of the log lies: in memory, or in one file that survives power loss.
 //!
-//! Owns the log's durability: what [`Log::append`] returned from is on the medium. Must never interpret a record beyond
-//! decoding it, and must never repair silently: a file that is not what was written is an error that says what to do.
+//! Owns the log's durability: what [`FileLog::apply`] returned from is on the medium. Must never interpret an entry, and must
+//! never repair silently: a file that is not what was written is an error that says what to do.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
-use talea_model::Position;
-use talea_wire::codec;
-use talea_wire::log::Record;
 use thiserror::Error;
+
+use crate::node::{StoreOp, Stored};
 
 #[cfg(test)]
 mod tests;
@@ -18,19 +17,24 @@ mod tests;
 /// Name of the log's file in a server's directory.
 pub const LOG_FILE: &str = "pool.log";
 /// Version of the file's contents.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
-/// Key: position. Value: the record as postcard, and its checksum.
-const RECORDS: TableDefinition<'_, u64, (&[u8], u64)> = TableDefinition::new("records");
+/// Key: index in Raft's log. Value: the entry as postcard, and its checksum.
+const ENTRIES: TableDefinition<'_, u64, (&[u8], u64)> = TableDefinition::new("entries");
+/// The vote, the snapshot, and what was purged, each with its checksum.
+const KEPT: TableDefinition<'_, &str, (&[u8], u64)> = TableDefinition::new("kept");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const VOTE: &str = "vote";
+const SNAPSHOT: &str = "snapshot";
+const PURGED: &str = "purged";
 
 /// Why the log cannot be used.
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The file is not a log, is damaged, or was written by another version.
     #[error(
-        "the pool's log {path} is damaged: {what}. Nothing was changed. Restore the file from a copy, or move its directory \
-         away to begin an empty pool (what was stored in this one is then lost)"
+        "the pool's log {path} is damaged: {what}. Nothing was changed. Restore the file from a copy, or move it away: other \
+         replicas of the log, if there are any, then bring this server up again (without any, what was stored is lost)"
     )]
     Damaged {
         /// The file.
@@ -65,84 +69,116 @@ pub enum Log {
 pub struct FileLog {
     path: PathBuf,
     database: Database,
-    last: Position,
+    life: u64,
 }
 
 impl FileLog {
-    /// Opens the log in `directory`, or begins one there, and reads all of it.
-    pub fn open(directory: &Path) -> Result<(Self, Vec<Record>), StoreError> {
+    /// Opens the log in `directory`, or begins one there under the name `life`, and reads all of it.
+    pub fn open(directory: &Path, life: u64) -> Result<(Self, Stored), StoreError> {
         let path = directory.join(LOG_FILE);
         let io = |what, source| StoreError::Io { path: path.clone(), what, source };
         fs::create_dir_all(directory).map_err(|error| io("making its directory", error))?;
         let is_new = !path.exists();
         let database = Database::create(&path).map_err(|error| open_error(&path, error))?;
-        let mut log = FileLog { path: path.clone(), database, last: Position(0) };
+        let mut log = FileLog { path: path.clone(), database, life };
         if is_new {
             log.begin()?;
             // The file's name must survive too.
             let parent = fs::File::open(directory).map_err(|error| io("opening its directory", error))?;
             parent.sync_all().map_err(|error| io("flushing its directory", error))?;
         }
-        let records = log.read()?;
-        log.last = records.last().map_or(Position(0), |record| record.position);
-        Ok((log, records))
+        let (life, stored) = log.read()?;
+        log.life = life;
+        Ok((log, stored))
     }
 
-    /// Appends encoded records and flushes them: they are durable when this returns.
-    pub fn append(&mut self, records: &[(Position, Vec<u8>)]) -> Result<(), StoreError> {
+    /// What was drawn when this log began.
+    pub fn life(&self) -> u64 {
+        self.life
+    }
+
+    /// Makes changes and flushes them, all or none: they are durable when this returns.
+    pub fn apply(&mut self, ops: &[StoreOp]) -> Result<(), StoreError> {
         let mut write = self.database.begin_write().map_err(|error| self.damaged(error))?;
         write.set_durability(Durability::Immediate).map_err(|error| self.damaged(error))?;
         {
-            let mut table = write.open_table(RECORDS).map_err(|error| self.damaged(error))?;
-            for (position, bytes) in records {
-                let value = (bytes.as_slice(), checksum(*position, bytes));
-                table.insert(position.0, value).map_err(|error| self.damaged(error))?;
+            let mut entries = write.open_table(ENTRIES).map_err(|error| self.damaged(error))?;
+            let mut kept = write.open_table(KEPT).map_err(|error| self.damaged(error))?;
+            let mut keep = |name: &str, bytes: &[u8]| {
+                let value = (bytes, checksum(name.len() as u64, bytes));
+                kept.insert(name, value).map(drop).map_err(|error| self.damaged(error))
+            };
+            for op in ops {
+                match op {
+                    StoreOp::Vote(bytes) => keep(VOTE, bytes)?,
+                    StoreOp::Snapshot(bytes) => keep(SNAPSHOT, bytes)?,
+                    StoreOp::Append { index, bytes } => {
+                        let value = (bytes.as_slice(), checksum(*index, bytes));
+                        entries.insert(index, value).map_err(|error| self.damaged(error))?;
+                    }
+                    StoreOp::Truncate { from } => {
+                        entries.retain_in(*from.., |_, _| false).map_err(|error| self.damaged(error))?;
+                    }
+                    StoreOp::Purge { through, id } => {
+                        entries.retain_in(..=*through, |_, _| false).map_err(|error| self.damaged(error))?;
+                        keep(PURGED, id)?;
+                    }
+                }
             }
         }
-        write.commit().map_err(|error| self.damaged(error))?;
-        self.last = records.last().map_or(self.last, |(position, _)| *position);
-        Ok(())
-    }
-
-    /// Last position that is on the medium.
-    pub fn last(&self) -> Position {
-        self.last
+        write.commit().map_err(|error| self.damaged(error))
     }
 
     fn begin(&self) -> Result<(), StoreError> {
         let write = self.database.begin_write().map_err(|error| self.damaged(error))?;
-        write.open_table(RECORDS).map_err(|error| self.damaged(error))?;
+        write.open_table(ENTRIES).map_err(|error| self.damaged(error))?;
+        write.open_table(KEPT).map_err(|error| self.damaged(error))?;
         let mut meta = write.open_table(META).map_err(|error| self.damaged(error))?;
         meta.insert("format", FORMAT).map_err(|error| self.damaged(error))?;
+        meta.insert("life", self.life).map_err(|error| self.damaged(error))?;
         drop(meta);
         write.commit().map_err(|error| self.damaged(error))
     }
 
-    fn read(&self) -> Result<Vec<Record>, StoreError> {
+    fn read(&self) -> Result<(u64, Stored), StoreError> {
         let read = self.database.begin_read().map_err(|error| self.damaged(error))?;
         let meta = read.open_table(META).map_err(|error| self.damaged(error))?;
-        let format = meta.get("format").map_err(|error| self.damaged(error))?.map(|value| value.value());
+        let number = |name: &str| -> Result<Option<u64>, StoreError> {
+            Ok(meta.get(name).map_err(|error| self.damaged(error))?.map(|value| value.value()))
+        };
+        let format = number("format")?;
         if format != Some(FORMAT) {
             return Err(self.damaged(format!("its format is {format:?}, this release reads {FORMAT}")));
         }
-        let table = read.open_table(RECORDS).map_err(|error| self.damaged(error))?;
-        let mut records = Vec::new();
+        let life = number("life")?.ok_or_else(|| self.damaged("it has no name"))?;
+        let kept = read.open_table(KEPT).map_err(|error| self.damaged(error))?;
+        let keep = |name: &'static str| -> Result<Option<Vec<u8>>, StoreError> {
+            let Some(value) = kept.get(name).map_err(|error| self.damaged(error))? else { return Ok(None) };
+            let (bytes, sum) = value.value();
+            match checksum(name.len() as u64, bytes) == sum {
+                true => Ok(Some(bytes.to_vec())),
+                false => Err(self.damaged(format!("its {name} does not match its checksum"))),
+            }
+        };
+        let (vote, snapshot, purged) = (keep(VOTE)?, keep(SNAPSHOT)?, keep(PURGED)?);
+        Ok((life, Stored { vote, purged, entries: self.read_entries(&read)?, snapshot }))
+    }
+
+    fn read_entries(&self, read: &redb::ReadTransaction) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        let table = read.open_table(ENTRIES).map_err(|error| self.damaged(error))?;
+        let mut entries: Vec<(u64, Vec<u8>)> = Vec::new();
         for item in table.iter().map_err(|error| self.damaged(error))? {
             let (key, value) = item.map_err(|error| self.damaged(error))?;
-            let (position, (bytes, sum)) = (Position(key.value()), value.value());
-            if position.0 != records.len() as u64 + 1 {
-                return Err(self.damaged(format!("record {} is missing", records.len() + 1)));
+            let (index, (bytes, sum)) = (key.value(), value.value());
+            if let Some((last, _)) = entries.last().filter(|(last, _)| last + 1 != index) {
+                return Err(self.damaged(format!("entry {} is missing", last + 1)));
             }
-            if checksum(position, bytes) != sum {
-                return Err(self.damaged(format!("record {position} does not match its checksum")));
+            if checksum(index, bytes) != sum {
+                return Err(self.damaged(format!("entry {index} does not match its checksum")));
             }
-            match codec::decode::<Record>(bytes) {
-                Ok(record) if record.position == position => records.push(record),
-                Ok(_) => return Err(self.damaged(format!("record {position} claims another position"))),
-                Err(error) => return Err(self.damaged(format!("record {position}: {error}"))),
-            }
+            entries.push((index, bytes.to_vec()));
         }
-        Ok(records)
+        Ok(entries)
     }
 
     fn damaged(&self, what: impl ToString) -> StoreError {
@@ -163,7 +199,7 @@ fn open_error(path: &Path, error: redb::DatabaseError) -> StoreError {
     }
 }
 
-/// The position is part of it: a record in another's place is no record.
-fn checksum(position: Position, bytes: &[u8]) -> u64 {
-    xxhash_rust::xxh3::xxh3_64_with_seed(bytes, position.0)
+/// The index is part of it: an entry in another's place is no entry.
+fn checksum(index: u64, bytes: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64_with_seed(bytes, index)
 }

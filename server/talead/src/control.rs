@@ -1,5 +1,6 @@
 //! The control plane of this server, started and joined to its targets.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use talea_control::TargetChange;
@@ -126,8 +127,7 @@ impl Ready {
             server: ServerId(settings.server),
             host: host(),
             credentials: settings.credentials.clone(),
-            leader: ServerId(0),
-            leader_addresses: settings.leader.clone(),
+            seeds: seeds(settings),
             servers_expected: settings.config.servers as usize,
             targets,
             boot,
@@ -141,6 +141,20 @@ impl Ready {
         let link = Box::new(Link { joint: self.joint, happenings });
         Ok((shell::start(config, self.listeners, link, handle, self.inbox)?, receiver))
     }
+}
+
+/// Where other servers may be: server 0 where the launcher said, and all that share this server's directory.
+fn seeds(settings: &Settings) -> BTreeMap<ServerId, Vec<Address>> {
+    let mut seeds = BTreeMap::new();
+    for id in (0..settings.config.servers.min(8)).filter(|id| *id != settings.server) {
+        let path = settings.config.directory.join(format!("server-{id}.sock"));
+        let unix = Address::Unix { node: node_id().to_owned(), path: path.to_string_lossy().into_owned() };
+        seeds.insert(ServerId(id), vec![unix]);
+    }
+    if settings.server != 0 {
+        seeds.insert(ServerId(0), settings.leader.clone());
+    }
+    seeds
 }
 
 /// This machine's name, for people.

@@ -149,9 +149,7 @@ impl Node {
     /// Notes that a session's process writes in a transaction. The note dies with this server, whose return in a new
     /// incarnation or boot aborts every open transaction (rule 12).
     fn join(&mut self, session: SessionId, tx: TxId) -> Outcome {
-        if let Role::Follower(follower) = &self.role
-            && !follower.is_serving()
-        {
+        if !self.serving {
             return Err(self.leader_lost());
         }
         match self.pool.fate(tx) {
@@ -217,11 +215,14 @@ impl Node {
                 self.end_session(session, false, Origin::Own(Own::Note), u64::MAX);
             }
             PeerKind::Client { .. } => {}
-            PeerKind::Server(server) => match &self.role {
-                Role::Leader(_) => self.follower_gone(server, peer, died),
-                Role::Follower(follower) if follower.is_link(peer) => self.link_down(),
-                Role::Follower(_) => {}
-            },
+            PeerKind::Server(server) => {
+                self.unlink(server, peer);
+                match &self.role {
+                    Role::Leader(_) => self.follower_gone(server, peer, died),
+                    Role::Follower(follower) if follower.is_link(peer) => self.link_down(),
+                    Role::Follower(_) => {}
+                }
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! A follower: keeps a connection to the leader, follows the log, passes its clients' requests on and their answers back.
+//! A follower: finds the leader, follows the log, passes its clients' requests on and their answers back.
 //!
 //! Owns the server's membership lease: without it the local targets must not serve (rule 11). It is counted from the sending
 //! of a heartbeat that was answered, so it ends here before the leader gives up.
@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use talea_fabric::PeerId;
-use talea_model::{Position, SessionId};
+use talea_model::{Position, ServerId, SessionId};
 use talea_wire::control::{Reply, Request};
 use talea_wire::log::Record;
 use talea_wire::{Refusal, RefusalCode};
@@ -18,7 +18,7 @@ use crate::pool::Outcome;
 
 /// First and longest pause before another attempt to connect to the leader, in milliseconds.
 const RETRY_MS_MIN: u64 = 20;
-const RETRY_MS_MAX: u64 = 1000;
+const RETRY_MS_MAX: u64 = 200;
 /// A request that may be repeated is sent again after so many milliseconds without an answer.
 const RESEND_MS: u64 = 1000;
 /// Requests on their way to the leader, at most.
@@ -45,14 +45,17 @@ enum Link {
 /// What a follower holds beside the state.
 #[derive(Debug)]
 pub(super) struct Follower {
+    /// Who leads, or is asked next whether it does.
+    pub(super) leader: ServerId,
+    /// The highest term of which was heard.
+    pub(super) term: u64,
     link: Link,
     last_id: u64,
-    pending: BTreeMap<u64, Pending>,
+    pub(super) pending: BTreeMap<u64, Pending>,
     /// When something is to be done about a pending request: give up, or send again.
     timers: BTreeSet<(u64, u64)>,
     /// Until when the lease is held.
-    lease_ns: u64,
-    serving: bool,
+    pub(super) lease_ns: u64,
     /// Since when there is no leader.
     alone_since_ns: u64,
     /// When the next heartbeat is due; before the link is ready, when that has taken too long.
@@ -60,29 +63,31 @@ pub(super) struct Follower {
     /// Whether missing records have been asked for.
     refollowing: bool,
     /// Wait for the next question for the log's end.
-    catch_ups: Vec<CatchUp>,
+    pub(super) catch_ups: Vec<CatchUp>,
     /// Wait for the answer to the one that is on its way.
-    catching_up: Vec<CatchUp>,
+    pub(super) catching_up: Vec<CatchUp>,
     /// The log's end is known, and not reached yet.
-    reaching: Vec<(Position, CatchUp)>,
+    pub(super) reaching: Vec<(Position, CatchUp)>,
 }
 
+/// A question that is on its way, or waits for a leader.
 #[derive(Debug)]
-struct Pending {
-    question: Question,
+pub(super) struct Pending {
+    pub(super) question: Question,
     sent: bool,
     timer_ns: u64,
 }
 
 impl Follower {
-    pub(super) fn new(now: Time) -> Self {
+    pub(super) fn new(now: Time, leader: ServerId) -> Self {
         Self {
+            leader,
+            term: 0,
             link: Link::Down { attempt_ns: None, pause_ms: RETRY_MS_MIN },
             last_id: 0,
             pending: BTreeMap::new(),
             timers: BTreeSet::new(),
             lease_ns: 0,
-            serving: false,
             alone_since_ns: now.monotonic_ns,
             heartbeat_ns: u64::MAX,
             refollowing: false,
@@ -96,18 +101,38 @@ impl Follower {
         matches!(self.link, Link::Up { peer: link, .. } if link == peer)
     }
 
-    /// Whether this server holds its membership lease.
-    pub(super) fn is_serving(&self) -> bool {
-        self.serving
+    /// The connection to the leader.
+    pub(super) fn peer(&self) -> Option<PeerId> {
+        match self.link {
+            Link::Up { peer, .. } => Some(peer),
+            Link::Down { .. } => None,
+        }
     }
 
-    pub(super) fn next_deadline(&self, config: &NodeConfig) -> Option<u64> {
+    /// Whether the log's end of this connection has been reached.
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.link, Link::Up { ready: true, .. })
+    }
+
+    /// Whether a server is being connected to, to follow it.
+    pub(super) fn is_trying(&self, server: ServerId) -> bool {
+        self.leader == server && matches!(self.link, Link::Down { attempt_ns: None, .. })
+    }
+
+    /// The next attempt is due at once.
+    pub(super) fn retry_now(&mut self, now_ns: u64) {
+        if let Link::Down { attempt_ns, .. } = &mut self.link {
+            *attempt_ns = Some(now_ns);
+        }
+    }
+
+    pub(super) fn next_deadline(&self, config: &NodeConfig, serving: bool) -> Option<u64> {
         let attempt_ns = match self.link {
             Link::Down { attempt_ns, .. } => attempt_ns,
             Link::Up { .. } => Some(self.heartbeat_ns),
         };
         let timer_ns = self.timers.first().map(|(at_ns, _)| *at_ns);
-        let lease_ns = self.serving.then_some(self.lease_ns);
+        let lease_ns = serving.then_some(self.lease_ns);
         let is_waiting = || {
             let mut questions = self.pending.values().map(|pending| &pending.question);
             !self.catch_ups.is_empty() || questions.any(|question| question.origin != Origin::Own(Own::Note))
@@ -116,7 +141,7 @@ impl Follower {
         [attempt_ns, timer_ns, lease_ns, alone_ns].into_iter().flatten().min()
     }
 
-    fn is_down(&self) -> bool {
+    pub(super) fn is_down(&self) -> bool {
         matches!(self.link, Link::Down { .. })
     }
 
@@ -152,26 +177,85 @@ impl Node {
 
     /// Begins to follow.
     pub(super) fn follow(&mut self) {
-        self.actions.push(Action::Serving(false));
-        self.actions.push(Action::Connect);
+        let now_ns = self.now.monotonic_ns;
+        if let Some(follower) = self.follower() {
+            follower.retry_now(now_ns);
+        }
+        self.follower_timers();
     }
 
     /// The refusal of a server that has lost the leader.
     pub(super) fn leader_lost(&self) -> Refusal {
-        let (here, leader) = (self.config.server.id, self.config.leader);
+        let here = self.config.server.id;
+        let Role::Follower(Follower { leader, .. }) = &self.role else {
+            return Refusal::new(RefusalCode::ServerLost, format!("server {here} leads the log no more: try again"));
+        };
         let text = format!(
-            "server {leader}, which leads the pool's log, cannot be reached from server {here}: if it is gone, so is what \
-             was not committed; start the system anew"
+            "no server that leads the pool's log can be reached from server {here}; the last one tried is server {leader}. If              most of the log's replicas are gone, so is what was not committed; start the system anew"
         );
         Refusal::new(RefusalCode::ServerLost, text)
+    }
+
+    /// Another server says who leads.
+    pub(super) fn hear_of_leader(&mut self, from: Option<PeerId>, server: Option<ServerId>, term: u64) {
+        let here = self.config.server.id;
+        let Some(follower) = self.follower() else { return };
+        let is_link = from.is_some() && follower.peer() == from;
+        let is_news = term > follower.term || (term == follower.term && follower.is_down());
+        let named = server.filter(|server| *server != here && is_news);
+        follower.term = follower.term.max(term);
+        if let Some(server) = named {
+            if server == follower.leader && !follower.is_down() {
+                return;
+            }
+            if !follower.is_down() {
+                self.link_down();
+            }
+            if let Some(follower) = self.follower()
+                && !follower.is_trying(server)
+            {
+                follower.leader = server;
+                self.try_leader();
+            }
+        } else if is_link {
+            // The one that is asked does not lead, and knows nobody who does.
+            self.link_down();
+            if let Some(next) = self.next_candidate()
+                && let Some(follower) = self.follower()
+            {
+                follower.leader = next;
+            }
+        }
+    }
+
+    /// Tries to reach the server that may lead.
+    fn try_leader(&mut self) {
+        let Some(follower) = self.follower() else { return };
+        let server = follower.leader;
+        if let Link::Down { attempt_ns, .. } = &mut follower.link {
+            *attempt_ns = None;
+        }
+        if server == self.config.server.id {
+            return self.link_failed();
+        }
+        match self.link_to(server) {
+            Some(peer) => self.link_up(peer),
+            None if self.is_dialing(server) => {}
+            None => self.link_failed(),
+        }
     }
 
     /// Passes a question on to the leader, now or once it is there again.
     pub(super) fn forward(&mut self, question: Question) {
         let (now_ns, refusal) = (self.now.monotonic_ns, self.leader_lost());
         let here = self.config.server.id;
+        let is_founder = here == ServerId(0) && self.replica.is_none() && self.pool.map().is_none();
         let Role::Follower(follower) = &mut self.role else { return };
         let is_note = question.origin == Origin::Own(Own::Note);
+        if is_founder && matches!(question.origin, Origin::Client { .. }) {
+            let text = "the pool has not begun: some of its servers are not up yet, try again";
+            return self.answer(question.origin, Err(Refusal::new(RefusalCode::Busy, text)));
+        }
         let is_hopeless = follower.is_down() && follower.gives_up_ns(&self.config) <= now_ns;
         if is_hopeless && !is_note {
             return self.answer(question.origin, Err(refusal));
@@ -232,21 +316,23 @@ impl Node {
         self.send_request(peer, 0, &question);
     }
 
-    /// The connection could not be made: tries again after a pause that grows.
+    /// The connection could not be made: tries another server after a pause that grows.
     pub(super) fn link_failed(&mut self) {
         let now_ns = self.now.monotonic_ns;
+        let next = self.next_candidate();
         let Some(follower) = self.follower() else { return };
         if let Link::Down { pause_ms, .. } = follower.link {
             let attempt_ns = Some(now_ns + pause_ms * 1_000_000);
             follower.link = Link::Down { attempt_ns, pause_ms: (pause_ms * 2).min(RETRY_MS_MAX) };
+            follower.leader = next.unwrap_or(follower.leader);
         }
     }
 
     /// The connection ended. What may be repeated waits for the next one; the rest has an unknown outcome.
     pub(super) fn link_down(&mut self) {
         let now_ns = self.now.monotonic_ns;
-        let leader = self.config.leader;
         let Some(follower) = self.follower() else { return };
+        let leader = follower.leader;
         let attempt_ns = Some(now_ns + RETRY_MS_MIN * 1_000_000);
         follower.link = Link::Down { attempt_ns, pause_ms: RETRY_MS_MIN * 2 };
         follower.alone_since_ns = now_ns;
@@ -339,20 +425,24 @@ impl Node {
             follower.link = Link::Up { peer, ready: true };
         }
         follower.heartbeat_ns = 0;
-        if !std::mem::replace(&mut follower.serving, true) {
-            self.actions.push(Action::Serving(true));
-        }
-        // Sessions that an earlier connection opened and never told us of have nobody to watch them.
-        let here = self.config.server.id;
-        let orphans: Vec<SessionId> = self.pool.sessions_of(here).filter(|id| !self.homes.contains_key(id)).collect();
-        for session in orphans {
-            self.ask_own(Own::Note, Request::SessionEnded { session, joined: Vec::new(), orderly: false });
-        }
+        self.set_serving(true);
+        self.end_orphans();
         let Some(follower) = self.follower() else { return };
         let unsent: Vec<u64> = follower.pending.iter().filter(|(_, one)| !one.sent).map(|(id, _)| *id).collect();
         unsent.into_iter().for_each(|id| self.send_pending(id));
         self.ask_for_end();
         self.follower_timers();
+    }
+
+    /// Sessions that an earlier connection opened and never told us of have nobody to watch them.
+    pub(super) fn end_orphans(&mut self) {
+        let here = self.config.server.id;
+        let orphans: Vec<SessionId> = self.pool.sessions_of(here).filter(|id| !self.homes.contains_key(id)).collect();
+        for session in orphans {
+            let request = Request::SessionEnded { session, joined: Vec::new(), orderly: false };
+            let origin = Origin::Own(Own::Note);
+            self.ask(Question { origin, session: SessionId(0), sequence: 0, deadline_ns: u64::MAX, request });
+        }
     }
 
     /// Asks for records that should have come by now.
@@ -383,6 +473,11 @@ impl Node {
             }
         }
         self.deliver();
+        self.reached();
+    }
+
+    /// Tells those who waited for a position that has been reached.
+    pub(super) fn reached(&mut self) {
         let position = self.pool.position();
         let Some(follower) = self.follower() else { return };
         let (there, not_yet) =
@@ -431,23 +526,20 @@ impl Node {
 
     /// Everything that time makes due at a follower.
     pub(super) fn follower_timers(&mut self) {
-        let (now_ns, config) = (self.now.monotonic_ns, &self.config);
-        let Role::Follower(follower) = &mut self.role else { return };
-        if follower.serving && follower.lease_ns <= now_ns {
-            follower.serving = false;
-            self.actions.push(Action::Serving(false));
+        let now_ns = self.now.monotonic_ns;
+        if self.follower().is_some_and(|follower| follower.lease_ns <= now_ns) {
+            self.set_serving(false);
         }
+        let (config, serving) = (&self.config, self.serving);
+        let Role::Follower(follower) = &mut self.role else { return };
         let is_silent = match follower.link {
-            Link::Up { ready: true, .. } => !follower.serving,
+            Link::Up { ready: true, .. } => !serving,
             Link::Up { ready: false, .. } => follower.heartbeat_ns <= now_ns,
             Link::Down { .. } => false,
         };
         let is_hopeless = follower.is_down() && follower.gives_up_ns(config) <= now_ns;
         match &mut follower.link {
-            Link::Down { attempt_ns, .. } if attempt_ns.is_some_and(|at_ns| at_ns <= now_ns) => {
-                *attempt_ns = None;
-                self.actions.push(Action::Connect);
-            }
+            Link::Down { attempt_ns, .. } if attempt_ns.is_some_and(|at_ns| at_ns <= now_ns) => self.try_leader(),
             // Answers nothing: as good as gone, though its connection stands.
             Link::Up { peer, .. } if is_silent => {
                 let peer = *peer;
@@ -485,8 +577,9 @@ impl Node {
     }
 
     fn pending_timers(&mut self) {
-        let (now_ns, leader) = (self.now.monotonic_ns, self.config.leader);
+        let now_ns = self.now.monotonic_ns;
         while let Some(follower) = self.follower() {
+            let leader = follower.leader;
             let Some((at_ns, id)) = follower.timers.first().copied().filter(|(at_ns, _)| *at_ns <= now_ns) else {
                 break;
             };

@@ -1,17 +1,18 @@
-//! The leader: orders entries, has them appended, applies them, and passes them on to the followers.
+//! The leader: puts entries into the log, answers who asked once they are applied, and passes them on to the followers.
 //!
-//! It is the log's one replica for now. A replicated log takes the place of [`Action::Append`] and [`Node::appended`]; all
-//! else stays. Owns the membership of servers: who was heard of when, and when a silent one is declared lost (rules 11, 12).
+//! Owns the membership of servers: who was heard of when, and when a silent one is declared lost (rules 11, 12). It leads only
+//! while a majority of the replicas vouches for that, so what it answers from its state is the pool's state.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use talea_fabric::PeerId;
 use talea_model::{Position, ServerId, ServerInfo, SessionId, Stamp, TargetInfo, TargetState};
 use talea_wire::control::{Body, Reply, Request};
-use talea_wire::log::{Entry, Record};
+use talea_wire::log::Entry;
 use talea_wire::{Refusal, RefusalCode, codec};
 
 use super::question::{Origin, Own, Question};
+use super::raft::{LeaderId, Proposal};
 use super::{Action, Node, NodeConfig, Role};
 use crate::pool::Outcome;
 
@@ -20,40 +21,40 @@ const BATCH_RECORDS: usize = 1024;
 const BATCH_BYTES: usize = 256 * 1024;
 /// Part of the lease that a server's silence is tolerated longer than the server itself serves: drift of clocks.
 const DRIFT_PART: u64 = 8;
-/// Records queued for the log at most; more requests are told to come back.
+/// Proposals queued for the log at most; more requests are told to come back.
 const MAX_QUEUED: usize = 1 << 16;
 
 /// What the leader holds beside the state.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Leader {
-    /// Position of the last record proposed.
-    last: Position,
-    /// Proposed, not yet handed to the store.
-    queue: Vec<(Position, Vec<u8>)>,
-    /// Whether the store is busy with records.
-    appending: bool,
-    /// Proposed, not yet applied.
-    in_flight: VecDeque<InFlight>,
-    /// Everything applied, for followers; the record at position p has index p - 1.
-    log: Vec<(Record, usize)>,
-    followers: BTreeMap<ServerId, Follower>,
+    /// The vote under which it leads.
+    pub(super) leading: LeaderId,
+    /// By which it knows its entries again when they are applied.
+    ticket: u64,
+    /// Not in the log yet.
+    pub(super) queue: VecDeque<InFlight>,
+    /// In one entry of the log, whose ticket is the last one given.
+    pub(super) in_flight: Vec<InFlight>,
+    pub(super) followers: BTreeMap<ServerId, Follower>,
 }
 
-/// An entry between its proposal and its being applied.
+/// A proposal until it is applied.
 #[derive(Debug)]
-struct InFlight {
-    record: Record,
-    origin: Origin,
-    bytes: usize,
+pub(super) struct InFlight {
+    pub(super) proposal: Proposal,
+    pub(super) origin: Origin,
+    pub(super) bytes: usize,
     /// The asker of a container is content if another one made it first.
-    exist_ok: bool,
+    pub(super) exist_ok: bool,
+    /// What a server's own client asked, in case somebody else must be asked again.
+    pub(super) again: Option<Box<Question>>,
 }
 
 /// A server that follows.
 #[derive(Debug)]
-struct Follower {
+pub(super) struct Follower {
     /// Its connection, if there is one, and the last one it had.
-    peer: Option<PeerId>,
+    pub(super) peer: Option<PeerId>,
     last_peer: PeerId,
     boot: u64,
     heard_ns: u64,
@@ -66,14 +67,18 @@ struct Follower {
 }
 
 impl Leader {
-    /// Takes over a log that was read back.
-    pub(super) fn recovered(&mut self, log: Vec<Record>) {
-        self.last = log.last().map_or(Position(0), |record| record.position);
-        let with_bytes = |record: Record| {
-            let bytes = codec::encode(&record).map_or(0, |bytes| bytes.len());
-            (record, bytes)
-        };
-        self.log = log.into_iter().map(with_bytes).collect();
+    /// One that begins to lead. Its tickets begin anywhere: entries that an earlier process proposed may still be on their way.
+    pub(super) fn new(leading: LeaderId, boot: u64) -> Self {
+        let ticket = boot & u64::from(u32::MAX);
+        Self { leading, ticket, queue: VecDeque::new(), in_flight: Vec::new(), followers: BTreeMap::new() }
+    }
+
+    /// Who asked for the entry with this ticket.
+    pub(super) fn take_in_flight(&mut self, leading: LeaderId, ticket: u64) -> Vec<InFlight> {
+        match leading == self.leading && ticket == self.ticket {
+            true => std::mem::take(&mut self.in_flight),
+            false => Vec::new(),
+        }
     }
 
     pub(super) fn next_deadline(&self, config: &NodeConfig) -> Option<u64> {
@@ -94,13 +99,19 @@ impl Node {
         if let Some(map) = self.pool.map().cloned() {
             // All leases begin anew, in full; who does not come back within its own is lost.
             map.servers.iter().filter(|known| known.id != server).for_each(|known| self.expect(known));
-            // Whoever wrote through this server before is gone with it.
-            self.declare_lost(server);
-            let (server, targets) = (self.config.server.clone(), self.config.targets.clone());
-            self.note(Entry::ServerUp { server, targets });
+            let has_restarted = self.pool.boot_of(server) != Some(self.config.boot);
+            if has_restarted {
+                // Whoever wrote through this server before is gone with it.
+                self.declare_lost(server);
+            }
+            if has_restarted || !self.config.targets.iter().all(|target| map.is_up(target.id)) {
+                let (server, targets, boot) =
+                    (self.config.server.clone(), self.config.targets.clone(), self.config.boot);
+                self.note(Entry::ServerUp { server, targets, boot });
+            }
         }
         self.create_pool_if_complete();
-        self.actions.push(Action::Serving(true));
+        self.set_serving(true);
     }
 
     /// Expects a server of the map that has not been heard of yet.
@@ -122,7 +133,7 @@ impl Node {
 
     /// Proposes an entry of the service's own.
     fn note(&mut self, entry: Entry) {
-        self.propose(SessionId(0), 0, entry, Origin::Own(Own::Note), Stamp::ZERO, false);
+        self.propose(SessionId(0), 0, entry, Origin::Own(Own::Note), Stamp::ZERO, (false, None));
     }
 
     /// Orders an entry. Its proposed stamp is past everything this server has seen and `seen`.
@@ -133,17 +144,16 @@ impl Node {
         entry: Entry,
         origin: Origin,
         seen: Stamp,
-        exist_ok: bool,
+        (exist_ok, again): (bool, Option<Box<Question>>),
     ) {
         self.clock.observe(seen);
         let proposed = self.clock.tick(self.now.unix_us);
         let Role::Leader(leader) = &mut self.role else { return };
-        let record = Record { position: Position(leader.last.0 + 1), proposed, session, sequence, entry };
-        match codec::encode(&record) {
-            Ok(bytes) if leader.in_flight.len() < MAX_QUEUED || origin == Origin::Own(Own::Note) => {
-                leader.last = record.position;
-                leader.in_flight.push_back(InFlight { record, origin, bytes: bytes.len(), exist_ok });
-                leader.queue.push((leader.last, bytes));
+        let proposal = Proposal { proposed, session, sequence, entry };
+        match codec::encode(&proposal) {
+            Ok(bytes) if leader.queue.len() < MAX_QUEUED || origin == Origin::Own(Own::Note) => {
+                let bytes = bytes.len();
+                leader.queue.push_back(InFlight { proposal, origin, bytes, exist_ok, again });
             }
             Ok(_) => {
                 let text = format!("{MAX_QUEUED} entries wait to be logged: try again");
@@ -156,47 +166,24 @@ impl Node {
         }
     }
 
-    /// Hands what is queued to the store, all in one go, unless it is busy: what comes meanwhile shares the next flush.
+    /// Puts what is queued into the log, all in one entry, unless one is on its way: what comes meanwhile shares the next
+    /// one's flushes and round trips.
     pub(super) fn flush_log(&mut self) {
-        let Role::Leader(leader) = &mut self.role else { return };
-        if leader.appending || leader.queue.is_empty() {
+        let (Role::Leader(leader), Some(replica)) = (&mut self.role, &self.replica) else { return };
+        if !leader.in_flight.is_empty() || leader.queue.is_empty() {
             return;
         }
-        leader.appending = true;
-        self.actions.push(Action::Append { records: std::mem::take(&mut leader.queue) });
-    }
-
-    /// The store holds everything up to a position: applies it, passes it on, answers.
-    pub(super) fn log_grew(&mut self, position: Position) {
-        let mut answers = Vec::new();
-        loop {
-            let Role::Leader(leader) = &mut self.role else { return };
-            leader.appending = false;
-            if leader.in_flight.front().is_none_or(|first| first.record.position > position) {
+        let mut bytes = 0;
+        while let Some(first) = leader.queue.front() {
+            bytes += first.bytes;
+            if leader.in_flight.len() == BATCH_RECORDS || (bytes > BATCH_BYTES && !leader.in_flight.is_empty()) {
                 break;
             }
-            let Some(InFlight { record, origin, bytes, exist_ok }) = leader.in_flight.pop_front() else { break };
-            self.counters.log_bytes += bytes as u64;
-            // A gap cannot be: positions are given in order, one by one.
-            if let Ok(Some(outcome)) = self.apply(&record) {
-                let outcome = match (&record.entry, outcome) {
-                    (Entry::ContainerCreate { name, .. }, Err(refusal))
-                        if exist_ok && refusal.code == RefusalCode::Exists =>
-                    {
-                        self.pool.container_by_name(name)
-                    }
-                    (_, outcome) => outcome,
-                };
-                answers.push((origin, outcome));
-            }
-            if let Role::Leader(leader) = &mut self.role {
-                leader.log.push((record, bytes));
-            }
+            leader.in_flight.extend(leader.queue.pop_front());
         }
-        // Followers hear of an entry before the answers on the same connections, so that they know what they pass on.
-        self.feed_followers();
-        self.deliver();
-        answers.into_iter().for_each(|(origin, outcome)| self.answer(origin, outcome));
+        leader.ticket += 1;
+        let proposals = leader.in_flight.iter().map(|one| one.proposal.clone()).collect();
+        replica.propose(leader.ticket, proposals);
     }
 
     /// Answers a question, from the state or through the log.
@@ -204,10 +191,12 @@ impl Node {
         if let Some(outcome) = self.read(&question.request) {
             return self.answer(question.origin, outcome);
         }
-        let Question { origin, session, sequence, request, .. } = question;
-        if let Some(known) = self.pool.admit(session, sequence) {
-            return self.answer(origin, known);
+        if let Some(known) = self.pool.admit(question.session, question.sequence) {
+            return self.answer(question.origin, known);
         }
+        let is_ours = !matches!(question.origin, Origin::Server { .. });
+        let again = (is_ours && !self.is_alone()).then(|| Box::new(question.clone()));
+        let Question { origin, session, sequence, request, .. } = question;
         let seen = match &request {
             Request::Commit { summary, .. } => summary.hlc,
             _ => Stamp::ZERO,
@@ -220,7 +209,7 @@ impl Node {
         }
         let exist_ok = matches!(request, Request::ContainerCreate { exist_ok: true, .. });
         match self.entry_of(request, &origin) {
-            Ok(entry) => self.propose(session, sequence, entry, origin, seen, exist_ok),
+            Ok(entry) => self.propose(session, sequence, entry, origin, seen, (exist_ok, again)),
             Err(refusal) => self.answer(origin, Err(refusal)),
         }
     }
@@ -230,9 +219,9 @@ impl Node {
         Some(match request {
             Request::Map => match self.pool.map() {
                 Some(map) => Ok(Reply::Map(map.clone())),
-                None => self.pool.status(self.counters),
+                None => self.status(),
             },
-            Request::Status => self.pool.status(self.counters),
+            Request::Status => self.status(),
             Request::ContainerOpen { name } => self.pool.container_by_name(name),
             Request::ContainerList => Ok(Reply::Containers(self.pool.container_list())),
             Request::ContainerCreate { name, exist_ok: true, .. } => match self.pool.container_by_name(name) {
@@ -243,6 +232,11 @@ impl Node {
             Request::Suspect { .. } => Ok(Reply::Done),
             _ => return None,
         })
+    }
+
+    fn status(&self) -> Outcome {
+        let replicas = self.replica.iter().flat_map(|replica| replica.voters()).map(|id| id.server).collect();
+        self.pool.status(self.counters, self.config.server.id, replicas)
     }
 
     fn entry_of(&self, request: Request, origin: &Origin) -> Result<Entry, Refusal> {
@@ -277,10 +271,7 @@ impl Node {
     pub(super) fn server_request(&mut self, server: ServerId, peer: PeerId, question: Question) {
         let now_ns = self.now.monotonic_ns;
         let here = self.config.server.id;
-        let Role::Leader(leader) = &mut self.role else {
-            let text = format!("server {here} does not lead the log; server {} does", self.config.leader);
-            return self.answer(question.origin, Err(Refusal::new(RefusalCode::Busy, text)));
-        };
+        let Role::Leader(leader) = &mut self.role else { return self.tell_leader(peer) };
         if let Request::ServerUp { server: info, targets, boot } = question.request {
             return match info.id == server && server != here {
                 true => self.register(peer, info, targets, boot, question.origin),
@@ -312,7 +303,7 @@ impl Node {
         let heard_ns = self.now.monotonic_ns;
         let Role::Leader(leader) = &mut self.role else { return };
         let before = leader.followers.get(&id);
-        let is_same_process = before.is_some_and(|before| before.boot == boot);
+        let is_same_process = before.is_some_and(|before| before.boot == boot) || self.pool.boot_of(id) == Some(boot);
         let was_lost = before.is_some_and(|before| before.lost);
         let sent = before.filter(|before| before.peer == Some(peer)).and_then(|before| before.sent);
         let follower = Follower {
@@ -334,14 +325,15 @@ impl Node {
             // It came back before its silence was noticed, and has forgotten who wrote through it.
             self.declare_lost(id);
         }
-        self.propose(SessionId(0), 0, Entry::ServerUp { server, targets }, origin, Stamp::ZERO, false);
+        let entry = Entry::ServerUp { server, targets, boot };
+        self.propose(SessionId(0), 0, entry, origin, Stamp::ZERO, (false, None));
     }
 
     /// Whether the pool has begun, or the entry that begins it is on its way.
     fn pool_begun(&self) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
-        let begins = |one: &InFlight| matches!(one.record.entry, Entry::PoolCreate { .. });
-        self.pool.map().is_some() || leader.in_flight.iter().any(begins)
+        let begins = |one: &InFlight| matches!(one.proposal.entry, Entry::PoolCreate { .. });
+        self.pool.map().is_some() || leader.in_flight.iter().chain(&leader.queue).any(begins)
     }
 
     /// Begins the pool once all its first servers are there.
@@ -351,12 +343,14 @@ impl Node {
         if self.pool_begun() || here.len() + 1 < self.config.servers_expected {
             return;
         }
-        let mut servers: Vec<ServerInfo> = here.iter().map(|follower| follower.server.clone()).collect();
-        servers.push(self.config.server.clone());
-        servers.sort_by_key(|server| server.id);
+        let mut servers: Vec<(ServerInfo, u64)> =
+            here.iter().map(|follower| (follower.server.clone(), follower.boot)).collect();
+        servers.push((self.config.server.clone(), self.config.boot));
+        servers.sort_by_key(|(server, _)| server.id);
+        let (servers, boots) = servers.into_iter().unzip();
         let mut targets: Vec<TargetInfo> = here.iter().flat_map(|follower| follower.targets.clone()).collect();
         targets.extend(self.config.targets.iter().cloned());
-        self.note(Entry::PoolCreate { pool: self.config.pool, servers, targets });
+        self.note(Entry::PoolCreate { pool: self.config.pool, servers, targets, boots });
     }
 
     /// A follower's connection ended. Its process may live and come back within the lease, unless it is known to be dead.
@@ -420,21 +414,25 @@ impl Node {
     }
 
     /// Sends each follower what it lacks.
-    fn feed_followers(&mut self) {
-        let Role::Leader(leader) = &mut self.role else { return };
+    pub(super) fn feed_followers(&mut self) {
+        let (Role::Leader(leader), Some(replica)) = (&mut self.role, &self.replica) else { return };
+        let end = self.pool.position();
         let mut batches = Vec::new();
         for follower in leader.followers.values_mut() {
             let (Some(peer), Some(sent)) = (follower.peer, &mut follower.sent) else { continue };
-            while (sent.0 as usize) < leader.log.len() {
+            while *sent < end
+                && let Some(rest) = replica.tail.after(*sent)
+            {
                 let (mut bytes, mut records) = (0, Vec::new());
-                for (record, record_bytes) in leader.log.iter().skip(sent.0 as usize).take(BATCH_RECORDS) {
+                for (record, record_bytes) in rest.take(BATCH_RECORDS) {
                     if !records.is_empty() && bytes + record_bytes > BATCH_BYTES {
                         break;
                     }
                     bytes += record_bytes;
                     records.push(record.clone());
                 }
-                *sent = Position(sent.0 + records.len() as u64);
+                let Some(last) = records.last() else { break };
+                *sent = last.position;
                 batches.push((peer, records));
             }
         }

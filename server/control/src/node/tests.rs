@@ -1,7 +1,8 @@
-//! Two nodes and clients, joined by in-memory connections that keep their order and can break.
+//! Nodes and clients, joined by in-memory connections that keep their order and can break.
 
 mod chaos;
 mod counts;
+mod failover;
 mod rules;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -45,8 +46,8 @@ struct World {
     now: Time,
     nodes: Vec<Option<Node>>,
     told: Vec<Told>,
-    /// The leader's log, as its medium holds it.
-    log: Vec<Record>,
+    /// What each server's medium holds.
+    media: Vec<Stored>,
     clients: Vec<Client>,
     /// Connections that are up: each end and the other.
     links: BTreeMap<End, End>,
@@ -54,19 +55,25 @@ struct World {
     queues: BTreeMap<End, VecDeque<Vec<u8>>>,
     last_peer: u64,
     last_boot: u64,
-    /// Whether server 1 can reach server 0.
-    reachable: bool,
+    /// Pairs of servers that cannot reach each other.
+    unreachable: Vec<(usize, usize)>,
+    /// The log's medium of each server, and its name.
+    lives: Vec<u64>,
     watched: Vec<(usize, PeerId, u32)>,
 }
 
 impl World {
     /// Two servers, up and ready, and container 1.
     fn new() -> Self {
-        let mut world = World::empty();
-        world.start(0);
-        world.start(1);
-        world.settle();
-        assert!((0..2).all(|server| world.node(server).is_ready()));
+        Self::of(2)
+    }
+
+    /// So many servers.
+    fn of(servers: usize) -> Self {
+        let mut world = World::empty(servers);
+        (0..servers).for_each(|server| world.start(server));
+        world.advance(LEASE_MS);
+        assert!((0..servers).all(|server| world.node(server).is_ready()));
         let client = world.client(0);
         world.ok(
             client,
@@ -79,18 +86,19 @@ impl World {
         world
     }
 
-    fn empty() -> Self {
+    fn empty(servers: usize) -> Self {
         World {
             now: Time { monotonic_ns: 1_000_000_000, unix_us: 1_800_000_000_000_000 },
-            nodes: vec![None, None],
-            told: vec![Told::default(), Told::default()],
-            log: Vec::new(),
+            nodes: (0..servers).map(|_| None).collect(),
+            told: (0..servers).map(|_| Told::default()).collect(),
+            media: vec![Stored::default(); servers],
             clients: Vec::new(),
             links: BTreeMap::new(),
             queues: BTreeMap::new(),
             last_peer: 0,
             last_boot: 0,
-            reachable: true,
+            unreachable: Vec::new(),
+            lives: (100..100 + servers as u64).collect(),
             watched: Vec::new(),
         }
     }
@@ -109,16 +117,16 @@ impl World {
         let config = NodeConfig {
             server: ServerInfo { id, host: "host".into(), node: "node".into(), control: Vec::new() },
             targets: (0..2).map(|n| target(server as u32 * 2 + n)).collect(),
-            leader: ServerId(0),
-            servers_expected: 2,
+            seeds: (0..self.nodes.len() as u32).map(|id| (ServerId(id), vec![format!("sim:{id}")])).collect(),
+            servers_expected: self.nodes.len(),
             boot: self.last_boot,
+            life: self.lives[server],
             pool: 42,
             lease_ms: LEASE_MS,
             heartbeat_ms: 500,
             horizon: Position(0),
         };
-        let log = if server == 0 { self.log.clone() } else { Vec::new() };
-        self.nodes[server] = Some(Node::new(config, self.now, log).unwrap());
+        self.nodes[server] = Some(Node::new(config, self.now, self.media[server].clone()).unwrap());
         self.told[server] = Told::default();
         self.act(server);
     }
@@ -178,11 +186,9 @@ impl World {
                         }
                     }
                 }
-                Action::Append { records } => {
-                    let decoded = records.iter().map(|(_, bytes)| codec::decode::<Record>(bytes).unwrap());
-                    self.log.extend(decoded);
-                    let last = records.last().unwrap().0;
-                    self.with(server, |node, now| node.appended(now, last));
+                Action::Store { ops } => {
+                    ops.into_iter().for_each(|op| self.media[server].apply(op));
+                    self.with(server, |node, now| node.stored(now));
                 }
                 Action::Deliver { changes, horizon } => {
                     assert!(horizon > self.told[server].horizon, "the horizon never goes back");
@@ -193,20 +199,56 @@ impl World {
                 Action::CatchUpFailed { token, refusal } => self.told[server].failed.push((token, refusal.code)),
                 Action::Serving(serving) => self.told[server].serving = serving,
                 Action::Watch { peer, pid } => self.watched.push((server, peer, pid)),
-                Action::Connect => self.connect(server),
+                Action::Connect { server: to, .. } => self.connect(server, to),
             }
         }
     }
 
-    fn connect(&mut self, server: usize) {
-        if !self.reachable || self.nodes[0].is_none() {
-            return self.with(server, |node, now| node.leader_unreachable(now));
+    fn connect(&mut self, server: usize, to: ServerId) {
+        let other = to.0 as usize;
+        if !self.can_reach(server, other) || self.nodes[other].is_none() {
+            return self.with(server, |node, now| node.server_unreachable(now, to));
         }
         let (ours, theirs) = (self.peer(), self.peer());
-        self.link(End::Node(server, ours), End::Node(0, theirs));
+        self.link(End::Node(server, ours), End::Node(other, theirs));
         let hello = Hello { session: 0, pid: 0, server: Some(server as u32) };
-        self.with(0, |node, now| node.peer_up(now, theirs, hello, false));
-        self.with(server, |node, now| node.leader_up(now, ours));
+        self.with(other, |node, now| node.peer_up(now, theirs, hello, false));
+        self.with(server, |node, now| node.server_up(now, to, ours));
+    }
+
+    fn can_reach(&self, a: usize, b: usize) -> bool {
+        !self.unreachable.contains(&(a.min(b), a.max(b)))
+    }
+
+    /// Makes two servers reach each other, or not; connections that they have break.
+    fn set_reachable(&mut self, a: usize, b: usize, reachable: bool) {
+        let pair = (a.min(b), a.max(b));
+        self.unreachable.retain(|known| *known != pair);
+        if !reachable {
+            self.unreachable.push(pair);
+            self.cut_servers(a, b);
+        }
+    }
+
+    /// Breaks the connections between two servers.
+    fn cut_servers(&mut self, a: usize, b: usize) {
+        let is_between = |end: &End, other: &End| matches!((end, other), (End::Node(from, _), End::Node(to, _)) if (*from, *to) == (a, b));
+        let ends: Vec<End> =
+            self.links.iter().filter(|(end, other)| is_between(end, other)).map(|(end, _)| *end).collect();
+        ends.into_iter().for_each(|end| self.cut(end));
+    }
+
+    /// All records, as the leader's replica holds them.
+    fn records(&self) -> Vec<Record> {
+        let replica = self.node(self.leader()).replica.as_ref().unwrap();
+        replica.tail.after(Position(0)).unwrap().map(|(record, _)| record.clone()).collect()
+    }
+
+    /// The server that leads; the newest, if an old one does not know yet.
+    fn leader(&self) -> usize {
+        (0..self.nodes.len())
+            .find(|server| self.nodes[*server].as_ref().is_some_and(Node::is_leader))
+            .expect("a leader")
     }
 
     fn link(&mut self, a: End, b: End) {

@@ -1,7 +1,7 @@
 //! The pool map: who serves, and what was lost when (rules 5, 9, 10, 12).
 
 use serde::{Deserialize, Serialize};
-use talea_model::{MapVersion, PoolId, PoolMap, ServerInfo, Stamp, TargetId, TargetInfo, TargetState, limit};
+use talea_model::{MapVersion, PoolId, PoolMap, ServerId, ServerInfo, Stamp, TargetId, TargetInfo, TargetState, limit};
 use talea_wire::RefusalCode;
 use talea_wire::control::Reply;
 
@@ -16,11 +16,17 @@ pub(super) struct TargetHistory {
 }
 
 impl Pool {
+    /// What a server's process drew at its start, as far as the log knows.
+    pub fn boot_of(&self, server: ServerId) -> Option<u64> {
+        self.boots.get(&server).copied()
+    }
+
     pub(super) fn pool_create(
         &mut self,
         pool: u128,
         servers: &[ServerInfo],
         targets: &[TargetInfo],
+        boots: &[u64],
         proposed: Stamp,
         applied: &mut Applied,
     ) -> Outcome {
@@ -36,6 +42,7 @@ impl Pool {
         if targets.is_empty() || !dense {
             return refuse(RefusalCode::Argument, "a pool's targets are numbered 0, 1, 2, … over all servers");
         }
+        self.boots = servers.iter().map(|server| server.id).zip(boots.iter().copied()).collect();
         self.targets = targets.iter().map(|target| (target.id, TargetHistory::default())).collect();
         let (version, stamp) = (MapVersion(1), self.take(proposed));
         let map = PoolMap { pool: PoolId(pool), version, stamp, servers: servers.to_vec(), targets };
@@ -48,6 +55,7 @@ impl Pool {
         &mut self,
         server: &ServerInfo,
         targets: &[TargetInfo],
+        boot: u64,
         proposed: Stamp,
         applied: &mut Applied,
     ) -> Outcome {
@@ -64,6 +72,7 @@ impl Pool {
                 ),
             );
         }
+        self.boots.insert(server.id, boot);
         let mut lost = Vec::new();
         for target in targets {
             let Some(known) = map.targets.get_mut(target.id.0 as usize) else { continue };

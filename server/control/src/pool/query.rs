@@ -1,6 +1,6 @@
 //! Questions to the state: containers, status, and what a wait would be told now.
 
-use talea_model::{ContainerId, Step};
+use talea_model::{ContainerId, ServerId, Step};
 use talea_wire::Refusal;
 use talea_wire::RefusalCode;
 use talea_wire::control::{ContainerInfo, Counters, Reply, Status, StepRecord, Waited};
@@ -49,7 +49,7 @@ impl Pool {
     }
 
     /// What `talea status` shows.
-    pub fn status(&self, counters: Counters) -> Outcome {
+    pub fn status(&self, counters: Counters, leader: ServerId, replicas: Vec<ServerId>) -> Outcome {
         let Some(map) = self.map.clone() else {
             return refuse(RefusalCode::Busy, "the pool has not begun: some of its servers are not up yet, try again");
         };
@@ -62,6 +62,8 @@ impl Pool {
             transactions: open.map(|(tx, open)| (*tx, open.container, open.owner)).collect(),
             position: self.position,
             counters,
+            leader,
+            replicas,
         })))
     }
 

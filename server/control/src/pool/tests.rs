@@ -48,7 +48,7 @@ impl Bench {
         let mut bench =
             Bench { pool: Pool::default(), session: SessionId(0), proposed: Stamp(1000), last: Applied::default() };
         let targets = (0..4).map(|id| target(id, id / 2, 1)).collect();
-        bench.ok(Entry::PoolCreate { pool: 7, servers: vec![server(0), server(1)], targets });
+        bench.ok(Entry::PoolCreate { pool: 7, servers: vec![server(0), server(1)], targets, boots: vec![1, 1] });
         bench.session = bench.open_session(0);
         let reply = bench.ok(Entry::ContainerCreate { name: "run".into(), properties: properties(3) });
         assert!(matches!(reply, Reply::Container(info) if info.container == ContainerId(1)));

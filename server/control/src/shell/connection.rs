@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use talea_fabric::frame::{FrameDecoder, frame_header};
 use talea_fabric::{Hello, PeerId};
-use talea_model::Position;
+use talea_model::ServerId;
 use talea_wire::codec::MAX_CONTROL_BYTES;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
@@ -23,12 +23,12 @@ const WRITE_BYTES: usize = 256 * 1024;
 /// What happens around the node.
 pub(super) enum Event {
     Up { peer: PeerId, hello: Hello, local: bool, outbox: Outbox },
-    LeaderUp { peer: PeerId, outbox: Outbox },
-    LeaderFailed,
+    ServerUp { server: ServerId, peer: PeerId, outbox: Outbox },
+    ServerFailed { server: ServerId },
     Message { peer: PeerId, bytes: Vec<u8> },
     Down { peer: PeerId },
     Died { peer: PeerId },
-    Appended(Result<Position, StoreError>),
+    Stored(Result<(), StoreError>),
 }
 
 /// How long a connection that was ended from here may take to send what it was given.

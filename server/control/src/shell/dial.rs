@@ -1,4 +1,4 @@
-//! Connecting to the leader: its addresses in turn, and the proof.
+//! Connecting to another server: its addresses in turn, and the proof.
 
 use std::io;
 use std::sync::Arc;
@@ -18,30 +18,29 @@ use super::listen::{Peers, prepare_tcp};
 /// How long one address may take.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
-/// What it takes to reach the leader.
+/// What it takes to reach another server.
 #[derive(Clone)]
 pub(super) struct Dialer {
     pub(super) server: ServerId,
     pub(super) credentials: Arc<Credentials>,
-    pub(super) addresses: Arc<Vec<Address>>,
     pub(super) peers: Arc<Peers>,
     pub(super) events: mpsc::Sender<Event>,
 }
 
 impl Dialer {
     /// Tries each address once and reports what came of it.
-    pub(super) async fn dial(self) {
-        for address in self.addresses.iter() {
-            match tokio::time::timeout(ATTEMPT, self.attempt(address)).await {
+    pub(super) async fn dial(self, server: ServerId, addresses: Vec<String>) {
+        for address in addresses.iter().filter_map(|text| text.parse::<Address>().ok()) {
+            match tokio::time::timeout(ATTEMPT, self.attempt(server, &address)).await {
                 Ok(Ok(())) => return,
-                Ok(Err(error)) => tracing::debug!(%address, %error, "the leader is not there yet"),
-                Err(_) => tracing::debug!(%address, "the leader did not answer in time"),
+                Ok(Err(error)) => tracing::debug!(%server, %address, %error, "a server is not there"),
+                Err(_) => tracing::debug!(%server, %address, "a server did not answer in time"),
             }
         }
-        let _ = self.events.send(Event::LeaderFailed).await;
+        let _ = self.events.send(Event::ServerFailed { server }).await;
     }
 
-    async fn attempt(&self, address: &Address) -> io::Result<()> {
+    async fn attempt(&self, server: ServerId, address: &Address) -> io::Result<()> {
         match address {
             Address::Unix { node, path } if *node == node_id() => {
                 let stream = UnixStream::connect(path).await?;
@@ -49,19 +48,19 @@ impl Dialer {
                     return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the socket is another user's"));
                 }
                 let (read, write) = stream.into_split();
-                self.prove(read, write).await
+                self.prove(server, read, write).await
             }
             Address::Tcp { host_port } => {
                 let stream = TcpStream::connect(host_port.as_str()).await?;
                 prepare_tcp(&stream);
                 let (read, write) = stream.into_split();
-                self.prove(read, write).await
+                self.prove(server, read, write).await
             }
             _ => Err(io::Error::new(io::ErrorKind::Unsupported, "not reachable from this node")),
         }
     }
 
-    async fn prove<R, W>(&self, mut read: R, mut write: W) -> io::Result<()>
+    async fn prove<R, W>(&self, server: ServerId, mut read: R, mut write: W) -> io::Result<()>
     where
         R: AsyncRead + Unpin + Send + 'static,
         W: AsyncWrite + Unpin + Send + 'static,
@@ -76,7 +75,7 @@ impl Dialer {
         let confirm = connecting.answer(&answer).map_err(|error| io::Error::other(error.to_string()))?;
         write.write_all(&confirm).await?;
         let peer = self.peers.next();
-        let up = move |outbox| Event::LeaderUp { peer, outbox };
+        let up = move |outbox| Event::ServerUp { server, peer, outbox };
         tokio::spawn(connection::run(peer, true, read, write, self.events.clone(), up));
         Ok(())
     }

@@ -6,7 +6,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use talea_fabric::{Credentials, PeerId};
-use talea_model::Position;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -14,7 +13,7 @@ use super::connection::{Event, Outbox};
 use super::dial::Dialer;
 use super::listen::{Acceptor, Listeners, Peers};
 use super::{ControlConfig, ControlError, FromServer, TargetLink, now, watch};
-use crate::node::{Action, Node};
+use crate::node::{Action, Node, StoreOp};
 use crate::store::{FileLog, Log};
 
 /// Events that wait for the loop, at most; readers of sockets wait when there are more.
@@ -39,12 +38,12 @@ struct Connected {
     is_server: bool,
 }
 
-type Records = std::sync::mpsc::Sender<Vec<(Position, Vec<u8>)>>;
+type Changes = std::sync::mpsc::Sender<Vec<StoreOp>>;
 
 /// The log in memory, or a thread that flushes it.
 enum LogThread {
     Memory,
-    File(Records, JoinHandle<()>),
+    File(Changes, JoinHandle<()>),
 }
 
 impl Serve {
@@ -56,18 +55,13 @@ impl Serve {
         config: &ControlConfig,
     ) -> Self {
         let (sender, events) = mpsc::channel(EVENTS);
-        let dialer = Dialer {
-            server: config.server,
-            credentials,
-            addresses: Arc::new(config.leader_addresses.clone()),
-            peers: Arc::new(Peers::default()),
-            events: sender.clone(),
-        };
+        let dialer =
+            Dialer { server: config.server, credentials, peers: Arc::new(Peers::default()), events: sender.clone() };
         let log = match log {
             Log::Memory => LogThread::Memory,
             Log::File(log) => {
-                let (records, thread) = log_thread(log, sender);
-                LogThread::File(records, thread)
+                let (changes, thread) = log_thread(log, sender);
+                LogThread::File(changes, thread)
             }
         };
         let (peers, watches) = (BTreeMap::new(), BTreeMap::new());
@@ -84,8 +78,8 @@ impl Serve {
         // The log's file must be closed when this returns: the next server may open it at once.
         let Serve { log, events, .. } = self;
         drop(events);
-        if let LogThread::File(records, thread) = log {
-            drop(records);
+        if let LogThread::File(changes, thread) = log {
+            drop(changes);
             let _ = thread.join();
         }
         result
@@ -136,11 +130,11 @@ impl Serve {
                 self.peers.insert(peer, Connected { outbox, is_server: hello.server.is_some() });
                 self.node.peer_up(now(), peer, hello, local);
             }
-            Event::LeaderUp { peer, outbox } => {
+            Event::ServerUp { server, peer, outbox } => {
                 self.peers.insert(peer, Connected { outbox, is_server: true });
-                self.node.leader_up(now(), peer);
+                self.node.server_up(now(), server, peer);
             }
-            Event::LeaderFailed => self.node.leader_unreachable(now()),
+            Event::ServerFailed { server } => self.node.server_unreachable(now(), server),
             // A connection that was closed from here may still have messages on the way.
             Event::Message { peer, bytes } if self.peers.contains_key(&peer) => self.node.message(now(), peer, &bytes),
             Event::Message { .. } => {}
@@ -153,7 +147,10 @@ impl Serve {
                 self.watches.remove(&peer);
                 self.node.process_died(now(), peer);
             }
-            Event::Appended(result) => self.node.appended(now(), result?),
+            Event::Stored(result) => {
+                result?;
+                self.node.stored(now());
+            }
         }
         Ok(())
     }
@@ -196,14 +193,10 @@ impl Serve {
             Action::Close { peer } => {
                 self.forget(peer);
             }
-            Action::Append { records } => match &self.log {
-                LogThread::Memory => {
-                    if let Some((last, _)) = records.last() {
-                        self.node.appended(now(), *last);
-                    }
-                }
+            Action::Store { ops } => match &self.log {
+                LogThread::Memory => self.node.stored(now()),
                 // If the thread is gone, its last event said why, and ends this loop.
-                LogThread::File(log, _) => drop(log.send(records)),
+                LogThread::File(log, _) => drop(log.send(ops)),
             },
             Action::Deliver { changes, horizon } => self.link.deliver(changes, horizon),
             Action::CatchUpDone { token } => self.link.caught_up(token, Ok(())),
@@ -215,7 +208,9 @@ impl Serve {
                     before.abort();
                 }
             }
-            Action::Connect => drop(tokio::spawn(self.dialer.clone().dial())),
+            Action::Connect { server, addresses } => {
+                drop(tokio::spawn(self.dialer.clone().dial(server, addresses)));
+            }
         }
     }
 }
@@ -228,13 +223,13 @@ async fn sleep(left: Option<Duration>) {
 }
 
 /// Flushes off the loop, so that a slow device delays only who waits for it.
-fn log_thread(mut log: FileLog, events: mpsc::Sender<Event>) -> (Records, JoinHandle<()>) {
-    let (sender, receiver) = std::sync::mpsc::channel::<Vec<(Position, Vec<u8>)>>();
+fn log_thread(mut log: FileLog, events: mpsc::Sender<Event>) -> (Changes, JoinHandle<()>) {
+    let (sender, receiver) = std::sync::mpsc::channel::<Vec<StoreOp>>();
     let thread = std::thread::spawn(move || {
-        while let Ok(records) = receiver.recv() {
-            let result = log.append(&records).map(|()| log.last());
+        while let Ok(ops) = receiver.recv() {
+            let result = log.apply(&ops);
             let has_failed = result.is_err();
-            if events.blocking_send(Event::Appended(result)).is_err() || has_failed {
+            if events.blocking_send(Event::Stored(result)).is_err() || has_failed {
                 return;
             }
         }

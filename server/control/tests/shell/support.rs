@@ -154,8 +154,7 @@ impl System {
             server: ServerId(id),
             host: "localhost".into(),
             credentials: credentials(),
-            leader: ServerId(0),
-            leader_addresses,
+            seeds: std::collections::BTreeMap::from([(ServerId(0), leader_addresses)]),
             servers_expected: servers,
             targets: vec![TargetInfo {
                 id: TargetId(id),

@@ -15,12 +15,13 @@ enum Do {
     Abort(usize, u64),
     Repeat(usize, usize),
     CutClient(usize),
-    CutServers,
-    Partition(bool),
+    CutServers(usize, usize),
+    Partition(usize, usize, bool),
     Restart(usize),
 }
 
-fn history() -> impl Strategy<Value = Vec<Do>> {
+fn history(servers: usize) -> impl Strategy<Value = Vec<Do>> {
+    let server = 0..servers;
     let client = 0usize..4;
     let tx = 1u64..10;
     prop::collection::vec(
@@ -33,9 +34,9 @@ fn history() -> impl Strategy<Value = Vec<Do>> {
             1 => (client.clone(), tx).prop_map(|(client, tx)| Do::Abort(client, tx)),
             2 => (client.clone(), any::<prop::sample::Index>()).prop_map(|(client, index)| Do::Repeat(client, index.index(64))),
             1 => client.prop_map(Do::CutClient),
-            1 => Just(Do::CutServers),
-            1 => any::<bool>().prop_map(Do::Partition),
-            1 => (0usize..2).prop_map(Do::Restart),
+            1 => (server.clone(), server.clone()).prop_map(|(a, b)| Do::CutServers(a, b)),
+            1 => (server.clone(), server.clone(), any::<bool>()).prop_map(|(a, b, whole)| Do::Partition(a, b, whole)),
+            1 => server.prop_map(Do::Restart),
         ],
         0..120,
     )
@@ -49,11 +50,11 @@ struct Sent {
     answer_ids: Vec<u64>,
 }
 
-fn run(history: &[Do]) {
-    let mut world = World::new();
+fn run(servers: usize, history: &[Do]) {
+    let mut world = World::of(servers);
     let mut sent: Vec<Sent> = Vec::new();
-    for home in [0, 1, 0, 1] {
-        world.client(home);
+    for home in 0..4 {
+        world.client(home % servers);
     }
     // Client 0 made the container; 1 to 4 are the history's.
     let send = |world: &mut World, sent: &mut Vec<Sent>, client: usize, request: Request| {
@@ -89,32 +90,30 @@ fn run(history: &[Do]) {
                 }
             }
             Do::CutClient(client) => world.cut(End::Client(client + 1)),
-            Do::CutServers => {
-                let link = world.links.iter().find(|(a, b)| matches!((a, b), (End::Node(..), End::Node(..))));
-                if let Some(end) = link.map(|(end, _)| *end) {
-                    world.cut(end);
-                }
-            }
-            Do::Partition(reachable) => world.reachable = reachable,
+            Do::CutServers(a, b) => world.cut_servers(a, b),
+            Do::Partition(a, b, whole) if a != b => world.set_reachable(a, b, whole),
+            Do::Partition(..) => {}
             Do::Restart(server) => {
                 world.kill(server);
                 world.start(server);
             }
         }
     }
-    world.reachable = true;
-    world.advance(10_000);
-    check(&mut world, &sent);
+    world.unreachable.clear();
+    world.advance(20_000);
+    check(&world, &sent);
 }
 
-fn check(world: &mut World, sent: &[Sent]) {
-    assert!((0..2).all(|server| world.node(server).is_ready()), "both serve again");
-    assert_eq!(world.node(0).pool(), world.node(1).pool(), "both have the same state");
+fn check(world: &World, sent: &[Sent]) {
+    let servers = world.nodes.len();
+    assert!((0..servers).all(|server| world.node(server).is_ready()), "all serve again");
+    let same = (1..servers).all(|server| world.node(server).pool() == world.node(0).pool());
+    assert!(same, "all have the same state");
     // The log says what happened: from it, each transaction's fate and each step, once.
     let mut replayed = Pool::default();
     let mut begun: Vec<TxId> = Vec::new();
-    for record in &world.log {
-        let applied = replayed.apply(record).unwrap();
+    for record in world.records() {
+        let applied = replayed.apply(&record).unwrap();
         begun.extend(applied.changes.iter().filter_map(|change| match change {
             TargetChange::Begin { tx, .. } => Some(*tx),
             _ => None,
@@ -156,7 +155,12 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
-    fn holds_under_any_history(history in history()) {
-        run(&history);
+    fn holds_under_any_history(history in history(2)) {
+        run(2, &history);
+    }
+
+    #[test]
+    fn holds_under_any_history_with_three_replicas(history in history(3)) {
+        run(3, &history);
     }
 }

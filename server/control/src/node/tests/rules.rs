@@ -35,8 +35,8 @@ fn a_session_whose_opening_was_never_heard_of_is_swept() {
     let client = world.clients.len() - 1;
     world.connect_client(client, 1);
     world.send(client, Request::SessionOpen { name: "unlucky".into(), resume: None });
-    let before = world.log.len();
-    while world.log.len() == before {
+    let before = world.node(0).pool().position();
+    while world.node(0).pool().position() == before {
         assert!(world.deliver_one(0), "the leader opens it");
     }
     let link =
@@ -244,11 +244,11 @@ fn rule_1_a_clock_too_far_ahead_is_refused_before_anything_is_appended() {
         let client = world.client(home);
         let tx = world.begin(client).tx;
         let ahead = Stamp::from_unix_us(world.now.unix_us + limit::MAX_CLOCK_AHEAD_MS * 1000 + 1_000);
-        let logged = world.log.len();
+        let logged = world.node(0).pool().position();
         let summary = Summary { hlc: ahead, ..world.touched() };
         let refusal = world.ask(client, Request::Commit { tx, summary, attributes: vec![], next: false }).unwrap_err();
         assert_eq!(refusal.code, RefusalCode::Clock);
-        assert_eq!(world.log.len(), logged);
+        assert_eq!(world.node(0).pool().position(), logged);
         let committed = world.commit(client, tx).unwrap();
         assert!(committed.stamp < ahead, "it left no trace in the clock");
     }
@@ -282,7 +282,7 @@ fn creating_what_another_just_created_is_fine_if_asked_so() {
 
 #[test]
 fn requests_before_the_pool_begins_are_told_to_come_back() {
-    let mut world = World::empty();
+    let mut world = World::empty(2);
     world.start(0);
     world.clients.push(Client::default());
     world.connect_client(0, 0);

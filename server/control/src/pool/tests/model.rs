@@ -107,7 +107,7 @@ fn entry(bench: &Bench, action: &Do) -> Option<Entry> {
         Do::TargetDown(target) => Entry::Targets { targets: vec![TargetId(*target)], state: TargetState::Down },
         Do::ServerUp(id, incarnation) => {
             let targets = (0..2).map(|n| target(id * 2 + n, *id, *incarnation)).collect();
-            Entry::ServerUp { server: server(*id), targets }
+            Entry::ServerUp { server: server(*id), targets, boot: 1 }
         }
         Do::Again(_) => return None,
     })

@@ -80,7 +80,7 @@ fn rule_5_a_failed_update_or_lost_target_fails_the_commit_and_aborts() {
     bench.ok(Entry::Targets { targets: vec![TargetId(0)], state: TargetState::Down });
     let tx = bench.begin().tx;
     assert_eq!(bench.commit(tx, before.clone()).unwrap_err().code, RefusalCode::ServerLost, "down now");
-    bench.ok(Entry::ServerUp { server: server(0), targets: vec![target(0, 0, 1), target(1, 0, 1)] });
+    bench.ok(Entry::ServerUp { server: server(0), targets: vec![target(0, 0, 1), target(1, 0, 1)], boot: 1 });
     let tx = bench.begin().tx;
     assert_eq!(bench.commit(tx, before).unwrap_err().code, RefusalCode::ServerLost, "was down since");
     let tx = bench.begin().tx;
@@ -93,16 +93,16 @@ fn a_new_incarnation_aborts_what_is_open_and_a_mere_return_does_not() {
     let mut bench = Bench::new();
     let tx = bench.begin().tx;
     let version = bench.pool.map().unwrap().version;
-    bench.ok(Entry::ServerUp { server: server(1), targets: vec![target(2, 1, 1), target(3, 1, 1)] });
+    bench.ok(Entry::ServerUp { server: server(1), targets: vec![target(2, 1, 1), target(3, 1, 1)], boot: 1 });
     assert_eq!(bench.pool.fate(tx), Some(Fate::Open));
     assert_eq!(bench.pool.map().unwrap().version, version, "nothing changed");
-    bench.ok(Entry::ServerUp { server: server(1), targets: vec![target(2, 1, 2), target(3, 1, 2)] });
+    bench.ok(Entry::ServerUp { server: server(1), targets: vec![target(2, 1, 2), target(3, 1, 2)], boot: 1 });
     assert_eq!(bench.pool.fate(tx), Some(Fate::Aborted));
     let map: &PoolMap = bench.pool.map().unwrap();
     assert_eq!(map.version, MapVersion(version.0 + 1));
     assert_eq!(map.stamp, bench.pool.ceiling(), "a map entry takes a stamp");
     assert!(matches!(bench.last.changes[0], TargetChange::Map(_)), "known before the aborts that follow from it");
-    let foreign = Entry::ServerUp { server: server(1), targets: vec![target(0, 1, 1)] };
+    let foreign = Entry::ServerUp { server: server(1), targets: vec![target(0, 1, 1)], boot: 1 };
     assert_eq!(bench.refused(foreign), RefusalCode::Unsupported);
 }
 
