@@ -16,6 +16,12 @@ pub(crate) struct SystemView {
     open_transactions: usize,
     log_position: u64,
     log_bytes: u64,
+    /// Server that leads the pool's log.
+    leader: u32,
+    /// Servers that hold a replica of it.
+    replicas: Vec<u32>,
+    /// Servers of which some target does not serve.
+    missing: Vec<u32>,
 }
 
 #[derive(Serialize)]
@@ -77,6 +83,10 @@ impl SystemView {
             }
             servers.push(ServerView { server: server.id.0, host: server.host.clone(), targets });
         }
+        let is_missing = |server: &u32| {
+            status.map.targets.iter().any(|target| target.server.0 == *server && !status.map.is_up(target.id))
+        };
+        let missing = status.map.servers.iter().map(|server| server.id.0).filter(is_missing).collect();
         let container = |info: &talea_wire::control::ContainerInfo| ContainerView {
             name: info.name.clone(),
             step: info.step.0,
@@ -98,13 +108,30 @@ impl SystemView {
             open_transactions: status.transactions.len(),
             log_position: status.position.0,
             log_bytes: status.counters.log_bytes,
+            leader: status.leader.0,
+            replicas: status.replicas.iter().map(|server| server.0).collect(),
+            missing,
         })
     }
+}
+
+/// Numbers of servers, for people.
+fn numbers(servers: &[u32]) -> String {
+    let all: Vec<String> = servers.iter().map(u32::to_string).collect();
+    format!("{} {}", if servers.len() == 1 { "server" } else { "servers" }, all.join(", "))
 }
 
 impl fmt::Display for SystemView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "system {}: {} servers, log at {}", self.name, self.servers.len(), self.log_position)?;
+        writeln!(f, "  led by server {}, log on {}", self.leader, numbers(&self.replicas))?;
+        if !self.missing.is_empty() {
+            writeln!(
+                f,
+                "  degraded: {} not serving; what is there cannot be read until it is back",
+                numbers(&self.missing)
+            )?;
+        }
         for server in &self.servers {
             writeln!(f, "  server {} on {}", server.server, server.host)?;
             for target in &server.targets {
