@@ -130,7 +130,7 @@ fn shared_pointers_and_atomic_mode_keep_mpis_promises_and_leave_nothing() {
 #[test]
 fn thousands_of_small_pieces_of_a_collective_call_become_a_few() {
     let pieces_of = |hint: &str| {
-        let site = Site::new();
+        let site = Site::new().preloading(counter());
         site.run(4, &c_program("fine.c"), &[hint]).well();
         assert_eq!(site.committed("fine").map(|bytes| bytes.len()), Some(16 * 16 * 16 * 8));
         let writes: Vec<usize> =
