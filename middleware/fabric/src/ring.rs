@@ -46,6 +46,9 @@ const RING_CHANNEL: &[u8] = b"ring";
 const BELL_BIT: u64 = 1;
 /// After so many calls of `recv` the sockets are looked at, however busy the rings are.
 const CALLS_PER_LOOK: u32 = 64;
+/// Messages taken from one connection before it is another's turn: what a client has sent together is answered together, and
+/// wakes it once.
+const MESSAGES_A_TURN: u32 = 8;
 
 /// The other side wrote something into the shared memory that no honest peer writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +90,8 @@ pub struct RingEndpoint {
     connections: Vec<Connection>,
     /// Whose turn it is to be read.
     turn: usize,
+    /// Messages that this one has given in its turn.
+    given: u32,
     events: VecDeque<Event>,
     /// What the last look at the descriptors found; kept for its room.
     ready: Vec<Ready>,
@@ -115,6 +120,7 @@ impl RingEndpoint {
             geometry: Geometry::default(),
             connections: Vec::new(),
             turn: 0,
+            given: 0,
             events: VecDeque::new(),
             ready: Vec::new(),
             next_token: 2,
@@ -175,7 +181,7 @@ impl RingEndpoint {
         self.ended_doorbells += connection.link.doorbell().rung();
         // Loans may live on, and with them the doorbell; the descriptors in the poller must not.
         self.poller.remove(&connection.bell);
-        self.turn = 0;
+        (self.turn, self.given) = (0, 0);
         self.tell_cores_free();
     }
 
@@ -232,7 +238,11 @@ impl RingEndpoint {
             let hung_up = connection.hung_up;
             match connection.link.pop() {
                 Ok(Some(message)) => {
-                    self.turn = index + 1;
+                    self.given = if step == 0 { self.given + 1 } else { 1 };
+                    self.turn = index;
+                    if self.given >= MESSAGES_A_TURN {
+                        (self.turn, self.given) = (index + 1, 0);
+                    }
                     self.counters.received += 1;
                     return Some(Event::Message { peer, message });
                 }

@@ -276,6 +276,48 @@ fn a_burst_to_a_waking_peer_rings_once() {
     assert_eq!(client.join().unwrap(), 1);
 }
 
+/// Several clients with several messages each: what one has sent together comes together, so that its answers wake it once;
+/// and nobody waits for a client that sends without end.
+#[test]
+fn messages_of_one_client_are_taken_together_and_each_gets_its_turn() {
+    let place = Place::new();
+    let (mut server, address) = place.server();
+    let (sent, go) = (Arc::new(std::sync::Barrier::new(4)), Arc::new(std::sync::Barrier::new(4)));
+    let clients: Vec<_> = [4, 4, 100]
+        .map(|count| {
+            let (address, sent, go) = (address.clone(), sent.clone(), go.clone());
+            thread::spawn(move || {
+                let mut client = RingEndpoint::new(&credentials(), Spin::Never).unwrap();
+                let peer = client.connect(&address, &Hello::default(), in_s(10)).unwrap();
+                (0..count).for_each(|_| send(&mut client, peer, b"x"));
+                sent.wait();
+                go.wait();
+            })
+        })
+        .into();
+    let mut up = 0;
+    while up < 3 {
+        if server.events.pop_front().is_some() {
+            up += 1;
+        } else {
+            server.collect(1_000_000);
+        }
+    }
+    sent.wait();
+    let peers: Vec<PeerId> = (0..24)
+        .map(|_| match server.look() {
+            Some(Event::Message { peer, .. }) => peer,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    go.wait();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    let runs: Vec<usize> = peers.chunk_by(|a, b| a == b).map(<[PeerId]>::len).collect();
+    // The two small ones at once, whenever their turn is; the large one in turns of eight.
+    assert!(runs.iter().filter(|len| **len == 4).count() == 2, "{runs:?}");
+    assert!(runs.len() <= 5 && runs.iter().all(|len| *len <= 16), "{runs:?}");
+}
+
 #[test]
 fn strangers_get_no_word() {
     let place = Place::new();
@@ -425,6 +467,54 @@ fn a_killed_client_is_down_and_the_server_goes_on() {
         assert_eq!(server.send(up, &[IoSlice::new(b"x")]), Err(SendError::Gone));
     }
     assert!(server.connections.is_empty());
+}
+
+/// Open descriptors of the process; 0 where other tests share it.
+fn descriptors() -> usize {
+    let alone = std::env::var_os("NEXTEST").is_some();
+    if alone { std::fs::read_dir("/proc/self/fd").unwrap().count() } else { 0 }
+}
+
+/// While it connects, proves itself, maps, writes: the server goes on, and what the client had is free again.
+#[test]
+fn clients_killed_at_any_time_leave_nothing() {
+    let place = Place::new();
+    let (mut server, address) = place.server();
+    let before = descriptors();
+    let mut messages = 0;
+    for round in 0..48u64 {
+        let mut child = child(&address, true);
+        let kill_at = RealClock.monotonic_ns() + round * 500_000;
+        let mut number = 0;
+        let mut take = |event| match event {
+            Event::Message { message, .. } => {
+                assert!(message[..] == pattern(number, SIZES[number % SIZES.len()])[..], "message {number}");
+                number += 1;
+            }
+            Event::Up { .. } | Event::Down { .. } => {}
+        };
+        while RealClock.monotonic_ns() < kill_at {
+            if let Some(event) = server.recv() {
+                take(event);
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let deadline_ns = in_s(30);
+        while !server.connections.is_empty() || descriptors() > before {
+            assert!(RealClock.monotonic_ns() < deadline_ns, "something of round {round} stayed");
+            match server.recv() {
+                Some(event) => take(event),
+                None => server.wait(RealClock.monotonic_ns() + 1_000_000),
+            }
+        }
+        messages += number;
+    }
+    assert!(messages > 0, "some were killed while they wrote");
+    // And a good one is served as before.
+    let mut good = child(&address, false);
+    echo(server, 1);
+    assert!(good.wait().unwrap().success());
 }
 
 /// Both ends in one thread, over one mapping, without sockets: the client's and the server's.
