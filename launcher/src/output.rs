@@ -78,7 +78,7 @@ impl SystemView {
                     updates: stat.updates,
                     fetches: stat.fetches,
                     bytes_in: stat.bytes_in,
-                    bytes_out: stat.bytes_out,
+                    bytes_out: stat.bytes_out + stat.bytes_in_place,
                 });
             }
             servers.push(ServerView { server: server.id.0, host: server.host.clone(), targets });

@@ -84,7 +84,7 @@ pub(crate) fn record(client: &Client, system: &str, took: Duration, exit_code: u
         match client.target_stat(target.id) {
             Ok(stat) => {
                 record.bytes_written += stat.bytes_in;
-                record.bytes_read += stat.bytes_out;
+                record.bytes_read += stat.bytes_out + stat.bytes_in_place;
                 record.updates += stat.updates;
                 record.fetches += stat.fetches;
                 record.used_bytes += stat.used_bytes;

@@ -52,7 +52,7 @@ impl Sample {
             for target in status.map.targets.iter().filter(|target| target.server == server.id) {
                 let Ok(stat) = client.target_stat(target.id) else { continue };
                 sample.bytes_in += stat.bytes_in;
-                sample.bytes_out += stat.bytes_out;
+                sample.bytes_out += stat.bytes_out + stat.bytes_in_place;
                 sample.used_bytes += stat.used_bytes;
             }
             servers.push(sample);

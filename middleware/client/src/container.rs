@@ -210,7 +210,7 @@ impl Container {
             ReplyBody::Stat(stat) => Ok(stat),
             _ => Err(ClientError::unexpected("asking for counters")),
         };
-        let mut request = question.request(Body::Stat);
+        let mut request = question.request(Body::Stat { read_in_place: 0 });
         match self.client.shared.exchange(question, &mut request, |_| false, read).await? {
             Answer::Done(stat, _) => Ok(stat),
             Answer::Moved => Err(ClientError::unexpected("asking for counters")),

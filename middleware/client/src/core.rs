@@ -4,12 +4,13 @@
 //! held while anybody sleeps; the endpoint is taken out for that, and who needs it meanwhile wakes the sleeper. Must never
 //! iterate in an order that a seed does not determine, and never touch anything in a forked child.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io::IoSlice;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
+use smallvec::SmallVec;
 use talea_fabric::{Address, Clock, Endpoint, Message, PeerId, SendError};
 use talea_model::{Hlc, Layout, Oid, PoolMap, Stamp, TargetId};
 use talea_wire::control::Body;
@@ -18,6 +19,7 @@ use crate::error::{ClientError, Result};
 use crate::options::Tuning;
 
 pub(crate) mod block;
+mod calls;
 pub(crate) mod drive;
 pub(crate) mod exchange;
 pub(crate) mod home;
@@ -25,6 +27,7 @@ pub(crate) mod link;
 pub(crate) mod place;
 
 use block::Parker;
+use calls::Calls;
 use home::Home;
 use link::{Link, PeerKey};
 use place::{Places, ShortWay};
@@ -49,12 +52,11 @@ pub(crate) enum Outcome {
     Go,
 }
 
-struct Call {
-    peer: Option<PeerId>,
-    timer_ns: Option<u64>,
-    waker: Option<Waker>,
-    outcome: Option<Outcome>,
-}
+/// Whom a round of receiving has to wake.
+pub(crate) type Wakers = SmallVec<[Waker; 4]>;
+
+/// Buffers for requests' heads that are kept for the next ones.
+const SPARE_HEADS: usize = 64;
 
 /// One client, shared by its handles.
 pub(crate) struct Shared {
@@ -76,9 +78,8 @@ pub(crate) struct State {
     /// Until when the endpoint's holder sleeps.
     sleeping_until_ns: Option<u64>,
     parked: Vec<Arc<Parker>>,
-    calls: BTreeMap<u64, Call>,
-    timers: BTreeSet<(u64, u64)>,
-    next_id: u64,
+    calls: Calls,
+    spare_heads: Vec<Vec<u8>>,
     lent: usize,
     pub(crate) hlc: Hlc,
     random: u64,
@@ -113,9 +114,8 @@ impl Shared {
             wanted: 0,
             sleeping_until_ns: None,
             parked: vec![],
-            calls: BTreeMap::new(),
-            timers: BTreeSet::new(),
-            next_id: 1,
+            calls: Calls::default(),
+            spare_heads: vec![],
             lent: 0,
             hlc: Hlc::default(),
             random: seed,
@@ -183,10 +183,9 @@ impl Shared {
     /// A new call's ticket.
     pub(crate) fn ticket(&self) -> Ticket<'_> {
         let mut state = self.lock();
-        let id = state.next_id;
-        state.next_id += 1;
-        state.calls.insert(id, Call { peer: None, timer_ns: None, waker: None, outcome: None });
-        Ticket { shared: self, id }
+        let id = state.calls.add();
+        let head = state.spare_heads.pop().unwrap_or_default();
+        Ticket { shared: self, id, head }
     }
 
     /// Waits until a time.
@@ -330,30 +329,28 @@ impl State {
     }
 
     fn complete(&mut self, id: u64, outcome: Outcome) -> Option<Waker> {
-        let call = self.calls.get_mut(&id)?;
+        let call = self.calls.get(id)?;
         // An answer is never replaced by less than an answer.
         if matches!(call.outcome, Some(Outcome::Data(_) | Outcome::Control(_))) {
             return None;
         }
-        let (timer, waker) = (call.timer_ns.take(), call.waker.take());
+        let waker = call.waker.take();
         if matches!(&outcome, Outcome::Data(Message::Lent(_))) {
             self.lent += 1;
         }
         call.outcome = Some(outcome);
-        if let Some(at_ns) = timer {
-            self.timers.remove(&(at_ns, id));
-        }
+        self.calls.stop_timer(id);
         waker
     }
 
     /// Completes all calls that wait for a peer.
-    fn complete_peer(&mut self, peer: PeerId, wakers: &mut Vec<Waker>) {
-        let ids: Vec<u64> = self.calls.iter().filter(|(_, call)| call.peer == Some(peer)).map(|(id, _)| *id).collect();
+    fn complete_peer(&mut self, peer: PeerId, wakers: &mut Wakers) {
+        let ids = self.calls.of_peer(peer);
         wakers.extend(ids.into_iter().filter_map(|id| self.complete(id, Outcome::Down)));
     }
 
-    fn take_map(&mut self, map: PoolMap) -> Vec<Waker> {
-        let mut wakers = vec![];
+    fn take_map(&mut self, map: PoolMap) -> Wakers {
+        let mut wakers = Wakers::new();
         if map.version > self.map.version {
             self.map = Arc::new(map);
             self.layouts.clear();
@@ -373,8 +370,8 @@ impl State {
     }
 
     /// When something is to be done next, in monotonic nanoseconds.
-    pub(crate) fn next_deadline_ns(&self) -> u64 {
-        self.timers.first().map_or(u64::MAX, |(at_ns, _)| *at_ns)
+    pub(crate) fn next_deadline_ns(&mut self) -> u64 {
+        self.calls.next_timer_ns()
     }
 }
 
@@ -382,20 +379,19 @@ impl State {
 pub(crate) struct Ticket<'a> {
     shared: &'a Shared,
     pub(crate) id: u64,
+    /// Room for the request's head; the next call has it when this one is over.
+    pub(crate) head: Vec<u8>,
 }
 
 impl Ticket<'_> {
     /// Waits for an answer of `peer` from now on, until a time. What arrived before is kept.
     pub(crate) fn arm(&self, state: &mut State, peer: Option<PeerId>, until_ns: u64) {
-        let Some(call) = state.calls.get_mut(&self.id) else { return };
+        let Some(call) = state.calls.get(self.id) else { return };
         call.peer = peer;
         if !matches!(call.outcome, Some(Outcome::Data(_) | Outcome::Control(_))) {
             call.outcome = None;
         }
-        if let Some(before_ns) = call.timer_ns.replace(until_ns) {
-            state.timers.remove(&(before_ns, self.id));
-        }
-        state.timers.insert((until_ns, self.id));
+        state.calls.set_timer(self.id, until_ns);
         if state.sleeping_until_ns.is_some_and(|sleep_ns| until_ns < sleep_ns) {
             self.shared.waker.wake();
         }
@@ -405,7 +401,7 @@ impl Ticket<'_> {
     pub(crate) async fn outcome(&self) -> Outcome {
         poll_fn(|context| {
             let mut state = self.shared.lock();
-            let Some(call) = state.calls.get_mut(&self.id) else { return Poll::Ready(Outcome::Down) };
+            let Some(call) = state.calls.get(self.id) else { return Poll::Ready(Outcome::Down) };
             match call.outcome.take() {
                 Some(outcome) => {
                     if matches!(&outcome, Outcome::Data(Message::Lent(_))) {
@@ -414,7 +410,10 @@ impl Ticket<'_> {
                     Poll::Ready(outcome)
                 }
                 None => {
-                    call.waker = Some(context.waker().clone());
+                    match &mut call.waker {
+                        Some(waker) => waker.clone_from(context.waker()),
+                        none => *none = Some(context.waker().clone()),
+                    }
                     Poll::Pending
                 }
             }
@@ -429,10 +428,10 @@ impl Drop for Ticket<'_> {
             return;
         }
         let mut state = self.shared.lock();
-        let Some(call) = state.calls.remove(&self.id) else { return };
-        if let Some(at_ns) = call.timer_ns {
-            state.timers.remove(&(at_ns, self.id));
+        if self.head.capacity() > 0 && state.spare_heads.len() < SPARE_HEADS {
+            state.spare_heads.push(std::mem::take(&mut self.head));
         }
+        let Some(call) = state.calls.remove(self.id) else { return };
         if matches!(&call.outcome, Some(Outcome::Data(Message::Lent(_)))) {
             state.lent -= 1;
         }

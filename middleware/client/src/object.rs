@@ -24,7 +24,7 @@ mod tests;
 
 pub use fetch::EntryFetch;
 
-use plan::{Cost, Packer, cut};
+use plan::{Cost, Packer, cut, whole};
 
 /// How updates take effect.
 #[derive(Clone, Copy)]
@@ -125,6 +125,12 @@ impl Object {
             return Ok(());
         }
         let updating = Updating::begin(write.epoch()).await?;
+        // Most calls are one message, which needs no packing.
+        if let [entry] = entries
+            && let Some(entry) = whole_entry(entry)?
+        {
+            return updating.end(self.update_whole(write, entry).await.err(), entries[0].condition != Condition::None);
+        }
         let pieces = entries.iter().map(update_pieces).collect::<Result<Vec<_>>>()?;
         let mut messages = self.pack_updates(pieces.into_iter().flatten().collect())?;
         if !matches!(write, Write::Inside(_)) {
@@ -145,6 +151,21 @@ impl Object {
             messages = self.pack_updates(moved)?;
         }
         updating.end(first_error, entries.iter().any(|entry| entry.condition != Condition::None))
+    }
+
+    /// An update that is one entry of one message.
+    async fn update_whole(&self, write: &Write<'_>, entry: Entry<'_>) -> Result<()> {
+        let question = self.question("updating", TargetId(0), Some(write));
+        let dkey = entry.dkey;
+        let mut entries = vec![entry];
+        loop {
+            let target = self.layout()?.leader_of(dkey);
+            let answer;
+            (entries, answer) = self.send_update(question, write, target, entries).await;
+            if let Answer::Done(..) = answer? {
+                return Ok(());
+            }
+        }
     }
 
     fn pack_updates<'a>(&self, entries: Vec<Entry<'a>>) -> Result<Vec<(TargetId, Vec<Entry<'a>>)>> {
@@ -403,6 +424,15 @@ fn update_pieces<'a>(entry: &EntryUpdate<'a>) -> Result<Vec<Entry<'a>>> {
         Entry { dkey, akey, kind, condition, extents, checksum: 0, data: front }
     };
     Ok(pieces.into_iter().map(piece).collect())
+}
+
+/// An entry as one wire entry, if it is one.
+fn whole_entry<'a>(entry: &EntryUpdate<'a>) -> Result<Option<Entry<'a>>> {
+    check_key(entry.dkey)?;
+    check_key(entry.akey)?;
+    let EntryUpdate { dkey, akey, kind, condition, extents, data } = *entry;
+    let extents = whole(kind, extents, data.len())?;
+    Ok(extents.map(|extents| Entry { dkey, akey, kind, condition, extents, checksum: 0, data }))
 }
 
 /// The answer of the object from those of its targets.

@@ -131,6 +131,7 @@ struct Counters {
     fetches: u64,
     bytes_in: u64,
     bytes_out: u64,
+    bytes_in_place: u64,
     container_bytes_in: BTreeMap<ContainerId, u64>,
     turns: u64,
     refused: u64,
@@ -510,8 +511,12 @@ impl Target {
                     Body::Update(_) | Body::Punch { .. } => self.write(now, request).map(|()| {
                         self.reply(now, peer, id, ReplyBody::Done, out);
                     }),
-                    Body::Stat => {
-                        self.counters.watch.look(now);
+                    Body::Stat { read_in_place } => {
+                        // Who only tells what it read does not look.
+                        if *read_in_place == 0 {
+                            self.counters.watch.look(now);
+                        }
+                        self.counters.bytes_in_place = self.counters.bytes_in_place.saturating_add(*read_in_place);
                         let stat = self.stat(request.head.container);
                         self.reply(now, peer, id, ReplyBody::Stat(stat), out);
                         Ok(())
@@ -597,6 +602,7 @@ impl Target {
             fetches: self.counters.fetches,
             bytes_in: self.counters.bytes_in,
             bytes_out: self.counters.bytes_out,
+            bytes_in_place: self.counters.bytes_in_place,
             pending_updates: self.store.pending_updates(container),
             horizon: self.store.ledger().horizon(),
             container_bytes_in: self.counters.container_bytes_in.get(&container).copied().unwrap_or(0),

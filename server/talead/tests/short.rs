@@ -94,6 +94,14 @@ fn a_snapshot_is_read_in_place_and_stays_what_it_was() {
         }
     }
     assert_eq!(fetches(&reader), before, "no read went through a server");
+    // At its end the reader tells the targets what it took.
+    drop((seen, other, reader));
+    let told = || (0..2).map(|target| writer.target_stat(TargetId(target)).unwrap().bytes_in_place).sum::<u64>();
+    let began = std::time::Instant::now();
+    while told() < 40 * DKEYS * 40_000 && began.elapsed().as_secs() < 10 {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    assert_eq!(told(), 40 * DKEYS * 40_000);
 }
 
 #[test]

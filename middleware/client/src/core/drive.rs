@@ -8,7 +8,7 @@ use talea_wire::control::{Body, Envelope};
 use talea_wire::data::reply;
 
 use super::link::PeerKey;
-use super::{LENT_MAX, Outcome, Shared, State};
+use super::{LENT_MAX, Outcome, Shared, State, Wakers};
 
 /// Replies up to this size are copied out of the endpoint's buffers at once.
 const SMALL_BYTES: usize = 4096;
@@ -18,7 +18,7 @@ impl Shared {
     pub(crate) fn drive(&self) -> bool {
         let mut state = self.lock();
         // Without the endpoint here somebody else drives.
-        let wakers = if state.endpoint.is_some() { state.receive(self, true) } else { vec![] };
+        let wakers = if state.endpoint.is_some() { state.receive(self, true) } else { Wakers::new() };
         drop(state);
         let any = !wakers.is_empty();
         wakers.into_iter().for_each(Waker::wake);
@@ -28,8 +28,8 @@ impl Shared {
 
 impl State {
     /// Takes all events and due timers. `waited`: there may be room in connections that were full.
-    pub(super) fn receive(&mut self, shared: &Shared, waited: bool) -> Vec<Waker> {
-        let mut wakers = vec![];
+    pub(super) fn receive(&mut self, shared: &Shared, waited: bool) -> Wakers {
+        let mut wakers = Wakers::new();
         let mut any = waited;
         while let Some(event) = self.endpoint.as_deref_mut().and_then(|endpoint| endpoint.recv()) {
             any = true;
@@ -44,23 +44,13 @@ impl State {
             wakers.extend(full.into_iter().filter_map(|id| self.complete(id, Outcome::Go)));
         }
         self.flush_outbox();
-        if let Some((first_ns, _)) = self.timers.first() {
+        if self.calls.next_timer_ns() < u64::MAX {
             let now_ns = shared.now_ns();
-            if *first_ns <= now_ns {
-                self.expire(now_ns, &mut wakers);
-            }
-        }
-        wakers
-    }
-
-    fn expire(&mut self, now_ns: u64, wakers: &mut Vec<Waker>) {
-        while let Some((at_ns, id)) = self.timers.first().copied().filter(|(at_ns, _)| *at_ns <= now_ns) {
-            self.timers.remove(&(at_ns, id));
-            if let Some(call) = self.calls.get_mut(&id) {
-                call.timer_ns = None;
+            while let Some(id) = self.calls.due(now_ns) {
                 wakers.extend(self.complete(id, Outcome::Timer));
             }
         }
+        wakers
     }
 
     fn message(&mut self, peer: PeerId, message: Message) -> Option<Waker> {

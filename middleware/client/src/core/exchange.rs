@@ -3,6 +3,7 @@
 
 use std::io::IoSlice;
 
+use smallvec::{SmallVec, smallvec};
 use talea_fabric::SendError;
 use talea_model::{ContainerId, MapVersion, Oid, Order, SessionId, Stamp, TargetId, View};
 use talea_wire::RefusalCode;
@@ -90,16 +91,15 @@ impl Shared {
         let key = PeerKey::Target(target);
         let late = || self.late(key, what, began_ns);
         let place = self.place(target, question.order.is_some(), deadline_ns).await.ok_or_else(late)?;
-        let ticket = self.ticket();
+        let mut ticket = self.ticket();
         request.head = question.head(ticket.id, place.sequence);
         let mut course = Course { session: SessionId(0), sends: 0, pauses: 0, refused_since_ns: None };
-        let mut head = Vec::with_capacity(256);
         loop {
             let peer = self.target_peer(target, began_ns, deadline_ns).await?;
             self.refresh(&mut request.head, question, &mut course)?;
-            head.clear();
-            request.encode(&mut head);
-            let mut parts = vec![IoSlice::new(&head)];
+            ticket.head.clear();
+            request.encode(&mut ticket.head);
+            let mut parts: SmallVec<[IoSlice<'_>; 4]> = smallvec![IoSlice::new(&ticket.head)];
             parts.extend(request.data().filter(|data| !data.is_empty()).map(IoSlice::new));
             let until_ns = self.look_again_ns(course.sends).min(deadline_ns);
             match self.transmit(&ticket, peer, &parts, (until_ns, deadline_ns)).await {
@@ -145,6 +145,38 @@ impl Shared {
                         return Err(late());
                     }
                 }
+            }
+        }
+    }
+
+    /// Tells targets, for their statistics, what was read past them, if it is at least so much each. Waits for nothing: what
+    /// cannot be told now is not told.
+    pub(crate) fn tell_reads(&self, least_bytes: u64) {
+        for (target, read_in_place) in self.places.take_reads(least_bytes) {
+            let now_ns = self.now_ns();
+            let (container, oid, view) = (ContainerId(0), Oid(0), View::Latest);
+            let what = "telling what was read";
+            let question = Question {
+                what,
+                target,
+                container,
+                oid,
+                order: None,
+                view,
+                began_ns: now_ns,
+                deadline_ns: now_ns + MS,
+            };
+            let mut request = question.request(Body::Stat { read_in_place });
+            let mut course = Course { session: SessionId(0), sends: 0, pauses: 0, refused_since_ns: None };
+            if self.refresh(&mut request.head, question, &mut course).is_err() {
+                return;
+            }
+            let mut head = vec![];
+            request.encode(&mut head);
+            let mut state = self.lock();
+            let Some(peer) = state.links.get(&target).and_then(|link| link.peer) else { continue };
+            if let Some(endpoint) = state.endpoint.as_deref_mut() {
+                let _ = endpoint.send(peer, &[IoSlice::new(&head)]);
             }
         }
     }

@@ -14,7 +14,7 @@ use talea_wire::control::{Body, Envelope, Reply, Request};
 use talea_wire::{RefusalCode, codec};
 
 use super::link::{PeerKey, Reach};
-use super::{Outcome, Shared, State};
+use super::{Outcome, Shared, State, Wakers};
 use crate::error::{ClientError, Result};
 
 const MS: u64 = 1_000_000;
@@ -75,7 +75,7 @@ impl State {
         }
     }
 
-    fn wake_home(&mut self, wakers: &mut Vec<Waker>) {
+    fn wake_home(&mut self, wakers: &mut Wakers) {
         let waiting = std::mem::take(&mut self.home.waiting);
         wakers.extend(waiting.into_iter().filter_map(|id| self.complete(id, Outcome::Go)));
     }
@@ -186,8 +186,9 @@ impl Shared {
             return;
         }
         let mut state = self.lock();
-        let id = state.next_id;
-        state.next_id += 1;
+        // A number that nobody waits for.
+        let id = state.calls.add();
+        state.calls.remove(id);
         let envelope = state.envelope(self, id, 0, self.tuning.deadline_ms, request);
         let Ok(bytes) = codec::encode(&envelope) else { return };
         if state.home.outbox.len() < OUTBOX_MAX {
@@ -202,6 +203,7 @@ impl Shared {
 
     /// Ends the session in an orderly way, as far as that can be done at once.
     pub(super) fn goodbye(&self) {
+        self.tell_reads(0);
         self.tell(Request::SessionClose);
     }
 
@@ -223,7 +225,7 @@ impl Shared {
 
     /// A send said that the peer is gone.
     pub(crate) fn gone(&self, peer: PeerId) {
-        let mut wakers = vec![];
+        let mut wakers = Wakers::new();
         let mut state = self.lock_with_endpoint();
         if let Some(endpoint) = state.endpoint.as_deref_mut() {
             endpoint.disconnect(peer);
@@ -235,7 +237,7 @@ impl Shared {
 
     /// The session has expired: the next call opens another one.
     fn forget_session(&self, session: SessionId) {
-        let mut wakers = vec![];
+        let mut wakers = Wakers::new();
         let mut state = self.lock_with_endpoint();
         if state.home.session == session {
             state.home.session = SessionId(0);
@@ -350,7 +352,7 @@ impl Shared {
     }
 
     fn opened(&self, peer: PeerId, session: SessionId, map: PoolMap) {
-        let mut wakers = vec![];
+        let mut wakers = Wakers::new();
         let mut state = self.lock_with_endpoint();
         if state.home.session != session {
             state.home.session = session;
@@ -375,7 +377,7 @@ impl Drop for Opening<'_> {
         if self.0.is_foreign() {
             return;
         }
-        let mut wakers = vec![];
+        let mut wakers = Wakers::new();
         let mut state = self.0.lock();
         if state.home.phase == Phase::Opening {
             state.home.phase = Phase::Down;

@@ -4,14 +4,13 @@
 //! flight and the sequences of updates.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::task::Waker;
 
 use talea_fabric::{Address, FabricError, Hello, PeerId, Policy, candidates, choose};
 use talea_model::{ServerId, TargetId};
 use talea_wire::{Refusal, RefusalCode};
 
 use super::home::Phase;
-use super::{Outcome, Shared, State, Ticket};
+use super::{Outcome, Shared, State, Ticket, Wakers};
 use crate::error::{ClientError, Result};
 use crate::system::FabricPolicy;
 
@@ -48,14 +47,33 @@ pub(crate) struct Link {
     pub(crate) reach: Reach,
     in_flight: usize,
     waiting: VecDeque<u64>,
+    /// The last update's sequence.
     sequence: u64,
-    outstanding: BTreeSet<u64>,
+    /// Whether each of the last updates is over, from the first that is not.
+    over: VecDeque<bool>,
 }
 
 impl Link {
     /// All updates below this one have been answered, or will never be sent again.
     pub(crate) fn acknowledged_below(&self) -> u64 {
-        self.outstanding.first().copied().unwrap_or(self.sequence + 1)
+        self.sequence + 1 - self.over.len() as u64
+    }
+
+    fn next_sequence(&mut self) -> u64 {
+        self.sequence += 1;
+        self.over.push_back(false);
+        self.sequence
+    }
+
+    /// An update was answered, or will never be sent again.
+    fn end_sequence(&mut self, sequence: u64) {
+        let Some(at) = sequence.checked_sub(self.acknowledged_below()) else { return };
+        if let Some(over) = self.over.get_mut(at as usize) {
+            *over = true;
+        }
+        while self.over.front() == Some(&true) {
+            self.over.pop_front();
+        }
     }
 }
 
@@ -68,7 +86,7 @@ impl State {
     }
 
     /// The connection is gone: all who wait for it hear of it.
-    pub(super) fn peer_down(&mut self, peer: PeerId, now_ns: u64, wakers: &mut Vec<Waker>) {
+    pub(super) fn peer_down(&mut self, peer: PeerId, now_ns: u64, wakers: &mut Wakers) {
         let Some(key) = self.peers.remove(&peer) else { return };
         let reach = self.reach(key);
         reach.down_since_ns.get_or_insert(now_ns);
@@ -89,7 +107,7 @@ impl State {
     }
 
     /// Ends all connections to targets: a new session has to say so in its handshakes.
-    pub(super) fn drop_targets(&mut self, now_ns: u64, wakers: &mut Vec<Waker>) {
+    pub(super) fn drop_targets(&mut self, now_ns: u64, wakers: &mut Wakers) {
         let peers: Vec<PeerId> = self.links.values().filter_map(|link| link.peer).collect();
         for peer in peers {
             if let Some(endpoint) = self.endpoint.as_deref_mut() {
@@ -305,13 +323,7 @@ impl Shared {
                 let link = state.links.entry(target).or_default();
                 if link.in_flight < self.tuning.in_flight {
                     link.in_flight += 1;
-                    let sequence = if update {
-                        link.sequence += 1;
-                        link.outstanding.insert(link.sequence);
-                        link.sequence
-                    } else {
-                        0
-                    };
+                    let sequence = if update { link.next_sequence() } else { 0 };
                     return Some(Place { shared: self, target, sequence });
                 }
                 drop(state);
@@ -336,7 +348,7 @@ impl Shared {
         let has_room = |link: &&mut Link| link.in_flight < self.tuning.in_flight;
         while let Some(link) = state.links.get_mut(&target).filter(has_room) {
             let Some(id) = link.waiting.pop_front() else { break };
-            if state.calls.contains_key(&id) {
+            if state.calls.get(id).is_some() {
                 waker = state.complete(id, Outcome::Go);
                 break;
             }
@@ -362,7 +374,7 @@ impl Drop for Place<'_> {
         }
         if let Some(link) = self.shared.lock().links.get_mut(&self.target) {
             link.in_flight -= 1;
-            link.outstanding.remove(&self.sequence);
+            link.end_sequence(self.sequence);
         }
         self.shared.next_place(self.target);
     }

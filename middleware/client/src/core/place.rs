@@ -4,7 +4,7 @@
 //! a map whose lease has ended, or with bytes that were not verified under it. What it cannot answer goes the long way.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use talea_fabric::{Memory, Window};
@@ -95,6 +95,14 @@ pub(crate) struct Lent {
     pub(crate) memory: Arc<dyn Memory>,
     pub(crate) map: Arc<ExtentMap>,
     pub(crate) until_ns: u64,
+    read: Arc<AtomicU64>,
+}
+
+impl Lent {
+    /// So many bytes of the target were read in place.
+    pub(crate) fn count(&self, bytes: usize) {
+        self.read.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
 }
 
 type Maps = BTreeMap<u64, Arc<ExtentMap>>;
@@ -110,6 +118,8 @@ struct Tier {
     until_ns: u64,
     generation: u64,
     spans: usize,
+    /// Bytes read in place that the target was not told of yet.
+    read: Arc<AtomicU64>,
     maps: HashMap<(ContainerId, Oid, Stamp), HashMap<Vec<u8>, Akeys>>,
 }
 
@@ -150,7 +160,15 @@ impl Places {
         let dkeys = tier.maps.get(&(subject.container, subject.oid, subject.stamp))?;
         let maps = dkeys.get(subject.dkey)?.get(subject.akey)?;
         let map = maps.range(..=index).next_back().map(|(_, map)| map).filter(|map| index < map.end)?;
-        Some(Lent { memory: tier.memory.clone()?, map: map.clone(), until_ns: tier.until_ns })
+        let (memory, read) = (tier.memory.clone()?, tier.read.clone());
+        Some(Lent { memory, map: map.clone(), until_ns: tier.until_ns, read })
+    }
+
+    /// Takes what targets were not told of yet, of each at least so many bytes read in place.
+    pub(crate) fn take_reads(&self, least_bytes: u64) -> Vec<(TargetId, u64)> {
+        let tiers = self.lock();
+        let read = tiers.iter().filter(|(_, tier)| tier.read.load(Ordering::Relaxed) >= least_bytes.max(1));
+        read.map(|(target, tier)| (*target, tier.read.swap(0, Ordering::Relaxed))).collect()
     }
 
     /// A target's answer, to a request that was sent at `asked_ns`.
@@ -158,8 +176,8 @@ impl Places {
         let mut tiers = self.lock();
         let tier = tiers.entry(target).or_default();
         if tier.share.as_ref() != Some(&located.share) {
-            *tier =
-                Tier { memory: self.way.open(&located.share), share: Some(located.share.clone()), ..Tier::default() };
+            let (memory, share) = (self.way.open(&located.share), Some(located.share.clone()));
+            *tier = Tier { memory, share, read: tier.read.clone(), ..Tier::default() };
             tier.refused = tier.memory.is_none();
         }
         let until_ns = asked_ns + u64::from(located.lease_ms) * MS;

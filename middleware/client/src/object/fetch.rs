@@ -1,10 +1,11 @@
 //! Fetching entries into the caller's memory.
 
+use smallvec::{SmallVec, smallvec};
 use talea_model::{Extent, TargetId, View};
 use talea_wire::RefusalCode;
 use talea_wire::data::{Body, Condition, Entry, Extents, Fetched, ReplyBody, ValueKind};
 
-use super::plan::{Cost, Packer, cut};
+use super::plan::{Cost, Packer, cut, whole};
 use super::{Object, check_key, checksum, copy_and_sum};
 use crate::client::gather;
 use crate::core::exchange::{Answer, Question};
@@ -67,6 +68,12 @@ pub(super) struct Piece<'k, 'o> {
     pub(super) out: &'o mut [u8],
 }
 
+/// Pieces of a call or message; most have one, and that one needs no allocation.
+pub(super) type Pieces<'k, 'o> = SmallVec<[Piece<'k, 'o>; 1]>;
+type Messages<'k, 'o> = SmallVec<[(TargetId, Pieces<'k, 'o>); 1]>;
+/// What came of a message: its pieces, and what was found of each, or `None` if it belongs elsewhere.
+type Answered<'k, 'o> = (TargetId, Pieces<'k, 'o>, Result<Option<SmallVec<[Found; 1]>>>);
+
 impl Object {
     /// Fetches entries; their results stand in them.
     pub fn fetch(&self, view: &View, entries: &mut [EntryFetch<'_>]) -> Result<()> {
@@ -75,8 +82,9 @@ impl Object {
 
     /// Asynchronous [`fetch`](Self::fetch).
     pub async fn fetch_async(&self, view: &View, entries: &mut [EntryFetch<'_>]) -> Result<()> {
-        let mut results = vec![Found { found: false, filled: true, bytes: 0 }; entries.len()];
-        let mut pieces = vec![];
+        let mut results: SmallVec<[Found; 1]> =
+            smallvec![Found { found: false, filled: true, bytes: 0 }; entries.len()];
+        let mut pieces = Pieces::new();
         for (index, entry) in entries.iter_mut().enumerate() {
             push_pieces(index, entry, &mut pieces)?;
         }
@@ -85,9 +93,8 @@ impl Object {
         let mut messages = self.pack_fetches(pieces)?;
         let mut first_error = None;
         while !messages.is_empty() {
-            let sent = messages.drain(..).map(|(target, pieces)| self.send_fetch(question, target, pieces)).collect();
-            let (mut moved, mut halves) = (vec![], vec![]);
-            for (target, mut pieces, result) in gather(sent).await {
+            let (mut moved, mut halves) = (Pieces::new(), Messages::new());
+            for (target, mut pieces, result) in self.send_fetches(question, messages).await {
                 match result {
                     Ok(Some(found)) => {
                         pieces.iter().zip(found).for_each(|(piece, one)| results[piece.index].join(one));
@@ -95,7 +102,7 @@ impl Object {
                     Ok(None) => moved.append(&mut pieces),
                     // Single values may be larger than their buffers: fewer of them then.
                     Err(error) if pieces.len() > 1 && is_too_long(&error) => {
-                        let half = pieces.split_off(pieces.len() / 2);
+                        let half = pieces.drain(pieces.len() / 2..).collect();
                         halves.extend([(target, pieces), (target, half)]);
                     }
                     Err(error) => _ = first_error.get_or_insert(error),
@@ -104,6 +111,7 @@ impl Object {
             messages = self.pack_fetches(moved)?;
             messages.append(&mut halves);
         }
+        drop(messages);
         if let Some(error) = first_error {
             return Err(error);
         }
@@ -113,23 +121,43 @@ impl Object {
         Ok(())
     }
 
-    fn pack_fetches<'k, 'o>(&self, pieces: Vec<Piece<'k, 'o>>) -> Result<Vec<(TargetId, Vec<Piece<'k, 'o>>)>> {
+    fn pack_fetches<'k, 'o>(&self, pieces: Pieces<'k, 'o>) -> Result<Messages<'k, 'o>> {
+        if pieces.is_empty() {
+            return Ok(Messages::new());
+        }
         let layout = self.layout()?;
+        if let [piece] = &pieces[..] {
+            return Ok(smallvec![(layout.leader_of(piece.entry.dkey), pieces)]);
+        }
         let mut packer = Packer::default();
         for piece in pieces {
             let Entry { dkey, akey, ref extents, .. } = piece.entry;
             let cost = Cost::of(dkey, akey, extents.len(), piece.out.len());
             packer.add(layout.leader_of(dkey), cost, piece);
         }
-        Ok(packer.messages())
+        Ok(packer.messages().into_iter().map(|(target, pieces)| (target, pieces.into())).collect())
+    }
+
+    async fn send_fetches<'k, 'o>(
+        &self,
+        question: Question,
+        mut messages: Messages<'k, 'o>,
+    ) -> SmallVec<[Answered<'k, 'o>; 1]> {
+        if messages.len() == 1
+            && let Some((target, pieces)) = messages.pop()
+        {
+            return smallvec![self.send_fetch(question, target, pieces).await];
+        }
+        let sent = messages.into_iter().map(|(target, pieces)| self.send_fetch(question, target, pieces));
+        gather(sent.collect()).await.into()
     }
 
     async fn send_fetch<'k, 'o>(
         &self,
         question: Question,
         target: TargetId,
-        mut pieces: Vec<Piece<'k, 'o>>,
-    ) -> (TargetId, Vec<Piece<'k, 'o>>, Result<Option<Vec<Found>>>) {
+        mut pieces: Pieces<'k, 'o>,
+    ) -> Answered<'k, 'o> {
         let question = Question { target, ..question };
         let entries = pieces.iter().map(|piece| piece.entry.clone()).collect();
         let mut request = question.request(Body::Fetch(entries));
@@ -188,17 +216,18 @@ fn is_too_long(error: &ClientError) -> bool {
     matches!(error, ClientError::Refused { refusal, .. } if refusal.code == RefusalCode::TooLong)
 }
 
-fn push_pieces<'k: 'o, 'o>(index: usize, entry: &'o mut EntryFetch<'k>, pieces: &mut Vec<Piece<'k, 'o>>) -> Result<()> {
+fn push_pieces<'k: 'o, 'o>(index: usize, entry: &'o mut EntryFetch<'k>, pieces: &mut Pieces<'k, 'o>) -> Result<()> {
     check_key(entry.dkey)?;
     check_key(entry.akey)?;
     let (dkey, akey, kind) = (entry.dkey, entry.akey, entry.kind);
     let mut out: &mut [u8] = entry.out;
     let single = !matches!(kind, ValueKind::Array { .. });
     // A single value is as large as it is: its buffer's size says nothing.
-    let sizes = if single && entry.extents.is_empty() {
-        vec![(Extents::new(), out.len())]
-    } else {
-        cut(kind, entry.extents, out.len())?
+    let one =
+        if single && entry.extents.is_empty() { Some(Extents::new()) } else { whole(kind, entry.extents, out.len())? };
+    let sizes: SmallVec<[(Extents, usize); 1]> = match one {
+        Some(extents) => smallvec![(extents, out.len())],
+        None => cut(kind, entry.extents, out.len())?.into(),
     };
     for (extents, bytes) in sizes {
         let (front, rest) = out.split_at_mut(bytes);

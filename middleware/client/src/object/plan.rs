@@ -82,8 +82,8 @@ impl<T> Packer<T> {
     }
 }
 
-/// The pieces of an entry, each with its extents and bytes, in the order of the data.
-pub(super) fn cut(kind: ValueKind, extents: &[Extent], data_bytes: usize) -> Result<Vec<(Extents, usize)>> {
+/// Checks that an entry's extents and bytes belong together and to its kind.
+fn check(kind: ValueKind, extents: &[Extent], data_bytes: usize) -> Result<()> {
     let argument = |text: &str| Err(ClientError::Argument(text.to_owned()));
     let ValueKind::Array { record_bytes } = kind else {
         if !extents.is_empty() {
@@ -94,7 +94,7 @@ pub(super) fn cut(kind: ValueKind, extents: &[Extent], data_bytes: usize) -> Res
                 format!("a single value of {data_bytes} bytes is over the limit of {MAX_VALUE_BYTES}: use an array");
             return Err(ClientError::TooLong(text));
         }
-        return Ok(vec![(Extents::new(), data_bytes)]);
+        return Ok(());
     };
     let record_bytes = record_bytes as usize;
     if record_bytes == 0 || record_bytes > MAX_VALUE_BYTES {
@@ -108,6 +108,21 @@ pub(super) fn cut(kind: ValueKind, extents: &[Extent], data_bytes: usize) -> Res
     if data_bytes == 0 || extents.iter().any(|extent| Extent::new(extent.index, extent.count).is_none()) {
         return argument("an array's entry needs extents that are not empty and do not overflow");
     }
+    Ok(())
+}
+
+/// The entry's extents if it is one piece, so that nothing has to be cut or packed.
+pub(super) fn whole(kind: ValueKind, extents: &[Extent], data_bytes: usize) -> Result<Option<Extents>> {
+    check(kind, extents, data_bytes)?;
+    let fits = extents.len() < PIECE_EXTENTS && data_bytes <= MAX_VALUE_BYTES;
+    Ok(fits.then(|| Extents::from_slice(extents)))
+}
+
+/// The pieces of an entry, each with its extents and bytes, in the order of the data.
+pub(super) fn cut(kind: ValueKind, extents: &[Extent], data_bytes: usize) -> Result<Vec<(Extents, usize)>> {
+    check(kind, extents, data_bytes)?;
+    let ValueKind::Array { record_bytes } = kind else { return Ok(vec![(Extents::new(), data_bytes)]) };
+    let record_bytes = record_bytes as usize;
     let mut pieces: Vec<(Extents, usize)> = vec![];
     let records_max = (MAX_VALUE_BYTES / record_bytes) as u64;
     for extent in extents {

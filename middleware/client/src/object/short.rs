@@ -8,11 +8,14 @@ use talea_model::{TargetId, View};
 use talea_wire::RefusalCode;
 use talea_wire::data::{Body, ReplyBody, ValueKind};
 
-use super::fetch::{Found, Piece};
+use super::fetch::{Found, Piece, Pieces};
 use super::{Object, checksum};
 use crate::core::exchange::{Answer, Question};
 use crate::core::place::{Lent, Placed, Subject};
 use crate::error::{ClientError, Result};
+
+/// Targets are told, for their statistics, when so many bytes were read in place, and at the end.
+const TELL_READS_BYTES: u64 = 64 << 20;
 
 /// What became of a piece.
 enum Short {
@@ -28,13 +31,13 @@ impl Object {
     pub(super) async fn fetch_short<'k, 'o>(
         &self,
         view: &View,
-        mut pieces: Vec<Piece<'k, 'o>>,
+        mut pieces: Pieces<'k, 'o>,
         mut done: impl FnMut(usize, Found),
-    ) -> Result<Vec<Piece<'k, 'o>>> {
+    ) -> Result<Pieces<'k, 'o>> {
         let View::Snapshot { stamp, .. } = *view else { return Ok(pieces) };
         let shared = &self.container.client.shared;
         let layout = self.layout()?;
-        let mut left = vec![];
+        let mut left = Pieces::new();
         for mut piece in pieces.drain(..) {
             let target = layout.leader_of(piece.entry.dkey);
             let ValueKind::Array { record_bytes } = piece.entry.kind else {
@@ -79,6 +82,7 @@ impl Object {
         match shared.exchange(Question { target, ..question }, &mut request, moved, read).await {
             Ok(Answer::Done(located, _)) => {
                 shared.places.learn(target, subject, from, *located, asked_ns);
+                shared.tell_reads(TELL_READS_BYTES);
                 true
             }
             Err(ClientError::Refused { refusal, .. }) if refusal.code == RefusalCode::Unsupported => {
@@ -124,7 +128,11 @@ impl Object {
             }
         }
         // Only now is it certain that nothing of what was copied had been given back before.
-        if shared.now_ns() < until_ns { Short::Done(result) } else { Short::Long }
+        if shared.now_ns() >= until_ns {
+            return Short::Long;
+        }
+        lent.iter().for_each(|lent| lent.count(result.bytes));
+        Short::Done(result)
     }
 }
 

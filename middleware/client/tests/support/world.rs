@@ -114,27 +114,7 @@ impl World {
     }
 
     fn control(&mut self, peer: PeerId, id: u64, request: &Request) {
-        let info = ContainerInfo {
-            container: ContainerId(1),
-            name: "c".into(),
-            properties: ContainerProperties::default(),
-            step: Step(0),
-            first_step: Step(1),
-            open_transactions: 0,
-            snapshots: vec![],
-            producer: talea_client::ProducerState::Unknown,
-            subscriptions: 0,
-        };
-        let body = match request {
-            Request::SessionOpen { .. } => {
-                Body::Reply(Reply::Session { session: SessionId(9), map: map(self.version, TargetState::Up) })
-            }
-            Request::ContainerOpen { .. } => Body::Reply(Reply::Container(info)),
-            Request::Map => Body::Reply(Reply::Map(map(self.version, TargetState::Up))),
-            _ => Body::Refused(Refusal::new(RefusalCode::Unsupported, "scripted")),
-        };
-        let envelope = Envelope { id, hlc: STAMP, session: SessionId(9), sequence: 0, deadline_ms: 0, body };
-        self.server.send(peer, &[IoSlice::new(&codec::encode(&envelope).unwrap())]).unwrap();
+        self.server.send(peer, &[IoSlice::new(&control_reply(id, request, self.version))]).unwrap();
     }
 
     pub(crate) fn object(&mut self) -> Object {
@@ -142,6 +122,31 @@ impl World {
         let container: Container = self.run(client.container_open_async("c")).unwrap();
         container.object(client.new_oid(ObjectClass::S1))
     }
+}
+
+/// The home server's answer: one container, and the map of a version.
+pub(crate) fn control_reply(id: u64, request: &Request, version: u32) -> Vec<u8> {
+    let info = ContainerInfo {
+        container: ContainerId(1),
+        name: "c".into(),
+        properties: ContainerProperties::default(),
+        step: Step(0),
+        first_step: Step(1),
+        open_transactions: 0,
+        snapshots: vec![],
+        producer: talea_client::ProducerState::Unknown,
+        subscriptions: 0,
+    };
+    let body = match request {
+        Request::SessionOpen { .. } => {
+            Body::Reply(Reply::Session { session: SessionId(9), map: map(version, TargetState::Up) })
+        }
+        Request::ContainerOpen { .. } => Body::Reply(Reply::Container(info)),
+        Request::Map => Body::Reply(Reply::Map(map(version, TargetState::Up))),
+        _ => Body::Refused(Refusal::new(RefusalCode::Unsupported, "scripted")),
+    };
+    let envelope = Envelope { id, hlc: STAMP, session: SessionId(9), sequence: 0, deadline_ms: 0, body };
+    codec::encode(&envelope).unwrap()
 }
 
 pub(crate) fn reply(request: &data::Request<'_>, body: ReplyBody<'_>) -> Vec<u8> {

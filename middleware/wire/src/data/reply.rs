@@ -61,6 +61,8 @@ pub struct StoreStat {
     pub bytes_in: u64,
     /// Bytes sent in fetches.
     pub bytes_out: u64,
+    /// Bytes that clients said they read in place, past the target (docs/design.md §6, the short way).
+    pub bytes_in_place: u64,
     /// Updates of open transactions of the asked container.
     pub pending_updates: u64,
     /// The target's horizon.

@@ -138,7 +138,10 @@ pub enum Body<'a> {
         from: u64,
     },
     /// Counters of the target, and of the head's container on it.
-    Stat,
+    Stat {
+        /// Bytes that the asker has read in place (the short way) since it last said so: the target cannot see them.
+        read_in_place: u64,
+    },
 }
 
 /// A request.
@@ -235,7 +238,11 @@ impl<'a> Request<'a> {
                 let extents = Extents::from([Extent { index: *from, count: 1 }]);
                 self.put(LOCATE, 0, &[Entry { extents, ..plain(dkey, akey) }], out);
             }
-            Body::Stat => self.put(STAT, 0, &[], out),
+            Body::Stat { read_in_place: 0 } => self.put(STAT, 0, &[], out),
+            Body::Stat { read_in_place } => {
+                let extents = Extents::from([Extent { index: *read_in_place, count: 1 }]);
+                self.put(STAT, 0, &[Entry { extents, ..plain(&[], &[]) }], out);
+            }
         }
     }
 
@@ -399,7 +406,7 @@ fn body_of<'a>(kind: u8, detail: u8, order: Option<Order>, mut entries: Vec<Entr
         return Ok(if writes { Body::Update(entries) } else { Body::Fetch(entries) });
     }
     if kind == STAT && entries.is_empty() {
-        return Ok(Body::Stat);
+        return Ok(Body::Stat { read_in_place: 0 });
     }
     let (Some(entry), true) = (entries.pop(), entries.is_empty()) else {
         return Err(WireError::Malformed("wrong number of entries"));
@@ -428,6 +435,9 @@ fn body_of<'a>(kind: u8, detail: u8, order: Option<Order>, mut entries: Vec<Entr
         }
         LOCATE if entry.extents.len() == 1 && !dkey.is_empty() && !akey.is_empty() => {
             Ok(Body::Locate { dkey, akey, from: entry.extents[0].index })
+        }
+        STAT if entry.extents.len() == 1 && dkey.is_empty() && akey.is_empty() => {
+            Ok(Body::Stat { read_in_place: entry.extents[0].index })
         }
         QUERY => {
             use QueryKind::*;

@@ -98,7 +98,7 @@ impl Target {
         if !map.is_up(self.id) {
             return refuse(RefusalCode::ServerLost, "the pool map says that it is down: see `talea status`");
         }
-        if matches!(request.body, Body::Stat) {
+        if matches!(request.body, Body::Stat { .. }) {
             return Gate::Go;
         }
         let after_log_end = matches!(waited, Some(Wait::LogEnd(_)));
@@ -150,7 +150,7 @@ impl Target {
             Body::Enumerate { dkey, .. } => key(dkey),
             Body::Query { dkey, kind: talea_wire::data::QueryKind::ArrayEnd, .. } => key(dkey),
             Body::Query { .. } => on(None),
-            Body::Stat | Body::Locate { .. } => false,
+            Body::Stat { .. } | Body::Locate { .. } => false,
         }
     }
 }

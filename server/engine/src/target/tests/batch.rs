@@ -69,7 +69,7 @@ fn one_client_gets_its_share_and_who_does_not_read_is_dropped() {
     }
     assert!(bench.effects().is_empty());
     let head = bench.head(None, View::Latest);
-    bench.send(head, Body::Stat);
+    bench.send(head, Body::Stat { read_in_place: 0 });
     assert_eq!(bench.effects(), vec![Effect::Drop { peer: PeerId(1) }]);
     // The other one does not notice.
     let mut head = bench.head(Some(AUTO), View::Latest);
@@ -85,7 +85,7 @@ fn more_than_the_share_in_flight_is_busy() {
     let ids: Vec<u64> = (0..70)
         .map(|_| {
             let head = bench.head(None, View::Latest);
-            bench.send(head, Body::Stat)
+            bench.send(head, Body::Stat { read_in_place: 0 })
         })
         .collect();
     let answers = bench.finish();
@@ -106,7 +106,7 @@ fn a_megabyte_goes_in_and_out() {
     entry.checksum = 0;
     assert_eq!(bench.ask(head, Body::Fetch(vec![entry])), value(&data));
     let head = bench.head(None, View::Latest);
-    let Some(Answer::Stat(stat)) = bench.ask(head, Body::Stat) else { panic!("no figures") };
+    let Some(Answer::Stat(stat)) = bench.ask(head, Body::Stat { read_in_place: 0 }) else { panic!("no figures") };
     assert_eq!((stat.updates, stat.fetches, stat.bytes_in, stat.bytes_out), (1, 1, 1 << 20, 1 << 20));
     assert_eq!(stat.container_bytes_in, 1 << 20);
 }
@@ -119,7 +119,7 @@ fn pending_versions_are_counted_until_the_fate_is_known() {
     bench.put(talea_model::Order::Pending(TxId(1)), inside(1, base, position), b"k", b"v");
     let pending = |bench: &mut Bench| {
         let head = bench.head(None, View::Latest);
-        match bench.ask(head, Body::Stat) {
+        match bench.ask(head, Body::Stat { read_in_place: 0 }) {
             Some(Answer::Stat(stat)) => stat.pending_updates,
             other => panic!("{other:?}"),
         }

@@ -28,7 +28,7 @@ fn seeds(bench: &mut Bench) -> Vec<Vec<u8>> {
             Body::Enumerate { kind: EnumerateKind::Extents, dkey: b"d", akey: b"a", after: b"x", limit: 9 },
         ),
         (None, own, Body::Query { kind: QueryKind::MaxDkeyArrayEnd, dkey: b"d", akey: b"a" }),
-        (None, View::Latest, Body::Stat),
+        (None, View::Latest, Body::Stat { read_in_place: 0 }),
     ];
     for (order, view, body) in bodies {
         let head = bench.head(order, view);

@@ -14,7 +14,7 @@ fn a_session_speaks_for_itself_only_and_not_after_its_end() {
     let mut bench = Bench::new();
     let mut head = bench.head(None, View::Latest);
     head.session = SessionId(2);
-    let bytes = encode(head, Body::Stat);
+    let bytes = encode(head, Body::Stat { read_in_place: 0 });
     bench.send_raw(1, &bytes);
     assert_eq!(bench.finish().pop(), Some((head.id, Answer::Refused(RefusalCode::Access))));
     bench.log(&[Change::EndSession(SessionId(1))]);
@@ -92,7 +92,7 @@ fn requests_that_contradict_themselves_are_refused() {
     let mut bench = Bench::new();
     let mut head = bench.head(None, View::Latest);
     head.target = TargetId(5);
-    assert_eq!(bench.ask(head, Body::Stat), refused(RefusalCode::Argument));
+    assert_eq!(bench.ask(head, Body::Stat { read_in_place: 0 }), refused(RefusalCode::Argument));
     let view = snapshot(bench.stamp(), bench.position);
     assert_eq!(bench.put(AUTO, view, b"k", b"v"), refused(RefusalCode::Argument));
     let head = bench.head(Some(AUTO), View::Latest);
