@@ -1,5 +1,5 @@
 /*
- * The C API as a C program uses and misuses it: values, arrays, epochs, snapshots, steps; bad pointers, sizes and handles, each told
+ * The C API as a C program uses and misuses it: values, arrays, epochs, snapshots, steps, operations in flight; bad pointers, sizes and handles, each told
  * and none followed; a forked child that can do nothing and harms nothing.  Runs under `talea run`.
  */
 #include <stdint.h>
@@ -122,6 +122,118 @@ static void epochs_and_steps(talea_system_t *system, talea_container_t *run, tal
     talea_container_close(other);
 }
 
+enum { FLYING = 200, BLOCK = 4096 };
+static unsigned char blocks[FLYING][BLOCK], returned[FLYING][BLOCK];
+
+struct call {
+    int ended, code;
+    talea_queue_t *queue;
+    talea_container_t *run;
+    talea_oid_t oid;
+    talea_fetch_t fetch;
+};
+
+static void ended(void *context, int code)
+{
+    struct call *call = context;
+    call->ended++;
+    call->code = code;
+}
+
+/* The function that is told of an update's end starts the fetch of what was written. */
+static void fetch_it(void *context, int code)
+{
+    struct call *call = context;
+    CHECK(code == TALEA_OK);
+    OK(talea_object_fetch_start(call->run, NULL, NULL, call->oid, &call->fetch, 1, call->queue, ended, call));
+}
+
+/* Many operations in flight from one thread, told of by events and by functions. */
+static void in_flight(talea_system_t *system, talea_container_t *run, talea_oid_t oid)
+{
+    talea_queue_t *queue, *other;
+    talea_event_t events[32];
+    talea_extent_t whole = {0, BLOCK};
+    talea_epoch_t *epoch;
+    talea_step_t step;
+    struct call call = {.run = run, .oid = oid};
+    size_t told, pending, all = 0;
+    char dkeys[FLYING][8], value[16] = "";
+    OK(talea_queue_create(system, &queue));
+    OK(talea_queue_poll(queue, 1000, events, 32, &told)); /* nothing is in flight: it does not wait */
+    CHECK(told == 0);
+    OK(talea_epoch_begin(run, &epoch));
+    for (int i = 0; i < FLYING; i++) {
+        snprintf(dkeys[i], sizeof dkeys[i], "q%d", i);
+        memset(blocks[i], i, BLOCK);
+        talea_update_t update = {.key = key(dkeys[i], "block"), .record_bytes = 1, .extents = &whole, .extent_count = 1, .data = blocks[i], .data_bytes = BLOCK};
+        OK(talea_object_update_start(run, epoch, oid, &update, 1, queue, NULL, blocks[i]));
+    }
+    OK(talea_queue_pending(queue, &pending));
+    CHECK(pending == FLYING);
+    for (int seen[FLYING] = {0}; all < FLYING; all += told) {
+        OK(talea_queue_poll(queue, 20000, events, 32, &told));
+        CHECK(told >= 1 && told <= 32);
+        for (size_t i = 0; i < told; i++) {
+            size_t which = (size_t)((unsigned char(*)[BLOCK])events[i].context - blocks);
+            CHECK(which < FLYING && seen[which]++ == 0 && events[i].code == TALEA_OK && events[i].text == NULL);
+        }
+    }
+    OK(talea_epoch_commit(epoch, NULL, 0, NULL, 0, &step));
+    talea_epoch_close(epoch);
+    static talea_fetch_t fetches[FLYING];
+    for (int i = 0; i < FLYING; i++) {
+        fetches[i] = (talea_fetch_t){.key = key(dkeys[i], "block"), .record_bytes = 1, .extents = &whole, .extent_count = 1, .data = returned[i], .data_bytes = BLOCK};
+        OK(talea_object_fetch_start(run, NULL, NULL, oid, &fetches[i], 1, queue, NULL, NULL));
+    }
+    for (all = 0; all < FLYING; all += told)
+        OK(talea_queue_poll(queue, 20000, events, 32, &told));
+    CHECK(memcmp(blocks, returned, sizeof blocks) == 0 && fetches[7].found == 1);
+
+    /* By functions: one that starts the next operation, and one that is told of a failure with its text. */
+    talea_update_t update = single("q", "a", "called"), absent = update;
+    call.queue = queue;
+    call.fetch = (talea_fetch_t){.key = key("q", "a"), .data = value, .data_bytes = sizeof value};
+    OK(talea_object_update_start(run, NULL, oid, &update, 1, queue, fetch_it, &call));
+    while (call.ended == 0)
+        OK(talea_queue_poll(queue, 20000, NULL, 0, &told));
+    CHECK(call.code == TALEA_OK && call.fetch.value_bytes == 6 && memcmp(value, "called", 6) == 0);
+    absent.condition = TALEA_IF_ABSENT;
+    OK(talea_object_update_start(run, NULL, oid, &absent, 1, queue, NULL, &call));
+    OK(talea_queue_poll(queue, 20000, events, 32, &told));
+    CHECK(told == 1 && events[0].context == &call && events[0].code != TALEA_OK && strlen(events[0].text) > 0);
+    OK(talea_object_update_start(run, NULL, oid, &absent, 1, queue, ended, &call));
+    OK(talea_queue_poll(queue, 20000, NULL, 0, &told));
+    CHECK(call.ended == 2 && call.code != TALEA_OK && told == 0 && strlen(talea_error()) > 0);
+
+    /* Misuse is told at once, and nothing is told later. */
+    FAILS(talea_object_update_start(run, NULL, oid, NULL, 1, queue, NULL, NULL), TALEA_ARGUMENT, "null pointer");
+    FAILS(talea_object_update_start(run, NULL, oid, &update, 1, NULL, NULL, NULL), TALEA_ARGUMENT, "null pointer");
+    FAILS(talea_object_update_start(run, NULL, oid, &update, 1, (talea_queue_t *)run, NULL, NULL), TALEA_ARGUMENT, "no open queue");
+    FAILS(talea_queue_poll(queue, -1, events, 32, &told), TALEA_ARGUMENT, "milliseconds");
+    FAILS(talea_queue_poll(queue, 0, NULL, 32, &told), TALEA_ARGUMENT, "null pointer");
+    FAILS(talea_queue_poll(queue, 0, events, 32, NULL), TALEA_ARGUMENT, "null");
+    FAILS(talea_queue_create(system, NULL), TALEA_ARGUMENT, "null");
+    OK(talea_queue_pending(queue, &pending));
+    CHECK(pending == 0);
+
+    /* A queue that ends with operations in flight touches their memory no more. */
+    OK(talea_queue_create(system, &other));
+    for (int i = 0; i < 50; i++)
+        OK(talea_object_fetch_start(run, NULL, NULL, oid, &fetches[i], 1, other, ended, &call));
+    talea_queue_destroy(other);
+    memset(returned, 0xee, sizeof returned);
+    for (int i = 50; i < 100; i++)
+        OK(talea_object_fetch_start(run, NULL, NULL, oid, &fetches[i], 1, queue, NULL, NULL));
+    for (all = 0; all < 50; all += told)
+        OK(talea_queue_poll(queue, 20000, events, 32, &told));
+    CHECK(call.ended == 2 && returned[0][0] == 0xee && returned[49][BLOCK - 1] == 0xee && returned[99][0] == 99);
+    FAILS(talea_queue_poll(other, 0, events, 32, &told), TALEA_ARGUMENT, "closed");
+    talea_queue_destroy(queue);
+    talea_queue_destroy(queue);
+    talea_queue_destroy(NULL);
+}
+
 /* Everything that a C caller can get wrong in an argument: an error code, and no crash. */
 static void misuse(talea_system_t *system, talea_container_t *run, talea_oid_t oid)
 {
@@ -222,6 +334,7 @@ int main(void)
     CHECK(memcmp(&oid, &again, sizeof oid) != 0 && strlen(talea_version()) > 0);
     values_and_arrays(run, oid);
     epochs_and_steps(system, run, oid);
+    in_flight(system, run, oid);
     misuse(system, run, oid);
     forked(run, oid);
     OK(talea_produce_end(run));

@@ -77,6 +77,9 @@ typedef struct talea_container_t talea_container_t;
 // This process's part of an open collective epoch.
 typedef struct talea_epoch_t talea_epoch_t;
 
+// Operations in flight.
+typedef struct talea_queue_t talea_queue_t;
+
 // A leased snapshot.
 typedef struct talea_snapshot_t talea_snapshot_t;
 
@@ -180,6 +183,20 @@ typedef struct talea_fetch_t {
   // Set: bytes of a single value.
   size_t value_bytes;
 } talea_fetch_t;
+
+// The end of an operation.
+typedef struct talea_event_t {
+  // What was given when it was started.
+  void *context;
+  // What became of it: a talea_code_t.
+  int code;
+  // Text for people, NULL if all is well; lives until the next poll of the queue.
+  const char *text;
+} talea_event_t;
+
+// Called when an operation has ended, by the thread that polls its queue: `code` is a talea_code_t, and `talea_error()` has the
+// text.
+typedef void (*talea_done_fn)(void *context, int code);
 
 #ifdef __cplusplus
 extern "C" {
@@ -379,6 +396,69 @@ int talea_object_list(struct talea_container_t *container,
                       size_t dkey_bytes,
                       talea_name_fn each,
                       void *context);
+
+// A queue for operations on containers of `system`.
+//
+// # Safety
+// `out` is null or valid for writing.
+int talea_queue_create(struct talea_system_t *system, struct talea_queue_t **out);
+
+// Gives a queue back. Operations in flight are given up: whether updates among them were done is not known, and an epoch that
+// they belong to fails. Nothing touches their memory afterwards. A null pointer is fine.
+//
+// # Safety
+// None: the handle is checked.
+void talea_queue_destroy(struct talea_queue_t *queue);
+
+// Operations started with a queue whose end was not told yet.
+//
+// # Safety
+// `count` is null or valid for writing.
+int talea_queue_pending(struct talea_queue_t *queue, size_t *count);
+
+// Waits up to `timeout_ms` until an operation has ended, or none is in flight, and tells of those that have: calls the
+// functions of those that have one, and puts up to `capacity` others into `events`; sets `count` to the number of events. With
+// `timeout_ms` 0 it only looks. An event's text lives until the next poll of the queue.
+//
+// # Safety
+// `events` is valid for writing `capacity` events, `count` for writing; null pointers are told (`events` is unused if `capacity`
+// is 0). Functions given with operations can be called.
+int talea_queue_poll(struct talea_queue_t *queue,
+                     int64_t timeout_ms,
+                     struct talea_event_t *events,
+                     size_t capacity,
+                     size_t *count);
+
+// As `talea_object_update`, but returns at once; `queue` tells its end: calls `done` (if not NULL) with `context`, or gives an
+// event with it. Returns an error, and nothing is told later, if the operation could not be started. The data stays the
+// library's to read until the end is told. An epoch is committed only after all its operations have ended.
+//
+// # Safety
+// `entries` is an array of `count`; everything in it is valid for its size, the data until the operation's end is told.
+int talea_object_update_start(struct talea_container_t *container,
+                              struct talea_epoch_t *epoch,
+                              struct talea_oid_t oid,
+                              const struct talea_update_t *entries,
+                              size_t count,
+                              struct talea_queue_t *queue,
+                              talea_done_fn done,
+                              void *context);
+
+// As `talea_object_fetch`, but returns at once; see `talea_object_update_start`. The entries and their data stay the library's to
+// write until the end is told.
+//
+// # Safety
+// `entries` is an array of `count`; everything in it is valid for its size, and the array and the data until the operation's end
+// is told or its queue is destroyed.
+int talea_object_fetch_start(struct talea_container_t *container,
+                             struct talea_epoch_t *epoch,
+                             struct talea_snapshot_t *snapshot,
+                             struct talea_oid_t oid,
+                             struct talea_fetch_t *entries,
+                             size_t count,
+                             struct talea_queue_t *queue,
+                             talea_done_fn done,
+                             void *context);
 
 // Leases a snapshot of a step, or (`step` 0) of all that is committed now. It stays readable until it is closed or the process
 // ends.

@@ -10,6 +10,7 @@ pub mod container;
 pub mod epoch;
 pub mod follow;
 pub mod object;
+pub mod queue;
 pub mod snapshot;
 pub mod system;
 pub mod types;

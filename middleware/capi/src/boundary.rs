@@ -44,6 +44,13 @@ pub(crate) fn public(work: impl FnOnce() -> Result<(), Fault>) -> c_int {
     code(work) as c_int
 }
 
+/// Leaves an operation's error with the thread, for the function that is told of its end.
+pub(crate) fn with_error(fault: Option<Fault>) {
+    if let Some(fault) = fault {
+        remember(&fault.text);
+    }
+}
+
 fn remember(text: &str) {
     let clean: Vec<u8> = text.bytes().filter(|byte| *byte != 0).collect();
     let _ = ERROR.try_with(|error| {

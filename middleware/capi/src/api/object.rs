@@ -19,7 +19,7 @@ use crate::boundary::{argument, bytes, public, put, slice, slice_mut, text};
 /// Names of one round of a list.
 const NAMES_A_ROUND: usize = 512;
 
-fn oid_of(oid: talea_oid_t) -> Oid {
+pub(super) fn oid_of(oid: talea_oid_t) -> Oid {
     Oid((oid.hi as u128) << 64 | oid.lo as u128)
 }
 
@@ -72,7 +72,7 @@ pub unsafe extern "C" fn talea_object_id(class: *const c_char, upper: u32, lower
 ///
 /// # Safety
 /// Both keys are valid for their lengths for as long as `'a`.
-unsafe fn keys<'a>(key: &talea_key_t) -> Result<(&'a [u8], &'a [u8]), Fault> {
+pub(super) unsafe fn keys<'a>(key: &talea_key_t) -> Result<(&'a [u8], &'a [u8]), Fault> {
     // SAFETY: the caller says so.
     unsafe {
         let dkey = bytes(key.dkey.cast(), key.dkey_bytes, "dkey")?;
@@ -84,7 +84,7 @@ unsafe fn keys<'a>(key: &talea_key_t) -> Result<(&'a [u8], &'a [u8]), Fault> {
 ///
 /// # Safety
 /// Each entry's extents are valid for reading their number.
-unsafe fn extents_of_all(
+pub(super) unsafe fn extents_of_all(
     entries: impl Iterator<Item = (u32, *const talea_extent_t, usize)>,
 ) -> Result<Vec<Vec<Extent>>, Fault> {
     // SAFETY: the caller says so.
@@ -106,11 +106,11 @@ unsafe fn extents_of(extents: *const talea_extent_t, count: usize) -> Result<Vec
     extents.iter().map(checked).collect()
 }
 
-fn kind_of(record_bytes: u32) -> ValueKind {
+pub(super) fn kind_of(record_bytes: u32) -> ValueKind {
     if record_bytes == 0 { ValueKind::Single } else { ValueKind::Array { record_bytes } }
 }
 
-fn condition_of(condition: u32) -> Result<Condition, Fault> {
+pub(super) fn condition_of(condition: u32) -> Result<Condition, Fault> {
     match condition {
         0 => Ok(Condition::None),
         TALEA_IF_ABSENT => Ok(Condition::Insert),
@@ -129,7 +129,7 @@ fn writing(epoch: *mut talea_epoch_t, work: impl FnOnce(&Write<'_>) -> Result<()
 }
 
 /// The view that two optional handles stand for.
-fn view_of(epoch: *mut talea_epoch_t, snapshot: *mut talea_snapshot_t) -> Result<View, Fault> {
+pub(super) fn view_of(epoch: *mut talea_epoch_t, snapshot: *mut talea_snapshot_t) -> Result<View, Fault> {
     match (epoch.is_null(), snapshot.is_null()) {
         (true, true) => Ok(View::Latest),
         (false, true) => Ok(EPOCHS.get(epoch)?.view()),

@@ -1,6 +1,6 @@
 //! Numbers and structures of `talea.h`. Values never change their meaning; structures only change with the soname.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 
 /// What a call returns.
 #[repr(C)]
@@ -80,6 +80,11 @@ pub struct talea_snapshot_t {
 
 /// A follower of a container's steps.
 pub struct talea_subscription_t {
+    _private: [u8; 0],
+}
+
+/// Operations in flight.
+pub struct talea_queue_t {
     _private: [u8; 0],
 }
 
@@ -197,3 +202,19 @@ pub struct talea_fetch_t {
 /// Gets one name of a list; returns 0 to go on, anything else to stop.
 pub type talea_name_fn =
     Option<unsafe extern "C" fn(context: *mut c_void, name: *const c_void, name_bytes: usize) -> c_int>;
+
+/// Called when an operation has ended, by the thread that polls its queue: `code` is a talea_code_t, and `talea_error()` has the
+/// text.
+pub type talea_done_fn = Option<unsafe extern "C" fn(context: *mut c_void, code: c_int)>;
+
+/// The end of an operation.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct talea_event_t {
+    /// What was given when it was started.
+    pub context: *mut c_void,
+    /// What became of it: a talea_code_t.
+    pub code: c_int,
+    /// Text for people, NULL if all is well; lives until the next poll of the queue.
+    pub text: *const c_char,
+}
