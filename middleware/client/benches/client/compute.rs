@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::load::{Plan, together};
+use crate::load::{Plan, WRITE, together};
 use crate::measure::{Floor, Report, cpu_ns, rounded};
 use crate::system::{Fabric, Server};
 use crate::worker::{Worker, ready};
@@ -49,7 +49,7 @@ pub(crate) fn run(report: &mut Report) {
     let server = Server::start(1, Fabric::Ring, "never");
     let (before, ()) = rate(cores, pause);
     let cpu = cpu_ns(server.pid());
-    let plan = Plan { write: true, bytes: 4096, depth: 1, operations: 4_000, interleaved: false };
+    let plan = Plan { operations: 4_000, ..WRITE };
     let (loaded, (result, seconds)) = rate(cores, || {
         let began = Instant::now();
         (together(&server, 1, plan), began.elapsed().as_secs_f64())

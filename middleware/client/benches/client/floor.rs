@@ -134,6 +134,21 @@ pub(crate) fn copy_and_checksum() -> Floor {
     Floor { name: "copy + checksum of 1 MiB".into(), value: samples.median() }
 }
 
+/// A write of a block into a file of a directory and its flush, in nanoseconds.
+pub(crate) fn write_and_flush(directory: &std::path::Path, bytes: usize, count: usize) -> f64 {
+    let path = directory.join("floor");
+    let file = OpenOptions::new().create(true).truncate(true).write(true).open(&path).expect("a file");
+    file.write_all_at(&vec![1; MIB], 0).expect("room for a file");
+    file.sync_all().expect("a flush");
+    let data = vec![3u8; bytes];
+    let samples = Samples::take(count, |number| {
+        file.write_all_at(&data, (number % (MIB / bytes) * bytes) as u64).expect("a write");
+        file.sync_data().expect("a flush");
+    });
+    let _ = std::fs::remove_file(&path);
+    samples.median()
+}
+
 /// Random blocks of a file on tmpfs, from two processes at once: operations a second of both.
 pub(crate) fn tmpfs(write: bool, bytes: usize, operations: usize) -> Floor {
     let path = format!("/dev/shm/talea-bench-floor-{}", std::process::id());

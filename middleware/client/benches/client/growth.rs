@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::load::{Plan, put, together};
+use crate::load::{Plan, WRITE, put, together};
 use crate::measure::{Floor, Report, rounded};
 use crate::system::{Fabric, Server};
 
@@ -10,7 +10,7 @@ use crate::system::{Fabric, Server};
 const OPERATIONS: usize = 64_000;
 
 pub(crate) fn run(report: &mut Report) {
-    let plan = Plan { write: true, bytes: 4096, depth: 4, operations: 0, interleaved: false };
+    let plan = Plan { depth: 4, operations: 0, ..WRITE };
     let mut floor: Option<Floor> = None;
     for clients in [1, 4, 16, 64] {
         let server = Server::start(1, Fabric::Ring, "never");

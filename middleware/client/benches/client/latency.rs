@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use talea_client::{
-    Client, Condition, Container, ContainerProperties, EntryFetch, EntryUpdate, Object, ValueKind, Write,
+    Client, Condition, Container, ContainerProperties, EntryFetch, EntryUpdate, Object, SnapshotAt, ValueKind, Write,
 };
 use talea_model::{Extent, Key, ObjectClass, View};
 
@@ -73,6 +73,21 @@ fn one_fabric(report: &mut Report, fabric: Fabric, bare: &str, mode: &str) {
                 update(&object, &Write::Auto, number as u64 % 256, extent, &data)
             });
         }
+        let label = format!("{label}-reused-pages");
+        if fabric == Fabric::Ring && bytes > 65_536 && report.wants(&label) {
+            // A snapshot lifts the floor: what was overwritten before it is given back, and its pages are used again.
+            let floor = floors(bytes, SMALL_BYTES);
+            let before = (own_cpu_ns(), cpu_ns(server.pid()));
+            let mut samples = Samples::of(vec![]);
+            for round in 0..count / 16 {
+                drop(container.snapshot(SnapshotAt::Latest).expect("a snapshot"));
+                let write = |number| update(&object, &Write::Auto, number as u64 % 16, extent, &data);
+                let taken = Samples::take(16, write);
+                // The first ones still make pages.
+                samples = if round < 4 { samples } else { samples.join(taken) };
+            }
+            put(report, &server, (&label, &floor), count, &samples, before);
+        }
         if wanted[1] {
             let floor = floors(SMALL_BYTES, bytes);
             let dkeys = (count as u64 / 10).min(256);
@@ -84,6 +99,18 @@ fn one_fabric(report: &mut Report, fabric: Fabric, bare: &str, mode: &str) {
 fn timed(report: &mut Report, server: &Server, name: &str, floor: &Floor, count: usize, operation: impl FnMut(usize)) {
     let before = (own_cpu_ns(), cpu_ns(server.pid()));
     let samples = Samples::take(count, operation);
+    put(report, server, (name, floor), count, &samples, before);
+}
+
+/// Records samples with the processor time of `count` operations since `before`.
+fn put(
+    report: &mut Report,
+    server: &Server,
+    (name, floor): (&str, &Floor),
+    count: usize,
+    samples: &Samples,
+    before: (u64, u64),
+) {
     let per = |ns: u64| rounded(ns as f64 / count as f64);
     let more = json!({
         "p99": rounded(samples.quantile(0.99)),
@@ -91,6 +118,32 @@ fn timed(report: &mut Report, server: &Server, name: &str, floor: &Floor, count:
         "cpu_server_ns": per(cpu_ns(server.pid()) - before.1),
     });
     report.record(name, samples.median(), "ns", Some(floor), more);
+}
+
+/// Updates of durable tiers; the floor is the fabric's ping-pong and a write and flush of as much by this process.
+pub(crate) fn durable(report: &mut Report) {
+    let target = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target");
+    for (kind, root, count) in [("pmem", "/dev/shm", 20_000), ("nvme", target, 1_000)] {
+        let directory = tempfile::Builder::new().prefix("talea-bench-").tempdir_in(root).expect("a directory");
+        let server = Server::start_on(&format!("{kind}:{}:1G", directory.path().display()), 1, Fabric::Ring, "never");
+        let client = server.client(Fabric::Ring, "never");
+        let container = container(&client);
+        for (size, bytes) in [("64B", 64), ("4KiB", 4096)] {
+            let label = format!("durable/{kind}/update/{size}");
+            if !report.wants(&label) {
+                continue;
+            }
+            let object = container.object(client.new_oid(ObjectClass::S1));
+            let (data, extent) = (vec![5u8; bytes], Extent { index: 0, count: bytes as u64 });
+            let write = |number: usize| update(&object, &Write::Auto, number as u64 % 256, extent, &data);
+            Samples::take(count / 10, write);
+            let round_trip = floor::ping_pong("ring", "never", bytes, SMALL_BYTES, count / 2).value;
+            let flush = floor::write_and_flush(directory.path(), bytes, count / 2);
+            let floor =
+                Floor { name: format!("ring ping-pong + write and flush of {bytes} B"), value: round_trip + flush };
+            timed(report, &server, &label, &floor, count, write);
+        }
+    }
 }
 
 /// Commits of a collective epoch that holds one small update; the floor is a round trip on a Unix socket.

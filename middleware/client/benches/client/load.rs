@@ -1,14 +1,18 @@
 //! Two client processes beside one server: random blocks and interleaved ones, one at a time and several in flight.
 
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
 use serde_json::json;
-use talea_client::{Client, Condition, EntryFetch, EntryUpdate, Object, RuntimeDir, ValueKind, Write};
+use talea_client::{
+    Client, Condition, Container, EntryFetch, EntryUpdate, Object, RuntimeDir, SnapshotAt, ValueKind, Write,
+};
 use talea_model::{Extent, Key, ObjectClass, Oid, View};
 
 use crate::floor;
 use crate::latency;
-use crate::measure::{Floor, Report, cpu_ns, own_cpu_ns, rounded};
+use crate::measure::{Floor, Report, Samples, cpu_ns, own_cpu_ns, rounded};
 use crate::system::{Fabric, NAME, Server, client_of};
 use crate::worker::{Worker, ready};
 
@@ -26,17 +30,35 @@ pub(crate) struct Plan {
     pub(crate) operations: usize,
     /// Blocks of the workers alternate in one object, each written once in order.
     pub(crate) interleaved: bool,
+    /// Reads are of a snapshot: by the short way.
+    pub(crate) in_snapshot: bool,
+    /// Snapshots come and go meanwhile, so that overwritten versions are given back and their pages used again.
+    pub(crate) reused: bool,
 }
+
+/// One process's 4 KiB writes, one at a time.
+pub(crate) const WRITE: Plan = Plan {
+    write: true,
+    bytes: 4096,
+    depth: 1,
+    operations: 40_000,
+    interleaved: false,
+    in_snapshot: false,
+    reused: false,
+};
 
 /// What all workers together came to.
 pub(crate) struct Result {
     pub(crate) rate: f64,
     pub(crate) client_ns: f64,
     pub(crate) server_ns: f64,
+    /// Of one operation, the worst process's.
+    median_ns: f64,
+    p99_ns: f64,
 }
 
 pub(crate) fn run(report: &mut Report) {
-    let write = Plan { write: true, bytes: 4096, depth: 1, operations: 40_000, interleaved: false };
+    let (write, read) = (WRITE, Plan { write: false, ..WRITE });
     let deep = |plan: Plan| Plan { depth: 16, ..plan };
     let floors = [floor::tmpfs(true, 4096, 200_000), floor::tmpfs(false, 4096, 200_000)];
     let hard = Plan { bytes: 47_008, interleaved: true, operations: 5_000, ..write };
@@ -44,8 +66,10 @@ pub(crate) fn run(report: &mut Report) {
     for (name, plan, floor) in [
         ("write-4KiB", write, &floors[0]),
         ("write-4KiB-16-in-flight", deep(write), &floors[0]),
-        ("read-4KiB", Plan { write: false, ..write }, &floors[1]),
-        ("read-4KiB-16-in-flight", deep(Plan { write: false, ..write }), &floors[1]),
+        ("write-4KiB-16-in-flight-reused-pages", deep(Plan { reused: true, ..write }), &floors[0]),
+        ("read-4KiB", read, &floors[1]),
+        ("read-4KiB-16-in-flight", deep(read), &floors[1]),
+        ("read-4KiB-in-place", Plan { in_snapshot: true, operations: 400_000, ..read }, &floors[1]),
         ("write-47008B-interleaved", hard, &hard_floor),
         ("write-47008B-interleaved-4-in-flight", Plan { depth: 4, ..hard }, &hard_floor),
     ] {
@@ -59,7 +83,10 @@ pub(crate) fn run(report: &mut Report) {
 }
 
 pub(crate) fn put(report: &mut Report, name: &str, result: &Result, floor: Option<&Floor>) {
-    let more = json!({ "cpu_client_ns": rounded(result.client_ns), "cpu_server_ns": rounded(result.server_ns) });
+    let more = json!({
+        "cpu_client_ns": rounded(result.client_ns), "cpu_server_ns": rounded(result.server_ns),
+        "median_ns": rounded(result.median_ns), "p99_ns": rounded(result.p99_ns),
+    });
     report.record(name, result.rate, "op/s", floor, more);
 }
 
@@ -75,10 +102,10 @@ pub(crate) fn together(server: &Server, workers: usize, plan: Plan) -> Result {
         });
     }
     let words = |number: usize| {
-        let Plan { write, bytes, depth, operations, interleaved } = plan;
+        let Plan { write, bytes, depth, operations, interleaved, in_snapshot, .. } = plan;
         let numbers = [number, workers, bytes, depth, operations];
         let mut words = vec!["load".to_owned(), server.runtime(), object.oid().0.to_string()];
-        words.extend([write, interleaved].map(|flag| flag.to_string()));
+        words.extend([write, interleaved, in_snapshot].map(|flag| flag.to_string()));
         words.extend(numbers.map(|number| number.to_string()));
         words
     };
@@ -86,11 +113,30 @@ pub(crate) fn together(server: &Server, workers: usize, plan: Plan) -> Result {
     let before = cpu_ns(server.pid());
     let began = Instant::now();
     all.iter_mut().for_each(Worker::go);
-    let client_ns: f64 = all.iter_mut().map(|worker| worker.results()["cpu_ns"].as_f64().unwrap_or(0.0)).sum();
+    let over = AtomicBool::new(false);
+    let results: Vec<serde_json::Value> = std::thread::scope(|scope| {
+        if plan.reused {
+            scope.spawn(|| lift_the_floor(&container, &over));
+        }
+        let results = all.iter_mut().map(Worker::results).collect();
+        over.store(true, Relaxed);
+        results
+    });
     let took = began.elapsed().as_secs_f64();
+    let each = |name: &'static str| results.iter().map(move |result| result[name].as_f64().unwrap_or(0.0));
+    let (median_ns, p99_ns) = (each("median_ns").fold(0.0, f64::max), each("p99_ns").fold(0.0, f64::max));
+    let client_ns: f64 = each("cpu_ns").sum();
     let total = (workers * plan.operations) as f64;
     let server_ns = (cpu_ns(server.pid()) - before) as f64;
-    Result { rate: total / took, client_ns: client_ns / total, server_ns: server_ns / total }
+    Result { rate: total / took, client_ns: client_ns / total, server_ns: server_ns / total, median_ns, p99_ns }
+}
+
+/// Each snapshot of a container without steps lifts its floor, below which overwritten versions are given back.
+fn lift_the_floor(container: &Container, over: &AtomicBool) {
+    while !over.load(Relaxed) {
+        drop(container.snapshot(SnapshotAt::Latest).expect("a snapshot"));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
 }
 
 struct Job {
@@ -99,6 +145,8 @@ struct Job {
     number: u64,
     workers: u64,
     plan: Plan,
+    view: View,
+    times: RefCell<Vec<u64>>,
 }
 
 impl Job {
@@ -115,6 +163,12 @@ impl Job {
         (at / CHUNK, at % CHUNK)
     }
 
+    async fn timed(&self, place: (u64, u64)) {
+        let began = Instant::now();
+        self.one(place).await;
+        self.times.borrow_mut().push(began.elapsed().as_nanos() as u64);
+    }
+
     async fn one(&self, (dkey, index): (u64, u64)) {
         let (dkey, extents) = (Key::from_u64(dkey), [Extent { index, count: self.plan.bytes as u64 }]);
         let kind = ValueKind::Array { record_bytes: 1 };
@@ -125,21 +179,27 @@ impl Job {
         } else {
             let mut out = vec![0; self.plan.bytes];
             let mut entry = [EntryFetch::array(&dkey, b"d", 1, &extents, &mut out)];
-            self.object.fetch_async(&View::Latest, &mut entry).await.expect("a fetch");
+            self.object.fetch_async(&self.view, &mut entry).await.expect("a fetch");
         }
     }
 }
 
 pub(crate) fn worker(words: &[&str]) {
-    let [runtime, oid, write, interleaved, numbers @ ..] = words else { return };
+    let [runtime, oid, write, interleaved, in_snapshot, numbers @ ..] = words else { return };
     let numbers: Vec<usize> = numbers.iter().map(|text| text.parse().unwrap_or(1)).collect();
     let [number, workers, bytes, depth, operations] = numbers[..] else { return };
-    let plan = Plan { write: *write == "true", interleaved: *interleaved == "true", bytes, depth, operations };
+    let [write, interleaved, in_snapshot] = [write, interleaved, in_snapshot].map(|flag| *flag == "true");
+    let plan = Plan { write, interleaved, in_snapshot, bytes, depth, operations, ..WRITE };
     let system = RuntimeDir::at(runtime).and_then(|runtime| runtime.load(NAME)).expect("the parent's system");
     let client = client_of(&system, Fabric::Ring, "never");
-    let object = latency::container(&client).object(Oid(oid.parse().unwrap_or_default()));
-    let job = Job { object, data: vec![number as u8; bytes], number: number as u64, workers: workers as u64, plan };
-    let mut random = number as u64 + 1;
+    let container = latency::container(&client);
+    let object = container.object(Oid(oid.parse().unwrap_or_default()));
+    let snapshot = in_snapshot.then(|| container.snapshot(SnapshotAt::Latest).expect("a snapshot"));
+    let view = snapshot.as_ref().map_or(View::Latest, |snapshot| snapshot.view());
+    let times = RefCell::new(Vec::with_capacity(operations));
+    let (data, number, workers) = (vec![number as u8; bytes], number as u64, workers as u64);
+    let job = Job { object, data, number, workers, plan, view, times };
+    let mut random = number + 1;
     for _ in 0..16 {
         client.block_on(job.one(job.place(0, &mut random))).expect("the first requests");
     }
@@ -148,13 +208,15 @@ pub(crate) fn worker(words: &[&str]) {
     }
     let before = own_cpu_ns();
     run_job(&client, &job, &mut random);
-    println!("{}", json!({ "cpu_ns": own_cpu_ns() - before }));
+    let cpu_ns = own_cpu_ns() - before;
+    let samples = Samples::of(job.times.into_inner());
+    println!("{}", json!({ "cpu_ns": cpu_ns, "median_ns": samples.median(), "p99_ns": samples.quantile(0.99) }));
 }
 
 fn run_job(client: &Client, job: &Job, random: &mut u64) {
     use futures_util::StreamExt;
     let operations = futures_util::stream::iter(0..job.plan.operations);
     let places: Vec<_> = (0..job.plan.operations).map(|operation| job.place(operation, random)).collect();
-    let all = operations.map(|operation| job.one(places[operation])).buffer_unordered(job.plan.depth);
+    let all = operations.map(|operation| job.timed(places[operation])).buffer_unordered(job.plan.depth);
     client.block_on(all.collect::<()>()).expect("all operations");
 }

@@ -18,8 +18,9 @@ use measure::Report;
 
 type Group = (&'static str, fn(&mut Report));
 
-const GROUPS: [Group; 5] = [
+const GROUPS: [Group; 6] = [
     ("latency", latency::run),
+    ("durable", latency::durable),
     ("commit", latency::commits),
     ("load", load::run),
     ("growth", growth::run),

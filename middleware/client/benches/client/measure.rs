@@ -19,8 +19,19 @@ impl Samples {
             operation(number);
             times.push(began.elapsed().as_nanos() as u64);
         }
+        Samples::of(times)
+    }
+
+    /// Of times in any order.
+    pub(crate) fn of(mut times: Vec<u64>) -> Self {
         times.sort_unstable();
         Samples(times)
+    }
+
+    /// These and others.
+    pub(crate) fn join(mut self, others: Samples) -> Self {
+        self.0.extend(others.0);
+        Samples::of(self.0)
     }
 
     /// The value that `share` of the samples do not exceed.

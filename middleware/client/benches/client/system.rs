@@ -34,13 +34,18 @@ fn talead() -> PathBuf {
 impl Server {
     /// A server with so many targets in memory. `spin`: its wait policy, as `talead` knows it.
     pub(crate) fn start(targets: usize, fabric: Fabric, spin: &str) -> Self {
+        Self::start_on(&format!("ram:{}M", 4096 / targets), targets, fabric, spin)
+    }
+
+    /// A server whose targets each have such a tier.
+    pub(crate) fn start_on(tier: &str, targets: usize, fabric: Fabric, spin: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("tlb").tempdir_in("/tmp").expect("a directory");
         let runtime = RuntimeDir::at(directory.path().join("r")).expect("a runtime directory");
         let mut system = runtime.create(NAME).expect("a system");
         let secret: String = system.secret().iter().map(|byte| format!("{byte:02x}")).collect();
         let config = serde_json::json!({
             "name": NAME, "system": system.file.system, "secret": secret, "server": 0, "servers": 1,
-            "targets": targets, "tier": format!("ram:{}M", 4096 / targets), "directory": system.directory.join("s"),
+            "targets": targets, "tier": tier, "directory": system.directory.join("s"),
             "leader": [], "interface": "127.0.0.1", "spin": spin,
             "fabric": if fabric == Fabric::Ring { "auto" } else { "tcp" },
         });
