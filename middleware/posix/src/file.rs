@@ -16,7 +16,7 @@ use crate::path::{PathView, TaleaPath};
 use crate::{Fault, Namespace};
 
 mod auto;
-mod blob;
+pub(crate) mod blob;
 mod counter;
 mod epoch;
 mod group;

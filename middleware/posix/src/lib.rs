@@ -7,6 +7,7 @@
 pub mod backing;
 pub mod fault;
 pub mod file;
+pub mod fuzz;
 pub mod inode;
 pub mod namespace;
 pub mod path;

@@ -8,6 +8,7 @@ mod dump;
 mod enumerate;
 mod fetch;
 mod follow;
+pub mod fuzz;
 pub mod inspect;
 mod locate;
 mod memory;

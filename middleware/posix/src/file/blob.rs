@@ -80,6 +80,11 @@ pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Fault> {
         .map_err(|error| Fault::new(Code::Other, format!("a shared file's state cannot be encoded: {error}")))
 }
 
+/// Feeds `bytes` to all that is decoded from other processes.
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let _ = decode::<Shared>(bytes);
+}
+
 pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Fault> {
     match bytes.split_first() {
         Some((&VERSION, rest)) => match postcard::take_from_bytes(rest) {
