@@ -4,13 +4,13 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use talea_client::{Client, ClientError};
+use talea_client::{Client, ClientError, ProcessFigures, Reports};
 use talea_model::size::Iec;
 
 use crate::stage::Receipt;
 use crate::timeline::Sample;
 
-/// What one process of the job says of itself at its end (libtalea writes it).
+/// What one process of the job said of itself at its end, through libtalea.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RankLine {
     /// Rank, if the process knows one.
@@ -24,6 +24,42 @@ pub(crate) struct RankLine {
     pub(crate) bytes_written: u64,
     pub(crate) bytes_read: u64,
     pub(crate) calls: u64,
+}
+
+impl From<ProcessFigures> for RankLine {
+    fn from(said: ProcessFigures) -> Self {
+        let seconds = said.elapsed_ns as f64 / 1e9;
+        Self {
+            rank: said.rank,
+            program: said.program,
+            host: said.host,
+            // Threads that are in calls at the same time count once.
+            io_seconds: (said.io_ns as f64 / 1e9).min(seconds),
+            seconds,
+            bytes_written: said.bytes_written,
+            bytes_read: said.bytes_read,
+            calls: said.calls,
+        }
+    }
+}
+
+/// What the processes of a job said.
+#[derive(Debug, Default)]
+pub(crate) struct Processes {
+    pub(crate) count: u64,
+    pub(crate) lines: Vec<RankLine>,
+}
+
+impl Processes {
+    /// Those that connected since `since_unix_us`: a system may serve one job after the other.
+    pub(crate) fn of(reports: Reports, since_unix_us: u64) -> Self {
+        let all = reports.lines.len() as u64;
+        let lines = reports.lines.into_iter().filter(|said| said.began_unix_us >= since_unix_us && said.calls > 0);
+        let mut lines: Vec<RankLine> = lines.map(RankLine::from).collect();
+        lines.sort_by(|a, b| (a.rank, &a.program).cmp(&(b.rank, &b.program)));
+        let count = if reports.processes > all { reports.processes } else { lines.len() as u64 };
+        Self { count, lines }
+    }
 }
 
 /// What a job did.
@@ -48,6 +84,9 @@ pub(crate) struct JobRecord {
     pub(crate) io_share: Option<f64>,
     /// The process that spent the most time in I/O.
     pub(crate) slowest: Option<RankLine>,
+    /// How many processes said what they did, at their end; those that were killed could not.
+    pub(crate) processes: u64,
+    /// Those of them that spent the most time in I/O, in the order of their ranks.
     pub(crate) ranks: Vec<RankLine>,
     pub(crate) advice: Vec<String>,
     pub(crate) staged: Vec<String>,
@@ -75,6 +114,7 @@ pub(crate) fn record(client: &Client, system: &str, took: Duration, exit_code: u
         capacity_bytes: status.map.targets.iter().map(|target| target.capacity_bytes).sum(),
         io_share: None,
         slowest: None,
+        processes: 0,
         ranks: vec![],
         advice: vec![],
         staged: vec![],
@@ -97,7 +137,11 @@ pub(crate) fn record(client: &Client, system: &str, took: Duration, exit_code: u
 
 impl JobRecord {
     /// Adds what the processes said, the receipts and the timeline, and draws conclusions.
-    pub(crate) fn complete(&mut self, ranks: Vec<RankLine>, receipts: &[Receipt], timeline: Vec<Sample>) {
+    pub(crate) fn complete(&mut self, processes: Processes, receipts: &[Receipt], timeline: Vec<Sample>) {
+        let ranks = processes.lines;
+        self.processes = processes.count;
+        // What was read in place, out of the servers' memory, only the readers know.
+        self.bytes_read = self.bytes_read.max(ranks.iter().map(|rank| rank.bytes_read).sum());
         let whole: f64 = ranks.iter().map(|rank| rank.seconds).sum();
         if whole > 0.0 {
             self.io_share = Some(ranks.iter().map(|rank| rank.io_seconds).sum::<f64>() / whole);
@@ -220,6 +264,7 @@ mod tests {
             capacity_bytes: 100,
             io_share: None,
             slowest: None,
+            processes: 0,
             ranks: vec![],
             advice: vec![],
             staged: vec![],
@@ -231,7 +276,8 @@ mod tests {
     fn conclusions_name_what_to_do() {
         let mut record = a_record();
         let rank = |rank, io_seconds| RankLine { rank: Some(rank), seconds: 10.0, io_seconds, ..RankLine::default() };
-        record.complete(vec![rank(0, 8.0), rank(1, 0.5), rank(2, 0.5)], &[], vec![]);
+        let lines = vec![rank(0, 8.0), rank(1, 0.5), rank(2, 0.5)];
+        record.complete(Processes { count: 3, lines }, &[], vec![]);
         assert_eq!(record.slowest.as_ref().and_then(|slowest| slowest.rank), Some(0));
         assert!((record.io_share.unwrap() - 0.3).abs() < 1e-9);
         let all = record.advice.join("\n");
@@ -242,9 +288,28 @@ mod tests {
     }
 
     #[test]
+    fn only_this_job_s_processes_count() {
+        let said = |began_unix_us, calls| ProcessFigures {
+            began_unix_us,
+            calls,
+            io_ns: 3_000_000_000,
+            elapsed_ns: 2_000_000_000,
+            bytes_read: 1 << 30,
+            ..ProcessFigures::default()
+        };
+        let reports = Reports { processes: 3, lines: vec![said(5, 1), said(10, 1), said(11, 0)] };
+        let processes = Processes::of(reports, 10);
+        assert_eq!((processes.count, processes.lines.len()), (1, 1));
+        assert!((processes.lines[0].io_seconds - 2.0).abs() < 1e-9, "threads in calls at the same time count once");
+        let mut record = a_record();
+        record.complete(processes, &[], vec![]);
+        assert_eq!(record.bytes_read, 1 << 30, "read in place, past the servers");
+    }
+
+    #[test]
     fn the_card_is_a_box() {
         let mut record = a_record();
-        record.complete(vec![], &[], vec![]);
+        record.complete(Processes::default(), &[], vec![]);
         let card = record.to_string();
         let widths: Vec<usize> = card.lines().map(|line| line.chars().count()).collect();
         assert!(widths.iter().all(|width| *width == widths[0]), "{card}");

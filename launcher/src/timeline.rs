@@ -4,12 +4,13 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use talea_client::{Client, ConnectOptions};
+use talea_client::{Client, ConnectOptions, Status};
+use talea_model::{ContainerId, SessionId, Step};
 
 use crate::failure::Failure;
 
 /// Between two samples.
-const PERIOD: Duration = Duration::from_millis(500);
+const PERIOD: Duration = Duration::from_millis(250);
 /// When a timeline has that many samples, every second one goes, and the period doubles.
 const SAMPLES_MAX: usize = 2_000;
 
@@ -21,6 +22,31 @@ pub(crate) struct Sample {
     pub(crate) servers: Vec<ServerSample>,
     pub(crate) containers: Vec<ContainerSample>,
     pub(crate) sessions: usize,
+    /// Programs that hold epochs open.
+    #[serde(default)]
+    pub(crate) writers: Vec<WriterSample>,
+    /// Programs that follow.
+    #[serde(default)]
+    pub(crate) followers: Vec<FollowerSample>,
+}
+
+/// A program that holds epochs of a container open. A collective epoch is the program's that began it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct WriterSample {
+    pub(crate) session: u64,
+    pub(crate) program: String,
+    pub(crate) container: String,
+    pub(crate) epochs: u64,
+}
+
+/// A program that follows a container.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct FollowerSample {
+    pub(crate) session: u64,
+    pub(crate) program: String,
+    pub(crate) container: String,
+    /// Steps that it has not taken yet; 0: it waits for the next one.
+    pub(crate) lag: u64,
 }
 
 /// One server's counters since it started.
@@ -64,8 +90,47 @@ impl Sample {
             open_epochs: info.open_transactions,
             followers: info.subscriptions,
         });
-        Ok(Self { at_s, servers, containers: containers.collect(), sessions: status.sessions.len() })
+        Ok(Self {
+            at_s,
+            servers,
+            containers: containers.collect(),
+            sessions: status.sessions.len(),
+            writers: writers(&status),
+            followers: followers(&status),
+        })
     }
+}
+
+/// Name of a session's program.
+pub(crate) fn program(status: &Status, session: SessionId) -> String {
+    let found = status.sessions.iter().find(|(id, ..)| *id == session);
+    found.map_or_else(|| format!("session {session}"), |(_, name, _)| name.clone())
+}
+
+fn writers(status: &Status) -> Vec<WriterSample> {
+    let mut writers: Vec<WriterSample> = Vec::new();
+    for (_, container, session) in &status.transactions {
+        let Some(info) = status.containers.iter().find(|info| info.container == *container) else { continue };
+        match writers.iter_mut().find(|writer| writer.session == session.0 && writer.container == info.name) {
+            Some(writer) => writer.epochs += 1,
+            None => writers.push(WriterSample {
+                session: session.0,
+                program: program(status, *session),
+                container: info.name.clone(),
+                epochs: 1,
+            }),
+        }
+    }
+    writers
+}
+
+fn followers(status: &Status) -> Vec<FollowerSample> {
+    let of = |(container, session, after): &(ContainerId, SessionId, Step)| {
+        let info = status.containers.iter().find(|info| info.container == *container)?;
+        let (program, lag) = (program(status, *session), info.step.0.saturating_sub(after.0));
+        Some(FollowerSample { session: session.0, program, container: info.name.clone(), lag })
+    };
+    status.followers.iter().filter_map(of).collect()
 }
 
 /// A timeline that is being taken.

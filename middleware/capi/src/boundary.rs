@@ -7,14 +7,22 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use talea_abi::Code;
 use talea_posix::Fault;
 
-use crate::process;
+use crate::{meter, process};
 
 thread_local! {
     static ERROR: RefCell<Option<CString>> = const { RefCell::new(None) };
 }
 
-/// Runs an entry point's work and returns its code, 0 or positive.
+/// Runs an entry point's work and returns its code, 0 or positive; the time counts as I/O.
 pub(crate) fn code(work: impl FnOnce() -> Result<(), Fault>) -> Code {
+    let began = meter::begin();
+    let code = untimed(work);
+    meter::end(began);
+    code
+}
+
+/// The same without the time: for calls that wait for other programs.
+fn untimed(work: impl FnOnce() -> Result<(), Fault>) -> Code {
     let result = catch_unwind(AssertUnwindSafe(|| {
         process::check_fork()?;
         work()
@@ -49,6 +57,11 @@ pub(crate) fn with_error(fault: Option<Fault>) {
     if let Some(fault) = fault {
         remember(&fault.text);
     }
+}
+
+/// For functions of `talea.h` that wait for other programs.
+pub(crate) fn waiting(work: impl FnOnce() -> Result<(), Fault>) -> c_int {
+    untimed(work) as c_int
 }
 
 fn remember(text: &str) {

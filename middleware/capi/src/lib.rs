@@ -6,6 +6,7 @@
 pub mod api;
 mod boundary;
 mod handles;
+mod meter;
 mod process;
 mod table;
 

@@ -8,6 +8,8 @@ use talea_client::{Client, ConnectOptions, System};
 use talea_posix::backing::client::{ClientSystem, fault};
 use talea_posix::{Fault, Files};
 
+use crate::meter;
+
 /// Environment variable: deadline of calls in milliseconds for programs that cannot be told otherwise.
 const DEADLINE_VARIABLE: &str = "TALEA_DEADLINE_MS";
 
@@ -53,7 +55,17 @@ pub(crate) fn connect(system: Option<&str>, deadline_ms: Option<u64>) -> Result<
     let files = Files::new(Arc::new(ClientSystem::new(client.clone())));
     let connection = Arc::new(Connection { name, client, files });
     connections.push(connection.clone());
+    meter::tell_at_exit();
     Ok(connection)
+}
+
+/// Tells each system what this process did. For the process's end: waits for nobody.
+pub(crate) fn farewell() {
+    if OWNER.load(Ordering::Relaxed) != std::process::id() {
+        return;
+    }
+    let Ok(connections) = CONNECTIONS.try_lock() else { return };
+    connections.iter().for_each(|connection| connection.client.report(meter::figures()));
 }
 
 /// The job's own system.

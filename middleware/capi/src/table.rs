@@ -10,7 +10,7 @@ use talea_posix::{CounterChange, Fault, Handle, Hints, OpenFlags};
 
 use crate::boundary::{argument, bytes, error_text, optional_string, place, put, slice, slice_mut, string, table};
 use crate::handles::Handles;
-use crate::process;
+use crate::{meter, process};
 
 mod epoch;
 
@@ -159,6 +159,7 @@ unsafe extern "C" fn file_write(file: *mut File, pieces: *const Piece, count: us
         for piece in unsafe { slice(pieces, count, "list of pieces") }? {
             // SAFETY: each piece's memory is valid for reading until the call returns.
             let data = unsafe { slice(piece.memory.cast_const().cast(), piece_bytes(piece)?, "piece's memory") }?;
+            meter::wrote(data.len());
             list.push((piece.offset, data));
         }
         handle.write(&list)
@@ -174,6 +175,7 @@ unsafe extern "C" fn file_read(file: *mut File, pieces: *const Piece, count: usi
             // SAFETY: each piece's memory is valid for writing until the call returns; a program that lets pieces of one
             // read overlap breaks MPI's own rule.
             let data = unsafe { slice_mut(piece.memory.cast(), piece_bytes(piece)?, "piece's memory") }?;
+            meter::read(data.len());
             list.push((piece.offset, data));
         }
         let bytes = handle.read(&mut list)?;

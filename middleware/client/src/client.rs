@@ -9,6 +9,7 @@ use talea_fabric::{Address, Clock, Credentials, Endpoint, RealClock, client_endp
 use talea_model::{ContainerId, ObjectClass, Oid, PoolMap, SessionId, TargetId};
 use talea_wire::control::{ContainerInfo, Reply, Request, Status};
 use talea_wire::data::StoreStat;
+use talea_wire::figures::{ProcessFigures, Reports};
 use talea_wire::log::{ContainerProperties, ProducerState};
 
 use crate::container::Container;
@@ -234,6 +235,21 @@ impl Client {
     /// Counters of one target, of all containers.
     pub fn target_stat(&self, target: TargetId) -> Result<StoreStat> {
         self.block_on(Container::none(self).stat(target))?
+    }
+
+    /// What the processes said of themselves that have ended.
+    pub fn reports(&self) -> Result<Reports> {
+        let what = "asking for the processes' figures";
+        match self.block_on(self.control(what, Request::Reports))?? {
+            Reply::Reports(reports) => Ok(reports),
+            _ => Err(ClientError::unexpected(what)),
+        }
+    }
+
+    /// Says what this process did, at its end. Waits for nothing, neither an answer nor another thread: it may be called where the
+    /// process exits, in whatever state that finds it, and the figures are lost then.
+    pub fn report(&self, figures: ProcessFigures) {
+        self.shared.tell_if_free(Request::Report(figures));
     }
 
     /// Says what the producer is doing, for all containers (the launcher's word; see [`Container::producer`]).

@@ -144,6 +144,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The state, unless a thread has it, this one included.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
+        self.state.try_lock().ok()
+    }
+
     /// The state with the endpoint in it; brings its sleeping holder back first.
     pub(crate) fn lock_with_endpoint(&self) -> MutexGuard<'_, State> {
         let mut state = self.lock();

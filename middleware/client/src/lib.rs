@@ -34,4 +34,5 @@ pub use subscription::{Subscription, WaitOutcome};
 pub use system::{FabricPolicy, RuntimeDir, System, SystemError, SystemFile};
 pub use talea_wire::control::{Begun, Committed, ContainerInfo, Status, StepRecord};
 pub use talea_wire::data::{Condition, EnumerateKind, QueryKind, ValueKind};
+pub use talea_wire::figures::{ProcessFigures, Reports};
 pub use talea_wire::log::{ContainerProperties, ProducerState, SnapshotAt};

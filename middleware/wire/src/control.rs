@@ -8,6 +8,7 @@ use talea_model::{
 };
 
 use crate::Refusal;
+use crate::figures::{ProcessFigures, Reports};
 use crate::log::{ContainerProperties, ProducerState, Record, SnapshotAt};
 
 /// Every message of the control plane, either way.
@@ -125,6 +126,10 @@ pub enum Request {
     Suspect { server: talea_model::ServerId },
     /// From a server to the leader: a session that lived here ended; the transactions that it had joined abort (rule 12).
     SessionEnded { session: SessionId, joined: Vec<TxId>, orderly: bool },
+    /// What a client did, said at its end; nobody waits for the answer.
+    Report(ProcessFigures),
+    /// What processes said of themselves.
+    Reports,
 }
 
 /// Good answers.
@@ -154,6 +159,8 @@ pub enum Reply {
     Position(Position),
     /// The commit was refused and its transaction is closed, but the next epoch that came with it has begun.
     CommitFailed { refusal: Refusal, next: Begun },
+    /// What processes said of themselves.
+    Reports(Reports),
 }
 
 /// A transaction that has begun, and its base.
@@ -261,6 +268,8 @@ pub struct Status {
     pub sessions: Vec<(SessionId, String, talea_model::ServerId)>,
     /// Open transactions: number, container, session that began it.
     pub transactions: Vec<(TxId, ContainerId, SessionId)>,
+    /// Open subscriptions: container, session that follows, last step that it has taken.
+    pub followers: Vec<(ContainerId, SessionId, Step)>,
     /// Log's end.
     pub position: Position,
     /// Counters of the log: entries applied, bytes appended, messages sent and received by the leader.

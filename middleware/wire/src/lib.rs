@@ -7,6 +7,7 @@
 pub mod codec;
 pub mod control;
 pub mod data;
+pub mod figures;
 pub mod fuzz;
 pub mod log;
 pub mod refusal;

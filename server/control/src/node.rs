@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use talea_fabric::{Hello, PeerId};
 use talea_model::{Hlc, MapVersion, Position, ServerId, ServerInfo, SessionId, TargetInfo, limit};
-use talea_wire::control::{Body, Counters, Envelope, Reply, Request};
+use talea_wire::control::{Body, Counters, Envelope, Reply, Request, Status};
 use talea_wire::log::Record;
 use talea_wire::{Refusal, RefusalCode, codec};
 
@@ -22,6 +22,7 @@ mod links;
 mod log;
 mod question;
 mod raft;
+mod reports;
 #[cfg(test)]
 mod tests;
 mod wait;
@@ -33,6 +34,7 @@ use links::Links;
 use question::{Origin, Question};
 use raft::Replica;
 pub use raft::{Damaged, ReplicaId, StoreOp, Stored};
+use reports::Reported;
 use wait::Waits;
 
 /// Time as the shell or the simulation sees it.
@@ -149,6 +151,7 @@ pub struct Node {
     homes: BTreeMap<SessionId, Home>,
     waits: Waits,
     counters: Counters,
+    reports: Reported,
     /// Changes of records applied since the last delivery.
     undelivered: Vec<TargetChange>,
     delivered: Position,
@@ -173,6 +176,7 @@ impl Node {
             homes: BTreeMap::new(),
             waits: Waits::default(),
             counters: Counters::default(),
+            reports: Reported::default(),
             undelivered: Vec::new(),
             delivered: Position(0),
             durable: config.horizon,
@@ -341,6 +345,14 @@ impl Node {
     /// Whether this server leads the log.
     pub fn is_leader(&self) -> bool {
         matches!(self.role, Role::Leader(_))
+    }
+
+    /// The state as this node knows it, with its own counters; `None` before there is a pool.
+    pub fn status(&self) -> Option<Status> {
+        match self.pool.status(self.counters) {
+            Ok(Reply::Status(status)) => Some(*status),
+            _ => None,
+        }
     }
 
     fn dispatch(&mut self, peer: PeerId, kind: PeerKind, envelope: Envelope) {
@@ -532,5 +544,6 @@ fn is_read(request: &Request) -> bool {
             | Request::ContainerList
             | Request::LogEnd
             | Request::Suspect { .. }
+            | Request::Reports
     )
 }

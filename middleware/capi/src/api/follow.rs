@@ -12,7 +12,7 @@ use talea_posix::backing::client::fault;
 use super::container::CONTAINERS;
 use super::system::deadline;
 use super::types::{talea_container_t, talea_step_t, talea_subscription_t};
-use crate::boundary::{place, public, put};
+use crate::boundary::{place, public, put, waiting};
 use crate::handles::Handles;
 
 static SUBSCRIPTIONS: Handles<talea_subscription_t, Mutex<Subscription>> = Handles::new("subscription");
@@ -59,7 +59,7 @@ pub unsafe extern "C" fn talea_wait(
     deadline_ms: i64,
     out: *mut talea_step_t,
 ) -> c_int {
-    public(|| {
+    waiting(|| {
         place(out, "step")?;
         let deadline_ms = deadline(deadline_ms)?;
         let subscription = SUBSCRIPTIONS.get(subscription)?;
@@ -81,7 +81,9 @@ pub unsafe extern "C" fn talea_wait(
             }
             Outcome::Gap { through } => outcome(
                 Code::Retention,
-                &format!("the steps up to {through} are below retention: subscribe earlier, or keep more steps"),
+                &format!(
+                    "the steps up to {through} are not kept any more: subscribe earlier, or keep more (--keep-steps N of talea run and up)"
+                ),
             ),
         }
     })

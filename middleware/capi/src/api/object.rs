@@ -15,6 +15,7 @@ use super::types::{
     talea_name_fn, talea_oid_t, talea_snapshot_t, talea_update_t,
 };
 use crate::boundary::{argument, bytes, public, put, slice, slice_mut, text};
+use crate::meter;
 
 /// Names of one round of a list.
 const NAMES_A_ROUND: usize = 512;
@@ -163,6 +164,7 @@ pub unsafe extern "C" fn talea_object_update(
             // SAFETY: the caller's contract.
             let ((dkey, akey), data) =
                 unsafe { (keys(&entry.key)?, bytes(entry.data.cast(), entry.data_bytes, "data")?) };
+            meter::wrote(data.len());
             let (kind, condition) = (kind_of(entry.record_bytes), condition_of(entry.condition)?);
             updates.push(EntryUpdate { dkey, akey, kind, condition, extents, data });
         }
@@ -196,6 +198,7 @@ pub unsafe extern "C" fn talea_object_fetch(
             // SAFETY: the caller's contract.
             let ((dkey, akey), out) =
                 unsafe { (keys(&entry.key)?, slice_mut(entry.data.cast(), entry.data_bytes, "place for the data")?) };
+            meter::read(out.len());
             let kind = kind_of(entry.record_bytes);
             fetches.push(EntryFetch { dkey, akey, kind, extents, out, found: false, filled: false, bytes: 0 });
         }

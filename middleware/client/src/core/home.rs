@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::sync::MutexGuard;
 use std::task::Waker;
 
 use talea_fabric::{Address, PeerId, SendError};
@@ -185,7 +186,20 @@ impl Shared {
         if self.is_foreign() {
             return;
         }
-        let mut state = self.lock();
+        self.tell_locked(self.lock(), request);
+    }
+
+    /// The same if no other thread is at work in here this moment; else nothing is told.
+    pub(crate) fn tell_if_free(&self, request: Request) {
+        if self.is_foreign() {
+            return;
+        }
+        if let Some(state) = self.try_lock() {
+            self.tell_locked(state, request);
+        }
+    }
+
+    fn tell_locked(&self, mut state: MutexGuard<'_, State>, request: Request) {
         // A number that nobody waits for.
         let id = state.calls.add();
         state.calls.remove(id);

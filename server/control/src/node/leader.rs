@@ -188,6 +188,17 @@ impl Node {
 
     /// Answers a question, from the state or through the log.
     pub(super) fn serve(&mut self, question: Question) {
+        match question.request {
+            Request::Report(figures) => {
+                self.reports.add(figures);
+                return self.answer(question.origin, Ok(Reply::Done));
+            }
+            Request::Reports => {
+                let told = self.reports.tell();
+                return self.answer(question.origin, Ok(Reply::Reports(told)));
+            }
+            _ => {}
+        }
         if let Some(outcome) = self.read(&question.request) {
             return self.answer(question.origin, outcome);
         }

@@ -55,7 +55,11 @@ impl Pool {
         };
         let sessions = self.sessions.iter().take(MAX_LISTED);
         let open = self.open.iter().take(MAX_LISTED);
+        let followers = self.containers.iter().flat_map(|(container, state)| {
+            state.subscriptions.iter().map(|(session, after)| (*container, *session, *after))
+        });
         Ok(Reply::Status(Box::new(Status {
+            followers: followers.take(MAX_LISTED).collect(),
             map,
             containers: self.container_list(),
             sessions: sessions.map(|(id, session)| (*id, session.name.clone(), session.home)).collect(),

@@ -201,6 +201,9 @@ impl Pool {
 fn gap(name: &str, after: Step, first: Step) -> Refusal {
     Refusal::new(
         RefusalCode::Retention,
-        format!("steps after {after} of '{name}' are below retention, which begins at step {first}: go on from there"),
+        format!(
+            "the steps after {after} of '{name}' are not all kept any more; the first that is: {first}. Go on from there, or keep \
+             more (--keep-steps N of talea run and up)"
+        ),
     )
 }

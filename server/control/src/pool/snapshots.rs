@@ -119,8 +119,8 @@ impl Pool {
                 None => refuse(
                     RefusalCode::Retention,
                     format!(
-                        "step {step} of '{}' is below retention, which begins at step {}: raise kept_steps, name a \
-                         snapshot or subscribe to keep more",
+                        "step {step} of '{}' is not kept any more; the first that is: {}. To keep more: --keep-steps N of \
+                         talea run and up, a named snapshot, or a follower that still needs them",
                         container.name,
                         container.first_step()
                     ),
