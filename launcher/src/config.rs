@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use talea_client::SystemFile;
 use talea_slurm::launch::Heard;
 
+use crate::metrics::MetricsConfig;
+
 /// First line to a server. The secret travels only here.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct ServerConfig {
@@ -25,6 +27,8 @@ pub(crate) struct ServerConfig {
     pub(crate) detached: bool,
     /// True: it ends only then.
     pub(crate) patient: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) metrics: Option<MetricsConfig>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) plant: Option<String>,
 }
@@ -73,6 +77,8 @@ pub(crate) enum ServerLine {
         host: Option<String>,
         #[serde(default)]
         pid: Option<u32>,
+        #[serde(default)]
+        metrics: Option<String>,
     },
     /// All servers have registered.
     Pool { pool: String },

@@ -21,7 +21,7 @@ use crate::group::{Group, Reader};
 use crate::job::SESSION;
 use crate::media::{self, Note, Place};
 use crate::stop::Stop;
-use crate::{interface, locate, tier};
+use crate::{interface, locate, metrics, tier};
 
 /// A signal asked this process to end.
 static TOLD_TO_STOP: AtomicBool = AtomicBool::new(false);
@@ -229,6 +229,10 @@ impl Node {
             tier,
             directory: self.system.directory.clone(),
             leader: Some(leader),
+            metrics: metrics::of_nth(
+                self.config.server.metrics.clone(),
+                server - self.first_server().unwrap_or(server),
+            ),
             interface: self.interface.clone(),
             patient: true,
             detached: false,

@@ -11,6 +11,7 @@ use crate::config::{NodeConfig, ServerConfig, ServerLine};
 use crate::failure::Failure;
 use crate::group::Group;
 use crate::media::{self, Note, Place};
+use crate::metrics::{self, MetricsConfig};
 use crate::plan::Plan;
 use crate::{interface, locate, names, tier};
 
@@ -24,6 +25,9 @@ pub(crate) struct Started {
     pub(crate) system: System,
     pub(crate) plan: Plan,
     pub(crate) groups: Vec<Group>,
+    /// Where the servers show their counters, and where each does.
+    metrics: Option<MetricsConfig>,
+    metrics_at: Vec<(u32, String)>,
     /// Its directory on this node's media, if it has no agents.
     place: Option<Place>,
     /// Its name among the user's jobs.
@@ -40,7 +44,8 @@ impl Started {
         system.file.containers = vec![plan.container.clone()];
         system.file.fabric = plan.policy();
         let deadline_ms = plan.site.ready_deadline_ms;
-        let mut started = Started { system, plan, groups: vec![], place: None, _name: None };
+        let metrics = metrics::config(plan.metrics.as_ref(), &system.directory)?;
+        let mut started = Started { metrics, ..Started::bare(plan, system) };
         let mut launch = Launch::begin(started.plan.nodes(), started.plan.servers, started.asks_media());
         let up = started.bring_up(detached, &mut launch);
         let failure = match tokio::time::timeout(Duration::from_millis(deadline_ms), up).await {
@@ -56,6 +61,10 @@ impl Started {
         Err(failure)
     }
 
+    fn bare(plan: Plan, system: System) -> Self {
+        Self { system, plan, groups: vec![], metrics: None, metrics_at: vec![], place: None, _name: None }
+    }
+
     /// Whether the agents look for what their media keep before anything else.
     fn asks_media(&self) -> bool {
         self.plan.allocation.is_some() && self.plan.persist.is_some()
@@ -67,7 +76,7 @@ impl Started {
             None => self.bring_up_local(detached, &mut launch.0).await?,
         }
         self.system.write()?;
-        Ok(())
+        metrics::note(&self.system.directory, &self.plan.name, &self.metrics_at)
     }
 
     /// Server 0 first, for its address; the others at once; then the pool.
@@ -81,7 +90,8 @@ impl Started {
         let config = ServerConfig { tier, detached, interface, ..self.config() };
         let mut leader = vec![];
         for server in 0..self.plan.servers {
-            let config = ServerConfig { server, leader: Some(leader.clone()), ..config.clone() };
+            let metrics = metrics::of_nth(config.metrics.clone(), server);
+            let config = ServerConfig { server, leader: Some(leader.clone()), metrics, ..config.clone() };
             let log = self.system.directory.join(format!("server-{server}.log"));
             let group = Group::start(server.to_string(), &program, &arguments, &config, log).await?;
             self.groups.push(group);
@@ -187,7 +197,8 @@ impl Started {
         let Some(group) = self.groups.get_mut(group) else { return Ok(None) };
         let line = group.next_line().await?;
         match &line {
-            ServerLine::Listening { server, control, pid, .. } => {
+            ServerLine::Listening { server, control, pid, metrics, .. } => {
+                self.metrics_at.extend(metrics.clone().map(|address| (*server, address)));
                 let pid = if local { group.pid() } else { *pid };
                 let process = pid.filter(|_| local).and_then(ProcessMark::of_pid);
                 self.system.file.servers.push(ServerEntry { id: *server, control: control.clone(), process });
@@ -221,6 +232,7 @@ impl Started {
             membership_lease_ms: self.plan.site.membership_lease_ms,
             detached: false,
             patient: false,
+            metrics: self.metrics.clone(),
             plant: self.plan.plant.clone(),
         }
     }
@@ -244,10 +256,10 @@ impl Started {
     pub(crate) async fn introduce(plan: Plan, system: System) -> Result<Self, Failure> {
         let nodes = plan.nodes();
         let Some(allocation) = plan.allocation.clone() else {
-            return Ok(Started { system, plan, groups: vec![], place: None, _name: None });
+            return Ok(Started::bare(plan, system));
         };
         let deadline_ms = plan.site.ready_deadline_ms;
-        let mut started = Started { system, plan, groups: vec![], place: None, _name: None };
+        let mut started = Started::bare(plan, system);
         let mut arguments = step::one_a_node(&allocation);
         arguments.extend([locate::own()?.display().to_string(), "node".to_owned()]);
         let log = started.system.directory.join("introduction.log");

@@ -9,6 +9,9 @@ use thiserror::Error;
 /// Where the site file lies unless `TALEA_SITE` or `--site` says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/talea/site.yaml";
 
+/// Capacity of a system where nobody says another, in bytes.
+pub const DEFAULT_CAPACITY: u64 = 8 << 30;
+
 /// Defaults and limits of a site.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -21,8 +24,8 @@ pub struct Site {
     pub targets_per_server: u32,
     /// Tier without its capacity: `ram`, `pmem:/path`, `nvme:/path`.
     pub tier: String,
-    /// Capacity of a system.
-    pub capacity: Capacity,
+    /// Capacity of a system; without it [`DEFAULT_CAPACITY`], or what the limit allows.
+    pub capacity: Option<Capacity>,
     /// `auto`, `ring` or `tcp`.
     pub fabric: Fabric,
     /// Interface or address that servers listen on for other nodes. In an allocation the default is the address that a node
@@ -30,6 +33,8 @@ pub struct Site {
     pub interface: Option<String>,
     /// Cores at the end of each node's list that are the servers' own; 0: all cores are shared.
     pub reserved_cores: u32,
+    /// Where servers show their counters to Prometheus: `off`, `unix` or `ADDRESS:PORT`.
+    pub metrics: Option<String>,
     /// How long a silent server counts as a member, in milliseconds.
     pub membership_lease_ms: u64,
     /// How long a system may take to become ready, in milliseconds.
@@ -105,9 +110,10 @@ impl Default for Site {
             servers_per_node: 1,
             targets_per_server: 1,
             tier: "ram".to_owned(),
-            capacity: Capacity(8 << 30),
+            capacity: None,
             fabric: Fabric::Auto,
             interface: None,
+            metrics: None,
             reserved_cores: 0,
             membership_lease_ms: 5_000,
             ready_deadline_ms: 30_000,
@@ -177,8 +183,13 @@ impl Site {
             serde_saphyr::from_str::<Self>(text)
                 .map_err(|error| SiteError::Parse { path: path.to_owned(), text: error.to_string() })?
         };
-        site.admit(site.servers, site.targets_per_server, site.capacity.0, path)?;
+        site.admit(site.servers, site.targets_per_server, site.capacity_bytes(), path)?;
         Ok(site)
+    }
+
+    /// Capacity of a system whose user does not say one, in bytes.
+    pub fn capacity_bytes(&self) -> u64 {
+        self.capacity.map_or(DEFAULT_CAPACITY.min(self.limits.capacity.0), |capacity| capacity.0)
     }
 
     /// Checks what a user asks for against the limits.
@@ -217,7 +228,7 @@ mod tests {
     fn defaults_hold_where_nothing_is_said() {
         assert_eq!(parse("# nothing\n").unwrap(), Site::default());
         let site = parse("servers: 2\ncapacity: 64GiB\nfabric: tcp\nlimits:\n  capacity: 1T\n").unwrap();
-        assert_eq!((site.servers, site.capacity.0, site.fabric), (2, 64 << 30, Fabric::Tcp));
+        assert_eq!((site.servers, site.capacity_bytes(), site.fabric), (2, 64 << 30, Fabric::Tcp));
         assert_eq!(site.limits.capacity.0, 1 << 40);
     }
 
@@ -243,6 +254,9 @@ mod tests {
         assert!(error.contains("servers is 5") && error.contains("at most 4"), "{error}");
         assert!(site.admit(1, 1, 11 << 30, path).unwrap_err().to_string().contains("10.0 GiB"));
         assert!(site.admit(0, 1, 1, path).is_err());
+        let small = parse("limits:\n  capacity: 1G\n").unwrap();
+        assert_eq!(small.capacity_bytes(), 1 << 30, "a limit below the built-in default is one");
+        assert!(parse("capacity: 2G\nlimits:\n  capacity: 1G\n").is_err());
         assert!(parse("servers: 9\nlimits:\n  servers: 4\n").is_err(), "a site's own defaults keep its limits");
     }
 

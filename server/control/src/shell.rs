@@ -12,8 +12,9 @@ use std::thread::JoinHandle;
 use talea_fabric::{Address, Clock, Credentials, RealClock};
 use talea_model::{Position, ServerId, TargetInfo};
 use talea_wire::Refusal;
+use talea_wire::control::Status;
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::TargetChange;
 use crate::node::{Damaged, Node, NodeConfig, Stored, Time};
@@ -110,6 +111,7 @@ pub struct Inbox(mpsc::UnboundedReceiver<FromServer>);
 enum FromServer {
     Durable(Position),
     LogEnd(u64),
+    Status(oneshot::Sender<Status>),
     Stop,
 }
 
@@ -129,6 +131,11 @@ impl ControlHandle {
     /// Asks for everything up to the log's end as it is now (rule 8); [`TargetLink::caught_up`] answers with the token.
     pub fn log_end(&self, token: u64) {
         let _ = self.inbox.send(FromServer::LogEnd(token));
+    }
+
+    /// The state as this server knows it, on a channel; nothing comes if there is none.
+    pub fn status(&self, answer: oneshot::Sender<Status>) {
+        let _ = self.inbox.send(FromServer::Status(answer));
     }
 
     /// Ends the control plane.

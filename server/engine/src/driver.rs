@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use talea_fabric::{Clock, Endpoint, Event};
-use talea_model::{ContainerId, PoolMap, Position};
+use talea_model::{ContainerId, PoolMap, Position, TargetId};
+use talea_wire::data::StoreStat;
 
 use crate::target::PoolChange;
 use crate::{Effect, Fatal, Now, Outbox, Target};
@@ -41,6 +42,8 @@ pub enum Mail {
     },
     /// The server's membership lease is over.
     Fence,
+    /// Somebody on this server looks: the counters, on this channel.
+    Stat(std::sync::mpsc::Sender<(TargetId, StoreStat)>),
     /// Stop serving.
     Stop,
 }
@@ -78,6 +81,8 @@ impl Driver {
             Mail::LogEnd { token, position } => self.target.log_end(token, position),
             Mail::Lease { until_ns } => self.target.lease(until_ns),
             Mail::Fence => self.target.fence(),
+            // Who does not wait any more gets nothing.
+            Mail::Stat(answer) => _ = answer.send((self.target.id(), self.target.looked_at(self.now()))),
             Mail::Stop => {}
         }
         Ok(())
@@ -86,7 +91,7 @@ impl Driver {
     /// Takes the messages that are there, up to a turn's worth, makes them durable, and sends the replies. Returns how many
     /// events there were.
     pub fn turn(&mut self, wants: &mut Vec<Effect>) -> Result<usize, Fatal> {
-        let now = Now { monotonic_ns: self.clock.monotonic_ns(), unix_us: self.clock.unix_us() };
+        let now = self.now();
         self.target.begin_turn();
         let mut events = 0;
         while events < TURN_MESSAGES
@@ -111,6 +116,10 @@ impl Driver {
             }
         }
         Ok(events)
+    }
+
+    fn now(&self) -> Now {
+        Now { monotonic_ns: self.clock.monotonic_ns(), unix_us: self.clock.unix_us() }
     }
 
     /// Whether a turn has something to do at once, without any event.

@@ -590,6 +590,12 @@ impl Target {
         bytes
     }
 
+    /// The counters, for somebody who looks now and then.
+    pub(crate) fn looked_at(&mut self, now: Now) -> StoreStat {
+        self.counters.watch.look(now);
+        self.stat(ContainerId(0))
+    }
+
     fn stat(&self, container: ContainerId) -> StoreStat {
         let store = self.store.stats();
         StoreStat {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use talea_control::TargetChange;
 use talea_engine::{Effect, Mail, Mailbox, PoolChange};
 use talea_model::{Position, TargetId};
+use talea_wire::data::StoreStat;
 
 /// What the control plane hears from the targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,12 @@ impl Bridge {
         for mailbox in &self.mailboxes {
             mailbox.send(if serving { Mail::Lease { until_ns: u64::MAX } } else { Mail::Fence });
         }
+    }
+
+    /// Asks all targets for their counters; how many will answer.
+    pub(crate) fn ask_stats(&self, answer: &std::sync::mpsc::Sender<(TargetId, StoreStat)>) -> usize {
+        self.mailboxes.iter().for_each(|mailbox| mailbox.send(Mail::Stat(answer.clone())));
+        self.mailboxes.len()
     }
 
     /// All up to the log's end has been delivered, as it was when the question was asked or later.

@@ -127,9 +127,28 @@ pub(crate) struct Config {
     /// launcher still has to save what is committed.
     #[serde(default)]
     pub(crate) patient: bool,
+    /// Where to show counters to Prometheus; without it nowhere.
+    #[serde(default)]
+    pub(crate) metrics: Option<MetricsConfig>,
     /// A planted bug.
     #[serde(default)]
     pub(crate) plant: Option<Plant>,
+}
+
+/// Where counters are shown, and who may see them.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MetricsConfig {
+    /// `unix`: a socket in the server's directory, for this user. `ADDRESS:PORT`: for who has the token.
+    pub(crate) listen: String,
+    /// What a request over the network has to bring along: `Authorization: Bearer TOKEN`.
+    pub(crate) token: Option<String>,
+}
+
+impl fmt::Debug for MetricsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.listen)
+    }
 }
 
 fn default_lease_ms() -> u64 {

@@ -9,6 +9,7 @@ use talea_engine::Effect;
 use talea_fabric::{Address, node_id};
 use talea_model::{Position, ServerId, TargetId, TargetInfo};
 use talea_wire::Refusal;
+use talea_wire::control::Status;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::bridge::{Bridge, Word};
@@ -37,6 +38,13 @@ impl Joint {
     pub(crate) fn bridge(&self) -> MutexGuard<'_, Bridge> {
         // Nothing in the bridge is ever half changed: a panic elsewhere does not spoil it.
         self.bridge.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state as this server knows it.
+    pub(crate) async fn status(&self) -> Option<Status> {
+        let (answer, told) = tokio::sync::oneshot::channel();
+        self.handle.status(answer);
+        told.await.ok()
     }
 
     /// A target wants something.

@@ -11,6 +11,7 @@ mod directory;
 mod failure;
 mod incarnation;
 mod inspect;
+mod metrics;
 mod server;
 mod stop;
 mod targets;

@@ -13,6 +13,7 @@ use crate::config::Settings;
 use crate::control::{self, Happening};
 use crate::directory::Directory;
 use crate::failure::Failure;
+use crate::metrics;
 use crate::stop::Stop;
 use crate::targets::{self, Running};
 
@@ -38,6 +39,7 @@ async fn serve<R: Read + Send + 'static>(settings: &Settings, input: Option<R>) 
     let control = control::open(settings, &mut directory)?;
     let (addresses, joint) = (control.addresses(), control.joint());
     let infos: Vec<TargetInfo> = ready.iter().map(|target| target.info.clone()).collect();
+    let metrics = metrics::open(settings, &mut directory)?;
     let mut running = Vec::new();
     for target in ready {
         let (horizon, to) = (target.horizon, joint.clone());
@@ -54,7 +56,11 @@ async fn serve<R: Read + Send + 'static>(settings: &Settings, input: Option<R>) 
                 "host": control::host(),
                 "pid": std::process::id(),
                 "targets": infos.iter().map(target_line).collect::<Vec<_>>(),
+                "metrics": metrics.as_ref().map(|metrics| metrics.address()),
             }));
+            if let Some(metrics) = metrics {
+                tokio::spawn(metrics.serve(joint.clone()));
+            }
             tracing::info!(system = settings.config.name, server = settings.server, "listening");
             let result = until_stopped(&mut happenings, &mut stop).await;
             let ended = in_time("the control plane", move || Control::stop(control)).await;

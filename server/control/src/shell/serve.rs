@@ -120,6 +120,11 @@ impl Serve {
         match order {
             FromServer::Durable(position) => self.node.targets_durable(now(), position),
             FromServer::LogEnd(token) => self.node.log_end(now(), token),
+            FromServer::Status(answer) => {
+                if let Some(status) = self.node.status() {
+                    let _ = answer.send(status);
+                }
+            }
             FromServer::Stop => {}
         }
     }
