@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use talea_model::size;
 
-use crate::stage::{In, Out};
+use crate::stage::{EachStep, In, Out};
 
 /// A storage system that starts with an HPC job.
 #[derive(Debug, Parser)]
@@ -108,6 +108,9 @@ pub(crate) struct ReportArgs {
     /// The page [default: the record's name with .html]
     #[arg(long, short)]
     pub(crate) output: Option<PathBuf>,
+    /// The page's timelines as one SVG picture, too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) picture: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -189,6 +192,10 @@ pub(crate) struct SystemArgs {
     /// Fabric for programs on a server's own node: auto, ring or tcp
     #[arg(long, value_parser = ["auto", "ring", "tcp"])]
     pub(crate) fabric: Option<String>,
+    /// Show each server's counters to Prometheus: on a socket in the system's directory (unix), or on ADDRESS:PORT for who has
+    /// the token [default: off]
+    #[arg(long, value_name = "WHERE", num_args = 0..=1, require_equals = true, default_missing_value = "unix")]
+    pub(crate) metrics: Option<String>,
     /// Container to make at the start, which the command writes [default: run; none for `attach`]
     #[arg(long)]
     pub(crate) container: Option<String>,
@@ -212,6 +219,9 @@ pub(crate) struct RunArgs {
     pub(crate) with: Vec<String>,
     #[command(flatten)]
     pub(crate) staging: StagingArgs,
+    /// Time that the command has to end after Ctrl-C or SIGTERM; then, or on a second signal, it is told with more emphasis
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    pub(crate) grace: u64,
     /// Write the job's record as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
@@ -235,7 +245,7 @@ pub(crate) struct StagingArgs {
     pub(crate) out: Vec<Out>,
     /// Copy each committed step out while the job runs; `{step}` in DST is its number
     #[arg(long, value_name = "SRC:DST")]
-    pub(crate) drain: Vec<Out>,
+    pub(crate) drain: Vec<EachStep>,
     /// Append an event to this file for each step that is safely drained, as JSON lines
     #[arg(long, value_name = "FILE")]
     pub(crate) events: Option<PathBuf>,
@@ -255,6 +265,9 @@ pub(crate) struct ExecArgs {
     /// End with the process that started this one
     #[arg(long, hide = true)]
     pub(crate) die_with_parent: bool,
+    /// The command is a shell line beside a job's: stay, and end all that it starts
+    #[arg(long, hide = true)]
+    pub(crate) companion: bool,
     /// Leave the last N cores of this node to the servers
     #[arg(long, hide = true, default_value_t = 0)]
     pub(crate) avoid_cores: u32,
@@ -317,6 +330,9 @@ pub(crate) struct CpArgs {
     /// Read back what was written, and compare checksums
     #[arg(long)]
     pub(crate) verify: bool,
+    /// Make missing directories above a local destination
+    #[arg(long, short)]
+    pub(crate) parents: bool,
     /// Copies at a time
     #[arg(long, default_value_t = 4)]
     pub(crate) workers: usize,

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use talea_client::{ClientError, SystemError};
 use thiserror::Error;
 
+/// Exit code of our own troubles, as env(1) and timeout(1) have it.
+pub(crate) const OWN: u8 = 125;
+
 /// Why a command failed.
 #[derive(Debug, Error)]
 pub(crate) enum Failure {
@@ -48,7 +51,7 @@ impl Failure {
             Failure::CommandNotFound { .. } => 127,
             Failure::CommandNotExecutable { .. } => 126,
             Failure::Interrupted { signal } => 128 + (*signal as u8 & 0x7f),
-            _ => 125,
+            _ => OWN,
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, WaitOptions, kill_process, waitpid};
 use talea_client::{Client, ConnectOptions, ProducerState, System};
 use talea_slurm::Allocation;
 use tokio::signal::unix::{SignalKind, signal};
@@ -66,8 +66,7 @@ pub(crate) async fn guard(arguments: &GuardArgs) -> Result<u8, Failure> {
 
 /// The script may have ended already.
 fn pass_on(script: Pid, number: i32) {
-    let signal = [Signal::INT, Signal::TERM, Signal::HUP, Signal::USR1, Signal::USR2];
-    if let Some(signal) = signal.into_iter().find(|signal| signal.as_raw() == number) {
+    if let Some(signal) = crate::ending::by_number(number) {
         let _ = kill_process(script, signal);
     }
 }

@@ -6,18 +6,20 @@
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use talea_client::system::{RuntimeDir, job_name};
-use talea_client::{Client, ConnectOptions, ProducerState, System};
+use talea_client::{Client, ClientError, ConnectOptions, ProducerState, System};
 use talea_model::size::Iec;
 use tokio::process::{Child, Command};
+use tokio::signal::unix::SignalKind;
 
 use crate::cli::RunArgs;
+use crate::ending;
 use crate::failure::Failure;
 use crate::notice::{say, spinner};
 use crate::plan::{DEFAULT_CONTAINER, Plan};
-use crate::record::{JobRecord, RankLine, record};
+use crate::record::{JobRecord, Processes, record};
 use crate::save::Saver;
 use crate::stage::Order;
 use crate::stage::drain::{Drain, Draining};
@@ -27,14 +29,18 @@ use crate::timeline::Recorder;
 
 /// Name of this program's sessions, by which runs that share a system know of each other.
 pub(crate) const SESSION: &str = "talea run";
-/// How long a command that was asked to end may take before it is killed.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long companions may take to end by themselves after an interrupted command: they are told of its end.
+const COMPANION_GRACE: Duration = Duration::from_secs(2);
+
+/// How long processes that have ended may take to be heard of.
+const LAST_WORDS: Duration = Duration::from_millis(1000);
 
 /// A job as it runs.
 struct Job<'a> {
     arguments: &'a RunArgs,
     client: Client,
     began: Instant,
+    began_unix_us: u64,
     name: String,
     /// Cores that the command leaves to the servers.
     avoid_cores: u32,
@@ -160,7 +166,9 @@ impl<'a> Job<'a> {
         let options =
             ConnectOptions { system: Some(name.clone()), name: Some(SESSION.to_owned()), ..Default::default() };
         let (client, began) = (Client::connect(&options)?, Instant::now());
-        Ok(Self { arguments, client, began, name, avoid_cores, writes: Writes::All })
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let began_unix_us = since.map_or(0, |since| since.as_micros() as u64);
+        Ok(Self { arguments, client, began, began_unix_us, name, avoid_cores, writes: Writes::All })
     }
 
     /// Tells followers what becomes of the command.
@@ -221,10 +229,11 @@ impl<'a> Job<'a> {
         self.producer(ProducerState::Active)?;
         let mut companions = vec![];
         for line in &self.arguments.with {
-            companions.push(self.spawn(&["/bin/sh".into(), "-c".into(), format!("exec {line}").into()])?);
+            companions.push(self.spawn(&["--companion"], &["/bin/sh".into(), "-c".into(), line.into()])?);
         }
-        let mut command = self.spawn(&self.arguments.command)?;
-        let (status, mut signal) = wait(&mut command, stop, groups, saver).await?;
+        let mut command = self.spawn(&[], &self.arguments.command)?;
+        let grace = Duration::from_secs(self.arguments.grace);
+        let (status, mut signal) = wait(&mut command, stop, groups, saver, grace).await?;
         let code = exit_code(status);
         let state = if code == 0 && signal.is_none() { ProducerState::Ended } else { ProducerState::Lost };
         if let Err(error) = self.producer(state) {
@@ -233,10 +242,14 @@ impl<'a> Job<'a> {
         let mut worst = 0;
         for mut companion in companions {
             if signal.is_some() {
-                end(&mut companion).await;
+                tokio::select! {
+                    () = ending::end(&mut companion, COMPANION_GRACE) => continue,
+                    _ = stop.next() => {}
+                }
+                ending::end(&mut companion, Duration::ZERO).await;
                 continue;
             }
-            let (status, late) = wait(&mut companion, stop, groups, saver).await?;
+            let (status, late) = wait(&mut companion, stop, groups, saver, COMPANION_GRACE).await?;
             signal = signal.or(late);
             worst = worst.max(exit_code(status));
         }
@@ -249,10 +262,10 @@ impl<'a> Job<'a> {
     }
 
     /// Starts a child through `talea exec`, which brings the driver into its reach and ends it if we are killed.
-    fn spawn(&self, command: &[OsString]) -> Result<Child, Failure> {
+    fn spawn(&self, how: &[&str], command: &[OsString]) -> Result<Child, Failure> {
         let own = crate::locate::own()?;
         let mut child = Command::new(&own);
-        child.args(["exec", "--die-with-parent", "--system", &self.name]);
+        child.args(["exec", "--die-with-parent", "--system", &self.name]).args(how);
         child.arg(format!("--avoid-cores={}", self.avoid_cores)).arg("--").args(command);
         child.spawn().map_err(Failure::io("starting", own))
     }
@@ -290,19 +303,20 @@ impl<'a> Job<'a> {
                 return Ok(code);
             }
         };
-        record.complete(self.ranks(), &saver.receipts, timeline);
+        record.complete(self.processes().unwrap_or_default(), &saver.receipts, timeline);
         self.report(&record)?;
         Ok(code)
     }
 
-    /// What the processes of this node said of themselves.
-    fn ranks(&self) -> Vec<RankLine> {
-        let directory = System::find(Some(&self.name)).map(|system| system.directory.join("processes"));
-        let entries = directory.ok().and_then(|path| std::fs::read_dir(path).ok());
-        let texts = entries.into_iter().flatten().flatten().filter_map(|entry| std::fs::read(entry.path()).ok());
-        let mut ranks: Vec<RankLine> = texts.filter_map(|text| serde_json::from_slice(&text).ok()).collect();
-        ranks.sort_by(|a, b| (a.rank, &a.program).cmp(&(b.rank, &b.program)));
-        ranks
+    /// What the job's processes said of themselves. The last word of a process comes before the end of its session, so those that
+    /// have just ended are waited for.
+    fn processes(&self) -> Result<Processes, ClientError> {
+        let until = Instant::now() + LAST_WORDS;
+        let ours = |name: &str| name.starts_with("talea");
+        while self.client.status()?.sessions.iter().any(|(_, name, _)| !ours(name)) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(Processes::of(self.client.reports()?, self.began_unix_us))
     }
 
     fn report(&self, record: &JobRecord) -> Result<(), Failure> {
@@ -336,13 +350,14 @@ async fn drained(draining: Vec<Draining>, ended: &Ended, stop: &mut Stop) -> boo
     good
 }
 
-/// Waits for a child. A signal to us is passed on, with some grace; a server that ends by itself does not end the child:
+/// Waits for a child. A signal to us is passed on, and the child has `grace` to end; a server that ends by itself does not end the child:
 /// its calls get errors, and it may have more to say.
 async fn wait(
     child: &mut Child,
     stop: &mut Stop,
     groups: &mut [crate::group::Group],
     saver: &mut Saver,
+    grace: Duration,
 ) -> Result<(ExitStatus, Option<i32>), Failure> {
     let failed = Failure::io("waiting for", "the command");
     let waited = {
@@ -364,8 +379,10 @@ async fn wait(
         Err(signal) => {
             // There may be little time: what is committed goes out while the command ends.
             saver.begin();
-            end(child).await;
-            child.wait().await.map(|status| (status, Some(signal))).map_err(failed)
+            if signal == SignalKind::interrupt().as_raw_value() {
+                eprintln!("talea: interrupted: the command has {} s to end; Ctrl-C again hurries it", grace.as_secs());
+            }
+            ending::ask(child, signal, stop, grace).await.map(|status| (status, Some(signal))).map_err(failed)
         }
     }
 }
@@ -379,16 +396,6 @@ fn tell_of_end(failure: &Failure) {
             );
         }
         other => eprintln!("talea: {other}"),
-    }
-}
-
-/// Ends a child: SIGTERM, then SIGKILL.
-async fn end(child: &mut Child) {
-    if let Some(pid) = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid as i32)) {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-    }
-    if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
-        let _ = child.kill().await;
     }
 }
 

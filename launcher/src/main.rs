@@ -5,7 +5,9 @@
 
 mod cli;
 mod command;
+mod companion;
 mod config;
+mod ending;
 mod failure;
 mod family;
 mod group;
@@ -14,6 +16,7 @@ mod interface;
 mod job;
 mod locate;
 mod media;
+mod metrics;
 mod names;
 mod node;
 mod notice;
@@ -34,7 +37,14 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let arguments = cli::Cli::parse();
+    let arguments = match cli::Cli::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            // A command's own status is never mistaken for this one.
+            return ExitCode::from(if error.use_stderr() { failure::OWN } else { 0 });
+        }
+    };
     match command::dispatch(arguments) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {

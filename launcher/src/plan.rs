@@ -8,6 +8,7 @@ use talea_slurm::{Allocation, Site};
 
 use crate::cli::SystemArgs;
 use crate::failure::Failure;
+use crate::metrics;
 
 /// Steps that stay readable without anybody's asking: a job's memory is for what is new, and followers hold what they need.
 const DEFAULT_KEPT_STEPS: u64 = 4;
@@ -29,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) reserved_cores: u32,
     /// Name under which the media keep the system beyond its end.
     pub(crate) persist: Option<String>,
+    /// Where the servers show their counters.
+    pub(crate) metrics: Option<String>,
     pub(crate) allocation: Option<Allocation>,
     pub(crate) site: Site,
     pub(crate) plant: Option<String>,
@@ -60,12 +63,13 @@ impl Plan {
             servers: arguments.servers.unwrap_or(servers),
             targets: arguments.targets.unwrap_or(site.targets_per_server),
             tier: arguments.tier.clone().unwrap_or_else(|| site.tier.clone()),
-            capacity_bytes: arguments.capacity.unwrap_or(site.capacity.0),
+            capacity_bytes: arguments.capacity.unwrap_or_else(|| site.capacity_bytes()),
             fabric,
             container: arguments.container.clone().unwrap_or_else(|| DEFAULT_CONTAINER.to_owned()),
             kept_steps: arguments.keep_steps,
             reserved_cores: arguments.reserve_cores.unwrap_or(site.reserved_cores),
             persist: arguments.persist.clone(),
+            metrics: metrics::wish(arguments.metrics.as_deref().or(site.metrics.as_deref()))?,
             allocation,
             plant: arguments.plant.clone(),
             site,
@@ -73,6 +77,9 @@ impl Plan {
         let path = named.unwrap_or_else(|| talea_slurm::site::DEFAULT_PATH.into());
         plan.site.admit(plan.servers, plan.targets, plan.capacity_bytes, &path)?;
         plan.check()?;
+        if let Some(wanted) = arguments.reserve_cores {
+            check_cores(wanted, plan.cores_of_a_node())?;
+        }
         Ok(plan)
     }
 
@@ -86,6 +93,14 @@ impl Plan {
             return Err(Failure::Usage(text.to_owned()));
         }
         Ok(())
+    }
+
+    /// Cores that the smallest node has for the job, as far as that can be known here.
+    fn cores_of_a_node(&self) -> u64 {
+        match &self.allocation {
+            Some(_) => std::env::var("SLURM_JOB_CPUS_PER_NODE").ok().and_then(|text| fewest(&text)).unwrap_or(u64::MAX),
+            None => std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64),
+        }
     }
 
     pub(crate) fn nodes(&self) -> u32 {
@@ -109,5 +124,42 @@ impl Plan {
     pub(crate) fn container_properties(&self) -> talea_client::ContainerProperties {
         let kept_steps = self.kept_steps.unwrap_or(DEFAULT_KEPT_STEPS);
         talea_client::ContainerProperties { kept_steps, ..Default::default() }
+    }
+}
+
+/// What servers keep to is not for the command: something must be left for it.
+fn check_cores(wanted: u32, cores: u64) -> Result<(), Failure> {
+    if u64::from(wanted) < cores {
+        return Ok(());
+    }
+    let most = match cores - 1 {
+        0 => "all cores have to be shared: leave it out".to_owned(),
+        most => format!("{most} can be reserved at most, and the command has the rest"),
+    };
+    Err(Failure::Usage(format!("--reserve-cores {wanted}: a node has {cores} cores here; {most}")))
+}
+
+/// The least count of a list such as `4(x2),2`.
+fn fewest(list: &str) -> Option<u64> {
+    list.split(',')
+        .map(|part| part.split('(').next()?.trim().parse().ok())
+        .collect::<Option<Vec<u64>>>()?
+        .into_iter()
+        .min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_keeps_a_core() {
+        assert!(check_cores(0, 1).is_ok() && check_cores(3, 4).is_ok());
+        let said = |wanted, cores| check_cores(wanted, cores).unwrap_err().to_string();
+        assert!(said(4, 4).contains("3 can be reserved"), "{}", said(4, 4));
+        assert!(said(1, 1).contains("shared"), "{}", said(1, 1));
+        assert_eq!(fewest("4(x2),2"), Some(2));
+        assert_eq!(fewest("16"), Some(16));
+        assert_eq!(fewest("many"), None);
     }
 }

@@ -10,6 +10,7 @@ use crate::cli::ReportArgs;
 use crate::failure::Failure;
 use crate::timeline::Sample;
 
+mod activity;
 mod chart;
 
 use chart::{Chart, Line};
@@ -27,6 +28,9 @@ pub(crate) fn report(arguments: &ReportArgs) -> Result<u8, Failure> {
     })?;
     let output = arguments.output.clone().unwrap_or_else(|| arguments.record.with_extension("html"));
     write(&record, &output)?;
+    if let Some(path) = &arguments.picture {
+        std::fs::write(path, picture(&record)).map_err(Failure::io("writing", path))?;
+    }
     println!("{}", output.display());
     Ok(0)
 }
@@ -55,7 +59,7 @@ fn page(record: &Value) -> String {
     if samples.len() < 2 {
         html.push_str("<p>The record has no timeline: the job ended before the second sample.</p>");
     } else {
-        timelines(&mut html, &samples);
+        html.extend(timelines(&samples));
     }
     ranks(&mut html, record);
     staged(&mut html, record);
@@ -63,13 +67,13 @@ fn page(record: &Value) -> String {
     html
 }
 
-fn cards(html: &mut String, record: &Value) {
+/// The figures on top: name and value.
+fn figures(record: &Value) -> [(&'static str, String); 7] {
     let bytes = |key: &str| Iec(record[key].as_u64().unwrap_or(0)).to_string();
     let number = |key: &str| record[key].to_string();
     let share = record["io_share"].as_f64().map_or("unknown".to_owned(), |share| format!("{:.1} %", 100.0 * share));
     let seconds = format!("{:.1} s", record["seconds"].as_f64().unwrap_or(0.0));
-    html.push_str("<div class=\"cards\">");
-    for (name, value) in [
+    [
         ("took", seconds),
         ("steps", number("steps")),
         ("written", bytes("bytes_written")),
@@ -77,17 +81,24 @@ fn cards(html: &mut String, record: &Value) {
         ("time in I/O", share),
         ("servers", number("servers")),
         ("exit code", number("exit_code")),
-    ] {
+    ]
+}
+
+fn cards(html: &mut String, record: &Value) {
+    html.push_str("<div class=\"cards\">");
+    for (name, value) in figures(record) {
         let _ = write!(html, "<div><b>{}</b><span>{name}</span></div>", escape(&value));
     }
     html.push_str("</div>");
 }
 
-/// Throughput of each server, epochs of each container with the commits as lines, and fill.
-fn timelines(html: &mut String, samples: &[Sample]) {
+/// Who writes and who waits; throughput of each server, epochs of each container with the commits as lines, lag and fill.
+fn timelines(samples: &[Sample]) -> Vec<String> {
+    let mut charts = Vec::new();
     let end_s = samples.last().map_or(1.0, |sample| sample.at_s);
     let commits: Vec<f64> =
         samples.windows(2).filter(|pair| steps(&pair[1]) > steps(&pair[0])).map(|pair| pair[1].at_s).collect();
+    charts.extend(activity::svg(samples, &commits));
     for (title, pick) in [
         ("Written, a server", (|s| s.bytes_in) as fn(&crate::timeline::ServerSample) -> u64),
         ("Read, a server", |s| s.bytes_out),
@@ -102,7 +113,7 @@ fn timelines(html: &mut String, samples: &[Sample]) {
         });
         let chart =
             Chart { title, end_s, marks: &commits, lines: lines.collect(), unit: |v| format!("{}/s", Iec(v as u64)) };
-        html.push_str(&chart.svg());
+        charts.push(chart.svg());
     }
     let mut epochs: Vec<Line> = Vec::new();
     for (n, name) in containers(samples).into_iter().enumerate() {
@@ -112,9 +123,6 @@ fn timelines(html: &mut String, samples: &[Sample]) {
             samples.iter().map(|sample| (sample.at_s, pick(&find(sample)) as f64)).collect::<Vec<_>>()
         };
         epochs.push(Line { name: format!("{name}: steps"), colour, points: points(|c| c.step) });
-        // What is kept for followers beyond the last step shows who is behind.
-        let held = points(|c| if c.followers > 0 { (c.step + 1).saturating_sub(c.first_step.max(1)) } else { 0 });
-        epochs.push(Line { name: format!("{name}: steps held for followers"), colour: "#a0aec0", points: held });
         epochs.push(Line {
             name: format!("{name}: open epochs"),
             colour: "#e53e3e",
@@ -123,14 +131,38 @@ fn timelines(html: &mut String, samples: &[Sample]) {
     }
     let chart =
         Chart { title: "Epochs (lines: commits)", end_s, marks: &commits, lines: epochs, unit: |v| format!("{v:.0}") };
-    html.push_str(&chart.svg());
+    charts.push(chart.svg());
+    let lag = Chart {
+        title: "Steps that followers have not taken yet",
+        end_s,
+        marks: &commits,
+        lines: lags(samples),
+        unit: |v| format!("{v:.0}"),
+    };
+    if !lag.lines.is_empty() {
+        charts.push(lag.svg());
+    }
     let fill = servers(samples).into_iter().enumerate().map(|(n, server)| {
         let of = |sample: &Sample| sample.servers.iter().find(|s| s.server == server).map_or(0, |s| s.used_bytes);
         let points = samples.iter().map(|sample| (sample.at_s, of(sample) as f64)).collect();
         Line { name: format!("server {server}"), colour: COLOURS[n % COLOURS.len()], points }
     });
     let unit = |v: f64| Iec(v as u64).to_string();
-    html.push_str(&Chart { title: "In use, a server", end_s, marks: &[], lines: fill.collect(), unit }.svg());
+    charts.push(Chart { title: "In use, a server", end_s, marks: &[], lines: fill.collect(), unit }.svg());
+    charts
+}
+
+/// A line for each follower; the first ones stand for the rest.
+fn lags(samples: &[Sample]) -> Vec<Line> {
+    let mut lines: std::collections::BTreeMap<(u64, String), Vec<(f64, f64)>> = Default::default();
+    for sample in samples {
+        for follower in &sample.followers {
+            let name = format!("{} of {}", follower.program, follower.container);
+            lines.entry((follower.session, name)).or_default().push((sample.at_s, follower.lag as f64));
+        }
+    }
+    let line = |(n, ((_, name), points))| Line { name, colour: COLOURS[n % COLOURS.len()], points };
+    lines.into_iter().take(COLOURS.len()).enumerate().map(line).collect()
 }
 
 fn ranks(html: &mut String, record: &Value) {
@@ -184,6 +216,44 @@ fn containers(samples: &[Sample]) -> Vec<String> {
     all
 }
 
+/// The page's upper part as one picture, for documents.
+fn picture(record: &Value) -> String {
+    let samples: Vec<Sample> = serde_json::from_value(record["timeline"].clone()).unwrap_or_default();
+    let system = escape(record["system"].as_str().unwrap_or("?"));
+    let mut body = format!("<text x=\"24\" y=\"40\" font-size=\"22\" font-weight=\"600\">{system}</text>");
+    for (n, (name, value)) in figures(record).iter().enumerate() {
+        let x = 24.0 + 124.0 * n as f64;
+        let _ = write!(
+            body,
+            "<rect x=\"{x}\" y=\"58\" width=\"112\" height=\"54\" rx=\"6\" fill=\"#f7fafc\" stroke=\"#e2e8f0\"/>\
+             <text x=\"{}\" y=\"82\" font-size=\"16\" font-weight=\"600\">{}</text>\
+             <text x=\"{}\" y=\"102\" font-size=\"12\" fill=\"#718096\">{name}</text>",
+            x + 10.0,
+            escape(value),
+            x + 10.0
+        );
+    }
+    let mut y = 130.0;
+    for chart in timelines(&samples) {
+        let height: f64 = chart
+            .split(&format!("viewBox=\"0 0 {} ", chart::WIDTH))
+            .nth(1)
+            .and_then(|rest| rest.split('"').next()?.parse().ok())
+            .unwrap_or(200.0);
+        body.push_str(&chart.replacen(
+            "<svg ",
+            &format!("<svg y=\"{y}\" width=\"{}\" height=\"{height}\" ", chart::WIDTH),
+            1,
+        ));
+        y += height + 8.0;
+    }
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0} {y}\" width=\"{0}\" font-family=\"sans-serif\">\
+         <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>{body}</svg>\n",
+        chart::WIDTH
+    )
+}
+
 /// Text as HTML: names come from users.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
@@ -206,6 +276,8 @@ mod tests {
             servers: vec![ServerSample { server: 0, bytes_in: step * 1000, bytes_out: 0, used_bytes: 5 }],
             containers: vec![ContainerSample { name: "<run>".into(), step, ..ContainerSample::default() }],
             sessions: 1,
+            followers: vec![crate::timeline::FollowerSample { session: 4, lag: 1, ..Default::default() }],
+            ..Sample::default()
         };
         let record = serde_json::json!({
             "system": "a<script>", "seconds": 2.0, "steps": 2, "bytes_written": 2000, "bytes_read": 0, "servers": 1,
@@ -214,7 +286,7 @@ mod tests {
         });
         let page = page(&record);
         assert!(!page.contains("<script") && !page.contains("<run>") && !page.contains("<x>"), "{page}");
-        assert!(page.contains("use &amp; enjoy") && page.matches("<svg").count() == 4, "{page}");
+        assert!(page.contains("use &amp; enjoy") && page.matches("<svg").count() == 6, "{page}");
         // Nothing is fetched from anywhere.
         assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("src="));
     }

@@ -24,7 +24,7 @@ mod spread;
 mod transfer;
 mod walk;
 
-pub(crate) use order::{Direction, In, Order, Out};
+pub(crate) use order::{Direction, EachStep, In, Order, Out};
 pub(crate) use receipt::Receipt;
 pub(crate) use spread::Nodes;
 use spread::Spread;
@@ -46,6 +46,8 @@ pub(crate) struct Options {
     pub(crate) quiet: bool,
     /// Directories are copied with all they hold.
     pub(crate) recursive: bool,
+    /// Local directories above the destination are made if they are missing: better than losing what a job has made.
+    pub(crate) parents: bool,
     /// Nodes that copy, too.
     pub(crate) nodes: Option<Nodes>,
 }
@@ -59,7 +61,7 @@ impl Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 4, verify: false, quiet: false, recursive: true, nodes: None }
+        Self { workers: 4, verify: false, quiet: false, recursive: true, parents: true, nodes: None }
     }
 }
 
@@ -95,7 +97,7 @@ impl Stage {
             Direction::In => self.bring_in(order, &mut receipt)?,
             Direction::Out => {
                 let (source, _held) = self.frozen(&order.source, &mut receipt)?;
-                self.take_out(&source, order, &mut receipt)?;
+                self.take_out(&source, order, &mut receipt).map_err(|failure| as_typed(failure, &source, order))?;
             }
         }
         receipt.end(began.elapsed());
@@ -122,7 +124,7 @@ impl Stage {
     fn take_out(&self, source: &str, order: &Order, receipt: &mut Receipt) -> Result<(), Failure> {
         let found = walk::of_talea(&self.files, source, self.options.recursive)?;
         let destination = order.destination_of_out();
-        walk::make_directories(&found, &destination)?;
+        walk::make_directories(&found, &destination, self.options.parents)?;
         let bar = self.bar(&found, &order.source);
         let step = receipt.step;
         let transfers = found.files.iter().map(|file| {
@@ -132,6 +134,8 @@ impl Stage {
             (shown, to.display().to_string(), Transfer::out(&self.files, from, to, step, file, &self.options))
         });
         self.run(&found, transfers, &bar, receipt);
+        self.run(transfers.collect(), &bar, receipt);
+        receipt.reword(source, order.source.trim_end_matches('/'));
         receipt.skipped(&found.others);
         bar.finish_and_clear();
         Ok(())
@@ -221,6 +225,18 @@ impl Stage {
             receipt.nodes = spread.nodes().max(1);
             spread.end();
         }
+    }
+}
+
+/// A failure in the words of the order: the snapshot that is copied from is nobody's but ours.
+fn as_typed(failure: Failure, source: &str, order: &Order) -> Failure {
+    match failure {
+        Failure::File(mut fault) => {
+            fault.text = fault.text.replace(source, order.source.trim_end_matches('/'));
+            Failure::File(fault)
+        }
+        Failure::Usage(text) => Failure::Usage(text.replace(source, order.source.trim_end_matches('/'))),
+        other => other,
     }
 }
 

@@ -32,6 +32,7 @@ pub(crate) fn copy(arguments: &CpArgs) -> Result<u8, Failure> {
         verify: arguments.verify,
         workers: arguments.workers,
         nodes: allocation.map(|allocation| Nodes { allocation, system }),
+        parents: arguments.parents,
         ..Options::default()
     };
     let receipt = Stage::new(&client, options).carry_out(&order)?;

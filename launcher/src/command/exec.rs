@@ -33,6 +33,9 @@ pub(crate) fn exec(arguments: &ExecArgs) -> Result<u8, Failure> {
     if let Some(binding) = binding(arguments.avoid_cores, |name| std::env::var_os(name).is_some())? {
         command.env("SLURM_CPU_BIND", binding);
     }
+    if arguments.companion {
+        return super::block_on(crate::companion::watch_over(command));
+    }
     let source = command.exec();
     let command = program.to_string_lossy().into_owned();
     Err(match source.kind() {

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use serde::Serialize;
-use talea_client::WaitOutcome;
+use talea_client::{ProducerState, WaitOutcome};
 use talea_model::Step;
 
 use super::connect;
@@ -26,6 +26,14 @@ pub(crate) fn follow(arguments: &FollowArgs) -> Result<u8, Failure> {
     let client = connect(arguments.system.as_deref())?;
     let container = client.container_open(&arguments.container)?;
     let mut subscription = container.subscribe(Step(arguments.after))?;
+    let state = |info: &talea_client::ContainerInfo| (info.name == arguments.container).then_some(info.producer);
+    if client.container_list()?.iter().find_map(state) == Some(ProducerState::Unknown) {
+        // A program of `talea exec` can be one of many, so nobody can tell when the last has ended.
+        eprintln!(
+            "talea: nobody says when '{}' is complete (`talea run` does for its command): following until `talea down`",
+            arguments.container
+        );
+    }
     loop {
         match subscription.wait(ROUND_MS)? {
             WaitOutcome::Steps { steps, latest } => {
@@ -47,8 +55,9 @@ pub(crate) fn follow(arguments: &FollowArgs) -> Result<u8, Failure> {
             }
             WaitOutcome::Gap { through } => {
                 let text = format!(
-                    "the steps up to {through} of '{}' are below retention: begin with --after {through}",
-                    arguments.container
+                    "the steps up to {through} of '{}' are not kept any more: begin with `talea follow {} --after {through}`, \
+                     or keep more of them (`--keep-steps N` of talea run and up)",
+                    arguments.container, arguments.container
                 );
                 return Err(Failure::Usage(text));
             }

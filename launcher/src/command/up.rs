@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use talea_client::system::{ProcessMark, RuntimeDir};
-use talea_client::{Client, ConnectOptions, System};
+use talea_client::{Client, ConnectOptions, ProducerState, System};
 use talea_model::size::Iec;
 
 use crate::cli::{Named, SystemArgs};
@@ -22,6 +22,8 @@ use crate::system::Started;
 const GRACE: Duration = Duration::from_secs(5);
 /// The same for a system of several nodes.
 const HOLDER_GRACE: Duration = Duration::from_secs(20);
+/// How long followers may take to hear that a system ends.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// What a holder says when its system is ready.
 const READY: &str = "ready";
 
@@ -128,6 +130,8 @@ pub(crate) async fn down(arguments: &Named) -> Result<u8, Failure> {
     let runtime = RuntimeDir::from_env()?;
     let system = runtime.find(arguments.system.as_deref())?;
     let name = system.file.name.clone();
+    let known = system.clone();
+    let _ = tokio::task::spawn_blocking(move || farewell(&known)).await;
     if !system.file.detached {
         end(&system).await?;
         println!("system {name} stopped");
@@ -158,6 +162,29 @@ pub(crate) async fn down(arguments: &Named) -> Result<u8, Failure> {
     system.remove()?;
     println!("system {name} stopped");
     Ok(0)
+}
+
+/// Tells followers that no step will come any more, and leaves them a moment to take the last ones. What is being written is
+/// lost with the system, and that is told as well. A system that does not answer ends without.
+fn farewell(system: &System) -> Result<(), talea_client::ClientError> {
+    let options = ConnectOptions {
+        name: Some("talea down".to_owned()),
+        deadline_ms: Some(FAREWELL.as_millis() as u64),
+        ..ConnectOptions::default()
+    };
+    let client = Client::connect_to(system, &options)?;
+    for info in client.container_list()? {
+        if matches!(info.producer, ProducerState::Ended | ProducerState::Lost) {
+            continue;
+        }
+        let state = if info.open_transactions > 0 { ProducerState::Lost } else { ProducerState::Ended };
+        client.container_open(&info.name)?.producer(state)?;
+    }
+    let asked = Instant::now();
+    while asked.elapsed() < FAREWELL && client.container_list()?.iter().any(|info| info.subscriptions > 0) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 /// Asks the process that holds a system to end it.

@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use super::escape;
 
-const WIDTH: f64 = 900.0;
+pub(super) const WIDTH: f64 = 900.0;
 const HEIGHT: f64 = 200.0;
-const LEFT: f64 = 90.0;
+pub(super) const LEFT: f64 = 90.0;
 const TOP: f64 = 28.0;
 const BOTTOM: f64 = 24.0;
 /// Commits drawn at most: more of them would be a wall.

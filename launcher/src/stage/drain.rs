@@ -117,7 +117,7 @@ impl Drain {
     fn step(&self, stage: &Stage, parsed: &TaleaPath, step: u64) -> bool {
         let names: Vec<String> = parsed.names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
         let source = format!("/talea/{}/.talea/steps/{step}/{}", parsed.container, names.join("/"));
-        let destination = self.order.destination.replace("{step}", &step.to_string());
+        let destination = self.order.destination.replace(super::order::STEP, &step.to_string());
         let order = Order { source: source.trim_end_matches('/').to_owned(), destination, ..self.order.clone() };
         let mut event = Event {
             event: "safe",

@@ -29,6 +29,13 @@ pub(crate) struct In(pub(crate) Order);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Out(pub(crate) Order);
 
+/// An order for each step: its destination has the step's number in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EachStep(pub(crate) Order);
+
+/// Stands for a step's number.
+pub(crate) const STEP: &str = "{step}";
+
 impl Order {
     pub(crate) fn bring_in(source: &str, destination: &str) -> Self {
         Self { direction: Direction::In, source: source.to_owned(), destination: whole(destination) }
@@ -80,6 +87,21 @@ impl FromStr for Out {
     }
 }
 
+impl FromStr for EachStep {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Out(order) = text.parse()?;
+        if !order.destination.contains(STEP) {
+            let text = format!(
+                "every step would be copied over the one before: write {STEP} where its number belongs, such as {}/{STEP}",
+                order.destination.trim_end_matches('/')
+            );
+            return Err(text);
+        }
+        Ok(Self(order))
+    }
+}
+
 fn wrong(text: &str) -> String {
     format!("'{text}' is not SRC:DST, such as /scratch/me/in:/talea/run/in")
 }
@@ -100,6 +122,9 @@ mod tests {
         assert_eq!(order("/talea/run/x:/a:b").unwrap(), ("/talea/run/x".into(), "/a:b".into()));
         assert_eq!(order("talea:run/x:/a").unwrap(), ("talea:run/x".into(), "/a".into()));
         assert_eq!(order("run:/a").unwrap().0, "/talea/run");
+        let drain = |text: &str| text.parse::<EachStep>().map(|order| order.0.destination);
+        assert_eq!(drain("/talea/run/x:/a/x-{step}").unwrap(), "/a/x-{step}");
+        assert!(drain("/talea/run/x:/a/").unwrap_err().contains("such as /a/{step}"));
         assert!(order("talea::/a").is_err() && order("run:").is_err());
     }
 }

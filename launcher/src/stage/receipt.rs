@@ -98,6 +98,13 @@ impl Receipt {
         self.other(source, destination, Outcome::Failed, error);
     }
 
+    /// Says in its errors what the order names, where the copy was of a snapshot of it.
+    pub(super) fn reword(&mut self, from: &str, to: &str) {
+        for error in self.files.iter_mut().filter_map(|line| line.error.as_mut()) {
+            *error = error.replace(from, to);
+        }
+    }
+
     /// What is neither file nor directory.
     pub(super) fn skipped(&mut self, others: &[String]) {
         for other in others {

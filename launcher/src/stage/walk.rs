@@ -118,11 +118,21 @@ fn mode(metadata: &fs::Metadata) -> u32 {
     metadata.permissions().mode() & 0o777
 }
 
-/// Makes the local directories of a copy.
-pub(crate) fn make_directories(found: &Found, root: &Path) -> Result<(), Failure> {
-    let outer = if found.is_tree { Some(root) } else { root.parent().filter(|parent| !parent.as_os_str().is_empty()) };
-    if let Some(outer) = outer {
-        fs::create_dir_all(outer).map_err(Failure::io("making", outer))?;
+/// Makes the local directories of a copy: those of a tree, and with `parents` also those above it.
+pub(crate) fn make_directories(found: &Found, root: &Path, parents: bool) -> Result<(), Failure> {
+    let above = root.parent().filter(|parent| !parent.as_os_str().is_empty());
+    match above {
+        Some(above) if parents => fs::create_dir_all(above).map_err(Failure::io("making", above))?,
+        Some(above) if !above.is_dir() => {
+            let shown = above.display();
+            return Err(Failure::Usage(format!(
+                "there is no directory {shown} to copy to: make it with `mkdir -p {shown}`"
+            )));
+        }
+        _ => {}
+    }
+    if found.is_tree {
+        fs::create_dir_all(root).map_err(Failure::io("making", root))?;
     }
     for directory in &found.directories {
         let path = root.join(directory);

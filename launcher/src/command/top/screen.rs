@@ -5,8 +5,9 @@ use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Line;
 use ratatui::widgets::{Cell, Row, Table};
-use talea_model::TargetState;
+use talea_client::Status;
 use talea_model::size::Iec;
+use talea_model::{ContainerId, SessionId, TargetState};
 use talea_wire::data::StoreStat;
 
 use super::Moment;
@@ -134,8 +135,7 @@ fn container_table<'a>(before: Option<&Moment>, now: &'a Moment) -> Table<'a> {
 
 fn session_table(now: &Moment) -> Table<'_> {
     let rows = now.status.sessions.iter().take(SESSIONS_MAX).map(|(session, name, home)| {
-        let held = now.status.transactions.iter().filter(|(_, _, holder)| holder == session).count();
-        let open = if held > 0 { format!("{held} epochs") } else { "-".to_owned() };
+        let open = holds(&now.status, *session);
         Row::new(vec![
             Cell::from(session.0.to_string()),
             Cell::from(name.clone()),
@@ -143,6 +143,30 @@ fn session_table(now: &Moment) -> Table<'_> {
             Cell::from(open),
         ])
     });
-    let widths = [10, 40, 12, 20].map(Constraint::Length);
+    let widths = [10, 30, 12, 46].map(Constraint::Length);
     Table::new(rows, widths).header(head(&["session", "program", "home server", "holds open"]))
+}
+
+/// What a session holds open: its epochs and what it follows, by container.
+fn holds(status: &Status, session: SessionId) -> String {
+    let name = |container| status.containers.iter().find(|info| info.container == container);
+    let mut words = Vec::new();
+    for info in &status.containers {
+        let open =
+            |(_, container, holder): &&(_, ContainerId, SessionId)| *holder == session && *container == info.container;
+        match status.transactions.iter().filter(open).count() {
+            0 => {}
+            1 => words.push(format!("an epoch of {}", info.name)),
+            count => words.push(format!("{count} epochs of {}", info.name)),
+        }
+    }
+    for (container, follower, after) in &status.followers {
+        if let (true, Some(info)) = (*follower == session, name(*container)) {
+            words.push(match info.step.0.saturating_sub(after.0) {
+                0 => format!("follows {}", info.name),
+                lag => format!("follows {}, {lag} behind", info.name),
+            });
+        }
+    }
+    if words.is_empty() { "-".to_owned() } else { words.join("; ") }
 }
