@@ -14,12 +14,13 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 export MPICC HDF5_DIR
 
 PREFIX     ?= /usr/local
-.PHONY: install pictures help run test test-suites bench sim crash test-guest fuzz check build examples prepare clean
+.PHONY: install pictures help run test test-all test-suites bench sim crash test-guest fuzz check build examples prepare clean
 
 help:
 	@echo 'make run      build all and run the main job: a parallel HDF5 program writes, a consumer follows (target/run.json)'
 	@echo 'make test     lints, unit and system tests, the main job with and without a planted fault'
 	@echo 'make test-suites   the test suites of ROMIO, MPICH and others on /talea/ (SUITES="romio mpich" for some of them)'
+	@echo 'make test-all      make test, and what takes hours: all of test-suites, test-guest, many seeds, every case of Slurm'
 	@echo 'make bench    figures with the floors of this machine beside them (target/bench.json)'
 	@echo 'make sim      the simulation; SEEDS=$(SEEDS)'
 	@echo 'make test-guest  tiers and store in a virtual machine with DAX pmem and NVMe, which is killed'
@@ -68,6 +69,10 @@ check:
 test:
 	@tools/prepare test
 	@tools/test
+
+# Hours. Goes on after a failure, and ends with what failed.
+test-all:
+	@tools/test-all
 
 # Fetches Debian's source packages and builds them outside of the checkout.
 test-suites: build
