@@ -20,7 +20,7 @@ help:
 	@echo 'make run      build all and run the main job: a parallel HDF5 program writes, a consumer follows (target/run.json)'
 	@echo 'make test     lints, unit and system tests, the main job with and without a planted fault'
 	@echo 'make test-suites   the test suites of ROMIO, MPICH and others on /talea/ (SUITES="romio mpich" for some of them)'
-	@echo 'make test-all      make test, and what takes hours: all of test-suites, test-guest, many seeds, every case of Slurm'
+	@echo 'make test-all      make test, and what takes hours: all of test-suites, test-guest, many seeds, the fuzzer'
 	@echo 'make bench    figures with the floors of this machine beside them (target/bench.json)'
 	@echo 'make sim      the simulation; SEEDS=$(SEEDS)'
 	@echo 'make test-guest  tiers and store in a virtual machine with DAX pmem and NVMe, which is killed'

@@ -1,5 +1,7 @@
 //! What a node owes its clients, its targets and the other servers.
 
+use talea_wire::figures::ProcessFigures;
+
 use super::*;
 
 #[test]
@@ -47,6 +49,25 @@ fn a_session_whose_opening_was_never_heard_of_is_swept() {
     assert_eq!(world.node(0).pool().sessions_of(ServerId(1)).count(), 0);
     let answer = world.clients[client].answers.pop_first().unwrap().1.unwrap_err();
     assert_eq!(answer.code, RefusalCode::ServerLost, "the outcome was unknown");
+}
+
+#[test]
+fn a_process_s_last_word_reaches_the_leader_though_nobody_waits_for_the_answer() {
+    let mut world = World::new();
+    for home in [0, 1] {
+        let client = world.client(home);
+        let figures = ProcessFigures { rank: Some(home as u32), io_ns: 5, ..ProcessFigures::default() };
+        world.send(client, Request::Report(figures));
+        assert!(world.deliver_one(0), "its home hears it");
+        world.cut(End::Client(client));
+        world.settle();
+    }
+    for home in [0, 1] {
+        let asker = world.client(home);
+        let Reply::Reports(told) = world.ok(asker, Request::Reports) else { panic!("no reports") };
+        let ranks: Vec<_> = told.lines.iter().map(|line| line.rank).collect();
+        assert_eq!((told.processes, ranks), (2, vec![Some(0), Some(1)]));
+    }
 }
 
 #[test]
