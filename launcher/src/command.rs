@@ -56,7 +56,8 @@ fn picture(arguments: &crate::cli::PictureArgs) -> Result<u8, Failure> {
 pub(crate) fn connect(system: Option<&str>) -> Result<talea_client::Client, Failure> {
     let options = talea_client::ConnectOptions {
         system: system.map(str::to_owned),
-        name: Some("talea".to_owned()),
+        // `talea follow`, say: whoever looks at the system sees who that is.
+        name: Some(format!("talea {}", std::env::args().nth(1).unwrap_or_default())),
         ..talea_client::ConnectOptions::default()
     };
     Ok(talea_client::Client::connect(&options)?)

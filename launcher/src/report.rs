@@ -113,7 +113,10 @@ fn timelines(samples: &[Sample]) -> Vec<String> {
         });
         let chart =
             Chart { title, end_s, marks: &commits, lines: lines.collect(), unit: |v| format!("{}/s", Iec(v as u64)) };
-        charts.push(chart.svg());
+        // A job that only writes has nothing to show of its reading.
+        if chart.lines.iter().flat_map(|line| &line.points).any(|point| point.1 > 0.0) {
+            charts.push(chart.svg());
+        }
     }
     let mut epochs: Vec<Line> = Vec::new();
     for (n, name) in containers(samples).into_iter().enumerate() {
@@ -133,11 +136,11 @@ fn timelines(samples: &[Sample]) -> Vec<String> {
         Chart { title: "Epochs (lines: commits)", end_s, marks: &commits, lines: epochs, unit: |v| format!("{v:.0}") };
     charts.push(chart.svg());
     let lag = Chart {
-        title: "Steps that followers have not taken yet",
+        title: "Followers are behind by",
         end_s,
         marks: &commits,
         lines: lags(samples),
-        unit: |v| format!("{v:.0}"),
+        unit: |v| format!("{v:.0} steps"),
     };
     if !lag.lines.is_empty() {
         charts.push(lag.svg());
@@ -286,7 +289,7 @@ mod tests {
         });
         let page = page(&record);
         assert!(!page.contains("<script") && !page.contains("<run>") && !page.contains("<x>"), "{page}");
-        assert!(page.contains("use &amp; enjoy") && page.matches("<svg").count() == 6, "{page}");
+        assert!(page.contains("use &amp; enjoy") && page.matches("<svg").count() == 5, "{page}");
         // Nothing is fetched from anywhere.
         assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("src="));
     }

@@ -134,7 +134,6 @@ impl Stage {
             (shown, to.display().to_string(), Transfer::out(&self.files, from, to, step, file, &self.options))
         });
         self.run(&found, transfers, &bar, receipt);
-        self.run(transfers.collect(), &bar, receipt);
         receipt.reword(source, order.source.trim_end_matches('/'));
         receipt.skipped(&found.others);
         bar.finish_and_clear();

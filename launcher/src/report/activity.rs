@@ -15,6 +15,8 @@ const WRITES: &str = "#e53e3e";
 const WAITS: &str = "#bee3f8";
 const BEHIND: &str = "#2b6cb0";
 
+// A follower says how far it is once a second, so that one step may be on its way to be said.
+
 /// A row: what a program does, from one sample to the next.
 type Rows = BTreeMap<(u64, String), Vec<(f64, f64, &'static str)>>;
 
@@ -31,7 +33,7 @@ pub(super) fn svg(samples: &[Sample], commits: &[f64]) -> Option<String> {
     let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" font-size=\"11\">");
     let _ = write!(svg, "<text x=\"{LEFT}\" y=\"14\" font-weight=\"bold\">Who writes, who waits</text>");
     for (number, (colour, text)) in
-        [(WRITES, "holds an epoch open"), (BEHIND, "has steps to read"), (WAITS, "waits for a step")].iter().enumerate()
+        [(WRITES, "holds an epoch open"), (BEHIND, "follows, behind"), (WAITS, "waits for a step")].iter().enumerate()
     {
         let at = LEFT + 200.0 + 150.0 * number as f64;
         let _ = write!(
@@ -92,7 +94,7 @@ fn rows(samples: &[Sample]) -> Rows {
             put(writer.session, &writer.program, WRITES);
         }
         for follower in &pair[0].followers {
-            put(follower.session, &follower.program, if follower.lag > 0 { BEHIND } else { WAITS });
+            put(follower.session, &follower.program, if follower.lag > 1 { BEHIND } else { WAITS });
         }
     }
     rows

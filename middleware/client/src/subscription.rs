@@ -14,6 +14,8 @@ const MS: u64 = 1_000_000;
 const STEPS_MAX: u32 = 256;
 /// After how many steps the servers hear that the earlier ones are not needed any more.
 const MOVE_ON_STEPS: u64 = 16;
+/// After how long, if there are any: what is held for a follower costs space, and shows how far it is.
+const MOVE_ON_MS: u64 = 1_000;
 /// How long an answer may take beyond the wait's own deadline.
 const GRACE_MS: u64 = 2_000;
 
@@ -22,6 +24,7 @@ pub struct Subscription {
     container: Container,
     after: Step,
     told: Step,
+    told_ns: u64,
 }
 
 /// Outcome of a wait.
@@ -49,7 +52,7 @@ pub enum WaitOutcome {
 
 impl Subscription {
     pub(crate) fn new(container: Container, after: Step) -> Self {
-        Self { container, after, told: after }
+        Self { container, after, told: after, told_ns: 0 }
     }
 
     /// Last step received.
@@ -74,9 +77,11 @@ impl Subscription {
         let shared = &self.container.client.shared.clone();
         shared.check_process()?;
         let container = self.container.id();
-        if self.after.0 >= self.told.0 + MOVE_ON_STEPS {
+        let now_ns = shared.now_ns();
+        let is_time = self.after > self.told && now_ns >= self.told_ns.saturating_add(MOVE_ON_MS * MS);
+        if is_time || self.after.0 >= self.told.0 + MOVE_ON_STEPS {
             shared.tell(Request::Subscribe { container, after: Some(self.after) });
-            self.told = self.after;
+            (self.told, self.told_ns) = (self.after, now_ns);
         }
         let end_ns = shared.now_ns().saturating_add(deadline_ms.saturating_mul(MS));
         loop {
