@@ -349,7 +349,7 @@ impl Node {
 
     /// The state as this node knows it, with its own counters; `None` before there is a pool.
     pub fn status(&self) -> Option<Status> {
-        match self.pool.status(self.counters) {
+        match self.leader_status() {
             Ok(Reply::Status(status)) => Some(*status),
             _ => None,
         }

@@ -230,9 +230,9 @@ impl Node {
         Some(match request {
             Request::Map => match self.pool.map() {
                 Some(map) => Ok(Reply::Map(map.clone())),
-                None => self.status(),
+                None => self.leader_status(),
             },
-            Request::Status => self.status(),
+            Request::Status => self.leader_status(),
             Request::ContainerOpen { name } => self.pool.container_by_name(name),
             Request::ContainerList => Ok(Reply::Containers(self.pool.container_list())),
             Request::ContainerCreate { name, exist_ok: true, .. } => match self.pool.container_by_name(name) {
@@ -245,7 +245,7 @@ impl Node {
         })
     }
 
-    fn status(&self) -> Outcome {
+    pub(super) fn leader_status(&self) -> Outcome {
         let replicas = self.replica.iter().flat_map(|replica| replica.voters()).map(|id| id.server).collect();
         self.pool.status(self.counters, self.config.server.id, replicas)
     }
