@@ -24,6 +24,8 @@ pub const MAX_TARGETS: usize = 262_144;
 pub const MAX_SESSIONS: usize = 1 << 20;
 /// Open transactions of a pool.
 pub const MAX_OPEN_TX: usize = 1 << 18;
+/// Open transactions that the commit of an independent one can name.
+pub const MAX_NAMED_TX: usize = 1024;
 /// Requests in flight of one client at one target.
 pub const MAX_IN_FLIGHT: usize = 64;
 /// Default deadline of a call in milliseconds.

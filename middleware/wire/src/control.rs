@@ -130,6 +130,8 @@ pub enum Request {
     Report(ProcessFigures),
     /// What processes said of themselves.
     Reports,
+    /// Commits an independent transaction (rule 15) that was prepared at the leader of each group that it read from.
+    CommitIndependent { tx: TxId, summary: Summary, until: Stamp, named: Vec<TxId> },
 }
 
 /// Good answers.

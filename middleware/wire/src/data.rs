@@ -3,9 +3,13 @@
 //! A message is a fixed head, entries of variable length, and the data, in this order; docs/formats.md has the offsets. The
 //! decoded forms borrow from the message: no byte of data is copied here.
 
+pub mod diff;
+pub mod prepare;
 pub mod reply;
 pub mod request;
 
+pub use diff::{Diff, DiffPlace, Difference, Differences, Differs};
+pub use prepare::{Prepare, Read, ReadOf};
 pub use reply::{Fetched, Histogram, Located, Reply, ReplyBody, ReplyHead, Share, Span, StoreStat};
 pub use request::{Body, Entry, EnumerateKind, Extents, Head, QueryKind, Request};
 

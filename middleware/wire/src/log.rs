@@ -152,6 +152,18 @@ pub enum Entry {
         /// New state.
         state: ProducerState,
     },
+    /// An independent transaction commits (rule 15), with any C ≤ `until` above `summary.hlc`, unless one of `named` has
+    /// committed above its base or the map has changed since it was prepared.
+    CommitIndependent {
+        /// Which.
+        tx: TxId,
+        /// What it wrote, and the lowest map version that it wrote and was prepared under.
+        summary: Summary,
+        /// C max: what it has read does not change up to here, but by the named transactions.
+        until: Stamp,
+        /// Open transactions that overlap what it has read; their number is bounded.
+        named: Vec<TxId>,
+    },
 }
 
 /// What a container can be told at its creation.

@@ -34,13 +34,15 @@ pub enum RefusalCode {
     Clock = 19,
     Malformed = 20,
     Internal = 21,
+    /// A commit's bound was overtaken by later stamps; the transaction is open still: prepare it again with a higher one.
+    Restart = 22,
 }
 
 impl RefusalCode {
     /// The code of a number on the wire.
     pub fn from_u16(number: u16) -> Option<Self> {
         use RefusalCode::*;
-        const ALL: [RefusalCode; 21] = [
+        const ALL: [RefusalCode; 22] = [
             Argument,
             NotFound,
             Exists,
@@ -62,6 +64,7 @@ impl RefusalCode {
             Clock,
             Malformed,
             Internal,
+            Restart,
         ];
         ALL.into_iter().find(|code| *code as u16 == number)
     }

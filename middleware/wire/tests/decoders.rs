@@ -6,7 +6,8 @@ use talea_model::{
     ContainerId, Extent, LeaseId, MapVersion, Oid, Order, Position, SessionId, Stamp, TargetId, TxId, View,
 };
 use talea_wire::data::{
-    Body, Condition, Entry, EnumerateKind, Fetched, Head, QueryKind, Reply, ReplyBody, ReplyHead, Request, ValueKind,
+    Body, Condition, Diff, DiffPlace, Difference, Differences, Differs, Entry, EnumerateKind, Fetched, Head, Prepare,
+    QueryKind, Read, ReadOf, Reply, ReplyBody, ReplyHead, Request, ValueKind,
 };
 use talea_wire::{Refusal, RefusalCode, fuzz};
 
@@ -77,6 +78,19 @@ proptest! {
         for read_in_place in [0, 7, u64::MAX - 1] {
             round_trip(&Request { head, body: Body::Stat { read_in_place } })?;
         }
+        let oid = Oid(u128::from(limit));
+        let key = || after.clone();
+        let reads = [
+            ReadOf::Object,
+            ReadOf::Dkeys { after: key(), through: (limit % 2 == 0).then(key) },
+            ReadOf::Dkey(key()),
+            ReadOf::Akey { dkey: key(), akey: key(), extents: Extent::new(3, limit.into()).into_iter().collect() },
+        ];
+        let reads = reads.into_iter().map(|of| Read { oid, of }).collect();
+        round_trip(&Request { head, body: Body::Prepare(Box::new(Prepare { until: Stamp(u64::from(limit)), reads })) })?;
+        let place = DiffPlace { oid, dkey: key(), akey: key(), index: 5 };
+        let diff = Diff { from: Stamp(7), position: Position(8), after: (limit % 2 == 0).then_some(place), limit };
+        round_trip(&Request { head, body: Body::Diff(Box::new(diff)) })?;
     }
 
     #[test]
@@ -128,12 +142,16 @@ fn punches_need_their_keys() {
 fn replies_round_trip() {
     let head = ReplyHead { id: 5, hlc: Stamp(6), map_version: MapVersion(7) };
     let fetched = Fetched { found: true, filled: false, record_bytes: 1, checksum: 3, data: b"abc" };
+    let extent = Extent { index: 1, count: 2 };
+    let difference = Difference { place: DiffPlace::default(), record_bytes: 4, extent, how: Differs::Changed };
     let bodies = [
         ReplyBody::Done,
         ReplyBody::Fetched(vec![fetched, Fetched { data: b"", ..fetched }]),
         ReplyBody::Names { names: vec![b"a", b"bb"], more: true },
         ReplyBody::Numbers(1, 2),
         ReplyBody::Stat(Default::default()),
+        ReplyBody::Prepared(vec![TxId(3), TxId(9)]),
+        ReplyBody::Differences(Box::new(Differences { found: vec![difference], next: Some(DiffPlace::default()) })),
         ReplyBody::Refused(Refusal::new(RefusalCode::NoSpace, "full")),
     ];
     for body in bodies {

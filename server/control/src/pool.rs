@@ -16,6 +16,7 @@ use thiserror::Error;
 use crate::TargetChange;
 
 mod containers;
+mod independent;
 mod members;
 mod query;
 mod sessions;
@@ -175,6 +176,10 @@ impl Pool {
             Entry::SnapshotName { container, name, at } => self.snapshot_name(*container, name, at, proposed, applied),
             Entry::SnapshotDestroy { container, name } => self.snapshot_destroy(*container, name, applied),
             Entry::Subscription { container, after } => self.subscribe(*container, *after, record.session, applied),
+            Entry::CommitIndependent { tx, summary, until, named } => {
+                let commit = independent::Independent { tx: *tx, summary, until: *until, named };
+                self.commit_independent(commit, applied)
+            }
             Entry::Producer { container, state } => self.set_producer(*container, *state, record.session, applied),
         }
     }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use talea_fabric::endpoint::MAX_PAYLOAD_BYTES;
 use talea_fabric::{Hello, PeerId};
-use talea_model::{ContainerId, PoolMap, Position, SessionId, Stamp, TargetId};
+use talea_model::{ContainerId, PoolMap, Position, SessionId, Stamp, TargetId, TxId};
 use talea_tier::Media;
 use talea_vos::{Change, Recovered, Store, StoreError, StoreOptions};
 use talea_wire::data::{Body, Reply, ReplyBody, ReplyHead, Request, StoreStat};
@@ -161,6 +161,8 @@ pub struct Target {
     kept: BTreeMap<ContainerId, BTreeSet<Stamp>>,
     peers: BTreeMap<PeerId, Peer>,
     ended: BTreeSet<SessionId>,
+    /// Independent transactions that were prepared here and are not over as far as the horizon knows.
+    prepared: BTreeSet<TxId>,
     parked: Parked,
     log_end: LogEnd,
     effects: Vec<Effect>,
@@ -206,6 +208,7 @@ impl Target {
             kept: BTreeMap::new(),
             peers: BTreeMap::new(),
             ended: BTreeSet::new(),
+            prepared: BTreeSet::new(),
             parked: Parked::default(),
             log_end: LogEnd::default(),
             effects: Vec::new(),
@@ -441,7 +444,11 @@ impl Target {
 
     fn note(&mut self, change: &Change) {
         match change {
-            Change::Commit(_, stamp) => self.clock.applied(*stamp),
+            Change::Commit(tx, stamp) => {
+                self.prepared.remove(tx);
+                self.clock.applied(*stamp);
+            }
+            Change::Abort(tx) => _ = self.prepared.remove(tx),
             Change::DestroyContainer(container) => {
                 self.containers.iter_mut().for_each(|known| _ = known.remove(container));
                 self.kept.remove(container);

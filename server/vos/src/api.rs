@@ -22,6 +22,14 @@ pub enum Plant {
     ForgetPending,
     /// The superblock is written before what it points to is durable.
     EarlySuperblock,
+    /// Requests that were done before are done again.
+    ForgetSequences,
+    /// Conditions always hold.
+    Unconditional,
+    /// What an independent transaction has read counts as unchanged.
+    BlindReads,
+    /// Open transactions that overlap what an independent one has read are not named.
+    Nameless,
 }
 
 /// How to open a store.
@@ -251,6 +259,79 @@ pub enum Query<'a> {
         /// Attribute key.
         akey: &'a [u8],
     },
+}
+
+/// What an independent transaction has read (docs/design.md §4 rule 15).
+#[derive(Clone, Copy, Debug)]
+pub enum ReadOf<'a> {
+    /// Anything of the object.
+    Object,
+    /// Which dkeys there are.
+    Dkeys {
+        /// After this one; empty: from the first.
+        after: &'a [u8],
+        /// Up to this one, inclusive; `None`: to the last.
+        through: Option<&'a [u8]>,
+    },
+    /// Anything of a dkey.
+    Dkey(&'a [u8]),
+    /// A value, or records of an array.
+    Akey {
+        /// Distribution key.
+        dkey: &'a [u8],
+        /// Attribute key.
+        akey: &'a [u8],
+        /// Which records; none: all of them.
+        extents: &'a [Extent],
+    },
+}
+
+/// The transaction that asks whether what it has read still holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader {
+    /// It; its own writes do not count.
+    pub tx: TxId,
+    /// S of its base: it saw what is visible there.
+    pub base: Stamp,
+    /// Up to where what it saw has to hold.
+    pub until: Stamp,
+}
+
+/// How two snapshots differ in one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Differs {
+    /// It is only in the later one.
+    Added,
+    /// It was written between them; the bytes may be the same.
+    Changed,
+    /// It is only in the earlier one.
+    Removed,
+}
+
+/// A place in the order of differences.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DiffPlace {
+    /// Object.
+    pub oid: Oid,
+    /// Distribution key.
+    pub dkey: Vec<u8>,
+    /// Attribute key.
+    pub akey: Vec<u8>,
+    /// First record of an array; the largest number for a single value, and behind everything of the akey.
+    pub index: u64,
+}
+
+/// One difference: a value, or a run of records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Where.
+    pub place: DiffPlace,
+    /// Bytes of a record; 0 for a single value.
+    pub record_bytes: u32,
+    /// The records; of a single value: empty.
+    pub extent: Extent,
+    /// How.
+    pub how: Differs,
 }
 
 /// The answer to a query.

@@ -69,6 +69,15 @@ pub enum StoreError {
         /// The floor.
         floor: Stamp,
     },
+    /// What a transaction has read was written since.
+    #[error("what the transaction has read was changed by another one: begin it anew")]
+    Conflict,
+    /// More transactions than a commit can name.
+    #[error("more than {most} open transactions write what the transaction has read: begin it anew when they are over")]
+    Crowded {
+        /// So many can be named.
+        most: usize,
+    },
     /// A key is none.
     #[error(transparent)]
     Key(#[from] KeyError),

@@ -15,8 +15,9 @@ mod spaces;
 pub mod store;
 
 pub use api::{
-    Answer, Caller, Change, Condition, Damage, DamageKind, EntryUpdate, Enumerate, FetchWhat, Fetched, Listed, Located,
-    ObjectRef, Plant, Punch, Query, Recovered, Scrubbed, Span, StoreOptions, StoreStats, ValueKind,
+    Answer, Caller, Change, Condition, Damage, DamageKind, DiffPlace, Difference, Differs, EntryUpdate, Enumerate,
+    FetchWhat, Fetched, Listed, Located, ObjectRef, Plant, Punch, Query, ReadOf, Reader, Recovered, Scrubbed, Span,
+    StoreOptions, StoreStats, ValueKind,
 };
 pub use error::StoreError;
 pub use store::{LOOKS, Store, Walk, inspect};

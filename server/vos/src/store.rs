@@ -3,7 +3,9 @@
 //! Owns the calls of a target's thread and what is true between them. Each call's body lies in a module of its own.
 
 mod background;
+mod changed;
 mod checkpoint;
+mod diff;
 mod dump;
 mod enumerate;
 mod fetch;
@@ -80,6 +82,7 @@ impl Store {
     /// Whether this very request was done before (by this target, also before a restart).
     pub fn already_done(&self, caller: &Caller) -> bool {
         caller.session.0 != 0
+            && self.options.plant != Plant::ForgetSequences
             && self.memory.done.get(&caller.session).is_some_and(|done| {
                 caller.sequence < done.acknowledged_below || done.sequences.contains(&caller.sequence)
             })

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 use talea_model::limit::{MAX_ENTRIES, MAX_ENUMERATED, MAX_KEY_BYTES};
-use talea_model::{MapVersion, PoolMap, Position, Stamp};
+use talea_model::{MapVersion, PoolMap, Position, Stamp, TxId};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::take;
+use super::{Differences, prepare, take};
 use crate::refusal::MAX_TEXT_BYTES;
 use crate::{PROTOCOL_VERSION, Refusal, RefusalCode, WireError, codec};
 
@@ -157,6 +157,10 @@ pub enum ReplyBody<'a> {
     Stat(StoreStat),
     /// Where records lie.
     Located(Box<Located>),
+    /// Nothing that was read has changed, unless one of these transactions has committed by now.
+    Prepared(Vec<TxId>),
+    /// What differs.
+    Differences(Box<Differences>),
     /// A no.
     Refused(Refusal),
     /// The request was placed by an old map; this is the new one.
@@ -207,6 +211,8 @@ const STAT: u8 = 133;
 const REFUSED: u8 = 134;
 const STALE_MAP: u8 = 135;
 const LOCATED: u8 = 136;
+const PREPARED: u8 = 137;
+const DIFFERENCES: u8 = 138;
 
 impl<'a> Reply<'a> {
     /// Appends the reply to `out`, all but a fetch's data, which follows in the same message in the order of the entries.
@@ -245,6 +251,14 @@ impl<'a> Reply<'a> {
             ReplyBody::Located(located) => {
                 self.put(LOCATED, 0, 0, 0, out);
                 out.extend_from_slice(&codec::encode(&**located)?);
+            }
+            ReplyBody::Prepared(named) => {
+                self.put(PREPARED, 0, 0, 0, out);
+                out.extend_from_slice(&codec::encode(named)?);
+            }
+            ReplyBody::Differences(differences) => {
+                self.put(DIFFERENCES, 0, 0, 0, out);
+                out.extend_from_slice(&codec::encode(&**differences)?);
             }
             ReplyBody::Refused(refusal) => {
                 self.put(REFUSED, 0, refusal.code as u16, 0, out);
@@ -295,6 +309,12 @@ impl<'a> Reply<'a> {
             }
             STAT => ReplyBody::Stat(codec::decode(std::mem::take(&mut rest))?),
             LOCATED => ReplyBody::Located(codec::decode(std::mem::take(&mut rest))?),
+            PREPARED => {
+                let named: Vec<TxId> = codec::decode(std::mem::take(&mut rest))?;
+                prepare::check_named(&named)?;
+                ReplyBody::Prepared(named)
+            }
+            DIFFERENCES => ReplyBody::Differences(codec::decode(std::mem::take(&mut rest))?),
             STALE_MAP => ReplyBody::StaleMap(codec::decode(std::mem::take(&mut rest))?),
             REFUSED => {
                 let text = std::mem::take(&mut rest);

@@ -6,8 +6,8 @@ use talea_model::{ContainerId, Extent, MapVersion, Oid, Order, SessionId, Stamp,
 use zerocopy::byteorder::little_endian::{U16, U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{Condition, ValueKind, order_fields, order_of, take, view_fields, view_of};
-use crate::{PROTOCOL_VERSION, WireError};
+use super::{Condition, Diff, Prepare, ValueKind, order_fields, order_of, take, view_fields, view_of};
+use crate::{PROTOCOL_VERSION, WireError, codec};
 
 /// What every request says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +142,10 @@ pub enum Body<'a> {
         /// Bytes that the asker has read in place (the short way) since it last said so: the target cannot see them.
         read_in_place: u64,
     },
+    /// Prepares the commit of an independent transaction, whose inside the head's view names.
+    Prepare(Box<Prepare>),
+    /// Asks what differs between two snapshots.
+    Diff(Box<Diff>),
 }
 
 /// A request.
@@ -206,6 +210,8 @@ const ENUMERATE: u8 = 4;
 const QUERY: u8 = 5;
 const STAT: u8 = 6;
 const LOCATE: u8 = 7;
+const PREPARE: u8 = 8;
+const DIFF: u8 = 9;
 
 impl<'a> Request<'a> {
     /// Appends head and entries to `out`, all but the data, which follows in the same message in the order of the entries.
@@ -243,6 +249,8 @@ impl<'a> Request<'a> {
                 let extents = Extents::from([Extent { index: *read_in_place, count: 1 }]);
                 self.put(STAT, 0, &[Entry { extents, ..plain(&[], &[]) }], out);
             }
+            Body::Prepare(prepare) => self.put_encoded(PREPARE, &**prepare, out),
+            Body::Diff(diff) => self.put_encoded(DIFF, &**diff, out),
         }
     }
 
@@ -250,6 +258,23 @@ impl<'a> Request<'a> {
     pub fn data(&self) -> impl Iterator<Item = &'a [u8]> {
         let entries: &[Entry<'a>] = if let Body::Update(entries) = &self.body { entries } else { &[] };
         entries.iter().map(|entry| entry.data)
+    }
+
+    /// A body without entries, in the codec of control messages.
+    fn put_encoded<T: serde::Serialize>(&self, kind: u8, body: &T, out: &mut Vec<u8>) {
+        // What cannot be encoded is over the limit of a message, and as an empty one it is refused by whoever decodes it.
+        let data = codec::encode(body).unwrap_or_default();
+        let whole = Entry {
+            dkey: &[],
+            akey: &[],
+            kind: ValueKind::Single,
+            condition: Condition::None,
+            extents: Extents::new(),
+            checksum: 0,
+            data: &data,
+        };
+        self.put(kind, 0, &[whole], out);
+        out.extend_from_slice(&data);
     }
 
     fn put(&self, kind: u8, detail: u8, entries: &[Entry<'_>], out: &mut Vec<u8>) {
@@ -413,6 +438,8 @@ fn body_of<'a>(kind: u8, detail: u8, order: Option<Order>, mut entries: Vec<Entr
     };
     let (dkey, akey) = (entry.dkey, entry.akey);
     match kind {
+        PREPARE => Ok(Body::Prepare(Box::new(codec::decode::<Prepare>(entry.data)?.check()?))),
+        DIFF => Ok(Body::Diff(Box::new(codec::decode::<Diff>(entry.data)?.check()?))),
         PUNCH if entry.extents.len() <= 1 && (!dkey.is_empty() || akey.is_empty()) => {
             let extent = entry.extents.first().copied();
             if extent.is_some() && akey.is_empty() {

@@ -209,7 +209,7 @@ impl Node {
         let again = (is_ours && !self.is_alone()).then(|| Box::new(question.clone()));
         let Question { origin, session, sequence, request, .. } = question;
         let seen = match &request {
-            Request::Commit { summary, .. } => summary.hlc,
+            Request::Commit { summary, .. } | Request::CommitIndependent { summary, .. } => summary.hlc,
             _ => Stamp::ZERO,
         };
         if !self.is_plausible(seen) {
@@ -262,6 +262,9 @@ impl Node {
             Request::ContainerDestroy { container } => Entry::ContainerDestroy { container },
             Request::Begin { container, collective } => Entry::Begin { container, collective },
             Request::Commit { tx, summary, attributes, next } => Entry::Commit { tx, summary, attributes, next },
+            Request::CommitIndependent { tx, summary, until, named } => {
+                Entry::CommitIndependent { tx, summary, until, named }
+            }
             Request::Abort { tx, reason } => Entry::Abort { tx, reason },
             Request::SnapshotOpen { container, at } => Entry::SnapshotOpen { container, at },
             Request::SnapshotClose { lease } => Entry::SnapshotClose { lease },

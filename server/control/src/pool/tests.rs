@@ -1,5 +1,6 @@
 //! The rules of the log, one by one; `model` holds the pool against a tiny model of it.
 
+mod independent;
 mod model;
 mod retention;
 mod rules;

@@ -22,7 +22,7 @@ pub(super) struct OpenTx {
 /// What became of a transaction, for who asks late.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Closed {
-    fate: Fate,
+    pub(super) fate: Fate,
     position: Position,
     container: ContainerId,
     collective: bool,
@@ -171,7 +171,7 @@ impl Pool {
     }
 
     /// Gives an open transaction its fate.
-    fn close(&mut self, tx: TxId, fate: Fate, why: &str, applied: &mut Applied) {
+    pub(super) fn close(&mut self, tx: TxId, fate: Fate, why: &str, applied: &mut Applied) {
         let Some(open) = self.open.remove(&tx) else { return };
         let why = Refusal::new(RefusalCode::Closed, why).text;
         let OpenTx { container, collective, .. } = open;
@@ -196,7 +196,7 @@ impl Pool {
     }
 
     /// What makes a commit no commit at all: the transaction stays open.
-    fn check_sizes(&self, commit: &Commit<'_>) -> Result<(), Refusal> {
+    pub(super) fn check_sizes(&self, commit: &Commit<'_>) -> Result<(), Refusal> {
         let bytes = commit.attributes.len();
         if bytes > limit::MAX_ATTRIBUTES_BYTES {
             let most = limit::MAX_ATTRIBUTES_BYTES;
@@ -216,7 +216,7 @@ impl Pool {
     }
 
     /// Whether all updates of the transaction are still there (rule 5). Groups have one target: any loss is one too many.
-    fn check_updates(&self, tx: TxId, summary: &Summary) -> Result<(), Refusal> {
+    pub(super) fn check_updates(&self, tx: TxId, summary: &Summary) -> Result<(), Refusal> {
         if summary.failed {
             return refuse(
                 RefusalCode::Closed,

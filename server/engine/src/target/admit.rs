@@ -9,7 +9,7 @@ use talea_fabric::PeerId;
 use talea_model::limit::{DEFAULT_DEADLINE_MS, MAX_CLOCK_AHEAD_MS, MAX_IN_FLIGHT};
 use talea_model::{Order, PoolMap, View};
 use talea_vos::ObjectRef;
-use talea_wire::data::{Body, Condition, Request, ValueKind};
+use talea_wire::data::{Body, Condition, Entry, Request, ValueKind};
 use talea_wire::{Refusal, RefusalCode};
 
 use super::parked::Wait;
@@ -114,6 +114,14 @@ impl Target {
             return refuse(RefusalCode::Clock, "no snapshot of the pool can have such a stamp: use one that it issued");
         }
         let unknown = self.containers.as_ref().is_some_and(|known| !known.contains(&head.container));
+        let bound = match &request.body {
+            Body::Prepare(prepare) => prepare.until,
+            Body::Diff(diff) => diff.from,
+            _ => talea_model::Stamp::ZERO,
+        };
+        if !self.clock.is_plausible(bound, now.unix_us, MAX_CLOCK_AHEAD_MS) {
+            return refuse(RefusalCode::Clock, "the request's bound is too far ahead: synchronise the nodes' clocks");
+        }
         if (unknown || self.meets_pending(request)) && !after_log_end {
             return Gate::Wait(Wait::LogEnd(self.log_end.last + 1));
         }
@@ -121,7 +129,34 @@ impl Target {
             let text = format!("there is no container {}: was it destroyed?", head.container);
             return refuse(RefusalCode::NoContainer, &text);
         }
+        if self.meets_prepared(request) {
+            // Its fate is decided within a round trip, or its writer is dead and it aborts.
+            return refuse(RefusalCode::Busy, "a transaction that is being committed writes the same key: try again");
+        }
         Gate::Go
+    }
+
+    /// Whether a conditional autocommit meets a transaction that was told that nothing here changes up to its commit: what
+    /// the condition sees would not be what its own stamp says.
+    fn meets_prepared(&self, request: &Request<'_>) -> bool {
+        let head = &request.head;
+        if self.prepared.is_empty() || !matches!(head.order, Some(Order::Auto { .. })) {
+            return false;
+        }
+        let at = ObjectRef { container: head.container, oid: head.oid };
+        let on = |dkey: &[u8]| {
+            let pending = self.store.pending_on(at, (!dkey.is_empty()).then_some(dkey));
+            pending.iter().any(|tx| self.prepared.contains(tx))
+        };
+        match &request.body {
+            Body::Update(entries) => {
+                let judged =
+                    |entry: &&Entry<'_>| entry.condition != Condition::None || entry.kind == ValueKind::SingleMax;
+                entries.iter().filter(judged).any(|entry| on(entry.dkey))
+            }
+            Body::Punch { dkey, condition, .. } => *condition != Condition::None && on(dkey),
+            _ => false,
+        }
     }
 
     /// Rule 8: whoever meets versions whose fate he may not know brings the horizon up first. He who looks over several dkeys
@@ -150,7 +185,7 @@ impl Target {
             Body::Enumerate { dkey, .. } => key(dkey),
             Body::Query { dkey, kind: talea_wire::data::QueryKind::ArrayEnd, .. } => key(dkey),
             Body::Query { .. } => on(None),
-            Body::Stat { .. } | Body::Locate { .. } => false,
+            Body::Stat { .. } | Body::Locate { .. } | Body::Prepare(_) | Body::Diff(_) => false,
         }
     }
 }
@@ -164,8 +199,9 @@ fn needed_horizon(request: &Request<'_>) -> Option<talea_model::Position> {
         Body::Punch { condition, .. } => *condition != Condition::None,
         _ => true,
     };
+    let other = if let Body::Diff(diff) = &request.body { diff.position } else { Default::default() };
     match request.head.view {
-        View::Snapshot { position, .. } | View::Inside { position, .. } if asks => Some(position),
+        View::Snapshot { position, .. } | View::Inside { position, .. } if asks => Some(position.max(other)),
         _ => None,
     }
 }

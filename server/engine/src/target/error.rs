@@ -20,6 +20,7 @@ pub(super) fn refusal(target: TargetId, head: &Head, error: &StoreError) -> Refu
         StoreError::Key(KeyError::TooLong(_)) => RefusalCode::TooLong,
         StoreError::Key(KeyError::Empty) | StoreError::Bad(_) | StoreError::Kind { .. } => RefusalCode::Argument,
         StoreError::Destroyed(_) => RefusalCode::NoContainer,
+        StoreError::Conflict | StoreError::Crowded { .. } => RefusalCode::Conflict,
         StoreError::Unsupported(_) => RefusalCode::Unsupported,
         _ => RefusalCode::Internal,
     };

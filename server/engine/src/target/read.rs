@@ -1,14 +1,18 @@
-//! Fetches, enumerations and queries.
+//! Fetches, enumerations, queries; what an independent transaction has read; differences.
 //!
 //! Must never answer with more than one message carries.
 
+use std::collections::BTreeSet;
+
 use talea_fabric::PeerId;
 use talea_fabric::endpoint::MAX_PAYLOAD_BYTES;
-use talea_model::View;
 use talea_model::limit::MAX_ENUMERATED;
+use talea_model::{TxId, View};
 use talea_vos::{Enumerate, FetchWhat, ObjectRef, Query, Store, StoreError, Walk};
+use talea_wire::data::request::Head;
 use talea_wire::data::{
-    Body, Entry, EnumerateKind, Fetched, Located, QueryKind, ReplyBody, Request, Share, Span, ValueKind,
+    Body, Diff, DiffPlace, Difference, Differences, Differs, Entry, EnumerateKind, Fetched, Located, Prepare,
+    QueryKind, ReadOf, ReplyBody, Request, Share, Span, ValueKind,
 };
 
 use super::parked::Wait;
@@ -21,6 +25,9 @@ const LEASE_MS: u64 = 1_000;
 /// Clocks of one machine do not drift apart, but a request is a while under way and time is read in steps.
 const LEASE_DRIFT_MS: u64 = 250;
 
+/// Bytes of differences in one answer, and what one costs beside its keys.
+const DIFFERENCES_BYTES: usize = 512 * 1024;
+const DIFFERENCE_BYTES: usize = 80;
 /// What one name costs in a reply beside its bytes.
 const NAME_HEAD_BYTES: usize = 2;
 
@@ -80,9 +87,81 @@ impl Target {
                 let located = self.locate(now, at, request.head.view, (dkey, akey), *from)?;
                 self.reply(now, peer, id, ReplyBody::Located(Box::new(located)), out);
             }
+            Body::Prepare(prepare) => {
+                let named = self.prepare(&request.head, prepare)?;
+                self.reply(now, peer, id, ReplyBody::Prepared(named), out);
+            }
+            Body::Diff(diff) => {
+                let found = self.diff(&request.head, diff)?;
+                self.reply(now, peer, id, ReplyBody::Differences(Box::new(found)), out);
+            }
             _ => return Err(StoreError::Bad("a write came as a read")),
         }
         Ok(())
+    }
+
+    /// Rule 15: passes the bound, durably by the end of this turn, and looks whether what was read still holds there.
+    fn prepare(&mut self, head: &Head, prepare: &Prepare) -> Result<Vec<TxId>, StoreError> {
+        let View::Inside { tx, base, .. } = head.view else {
+            return Err(StoreError::Bad("only what was read inside a transaction can be prepared"));
+        };
+        self.clock.serve(prepare.until);
+        self.raise_ceiling()?;
+        let reader = talea_vos::Reader { tx, base, until: prepare.until };
+        let mut named = BTreeSet::new();
+        for read in &prepare.reads {
+            let of = match &read.of {
+                ReadOf::Object => talea_vos::ReadOf::Object,
+                ReadOf::Dkeys { after, through } => talea_vos::ReadOf::Dkeys { after, through: through.as_deref() },
+                ReadOf::Dkey(dkey) => talea_vos::ReadOf::Dkey(dkey),
+                ReadOf::Akey { dkey, akey, extents } => talea_vos::ReadOf::Akey { dkey, akey, extents },
+            };
+            self.store.check_read(head.container, read.oid, of, reader, &mut named)?;
+        }
+        if self.store.ledger().admits(tx) {
+            self.prepared.insert(tx);
+        }
+        Ok(named.into_iter().collect())
+    }
+
+    fn diff(&mut self, head: &Head, diff: &Diff) -> Result<Differences, StoreError> {
+        let View::Snapshot { .. } = head.view else {
+            return Err(StoreError::Bad("only snapshots can be compared"));
+        };
+        self.clock.serve(diff.from);
+        self.raise_ceiling()?;
+        let from = View::Snapshot { stamp: diff.from, position: diff.position, lease: Default::default() };
+        let place = |place: &DiffPlace| talea_vos::DiffPlace {
+            oid: place.oid,
+            dkey: place.dkey.clone(),
+            akey: place.akey.clone(),
+            index: place.index,
+        };
+        let place_back = |place: talea_vos::DiffPlace| {
+            let talea_vos::DiffPlace { oid, dkey, akey, index } = place;
+            DiffPlace { oid, dkey, akey, index }
+        };
+        let only = (head.oid.0 != 0).then_some(head.oid);
+        let limit = (diff.limit as usize).clamp(1, MAX_ENUMERATED);
+        let after = diff.after.as_ref().map(place);
+        let (all, mut next) = self.store.diff(head.container, only, (from, head.view), after.as_ref(), limit)?;
+        let (mut found, mut room) = (Vec::with_capacity(all.len()), DIFFERENCES_BYTES);
+        for one in all {
+            let cost = one.place.dkey.len() + one.place.akey.len() + DIFFERENCE_BYTES;
+            let Some(left) = room.checked_sub(cost) else {
+                next = found.last().map(|last: &Difference| place(&last.place));
+                break;
+            };
+            room = left;
+            let how = match one.how {
+                talea_vos::Differs::Added => Differs::Added,
+                talea_vos::Differs::Changed => Differs::Changed,
+                talea_vos::Differs::Removed => Differs::Removed,
+            };
+            let (record_bytes, extent) = (one.record_bytes, one.extent);
+            found.push(Difference { place: place_back(one.place), record_bytes, extent, how });
+        }
+        Ok(Differences { found, next: next.map(place_back) })
     }
 
     /// Fetches all entries into `data`, in order.

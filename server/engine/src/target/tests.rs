@@ -5,5 +5,6 @@ mod bench;
 mod bounded;
 mod fuzz;
 mod horizon;
+mod independent;
 mod refusals;
 mod restart;

@@ -9,7 +9,7 @@ use crate::checksum::{crc32c_of_parts, granules};
 use crate::index::version::{Place, Tag};
 use crate::log::record::{Entry, Head, encode_value, kind};
 use crate::log::{Data, Log};
-use crate::{Caller, Condition, EntryUpdate, ObjectRef, StoreError, ValueKind};
+use crate::{Caller, Condition, EntryUpdate, ObjectRef, Plant, StoreError, ValueKind};
 
 /// Values up to this many bytes lie in the log record itself.
 const INLINE_BYTES: usize = 4096;
@@ -195,6 +195,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let whole_dkey = match condition {
             Condition::None => return Ok(()),
+            _ if self.options.plant == Plant::Unconditional => return Ok(()),
             Condition::Insert | Condition::Update => akey.is_none(),
             Condition::DkeyInsert | Condition::DkeyUpdate => true,
         };

@@ -12,7 +12,7 @@ use talea_tier::{SimMedium, Torn};
 use talea_vos::{Change, Recovered, StoreOptions};
 use talea_wire::RefusalCode;
 use talea_wire::data::request::Head;
-use talea_wire::data::{Body, Condition, Entry, Located, Reply, ReplyBody, Request, StoreStat, ValueKind};
+use talea_wire::data::{Body, Condition, Differences, Entry, Located, Reply, ReplyBody, Request, StoreStat, ValueKind};
 
 use crate::target::PoolChange;
 use crate::{Effect, Now, Outbox, Target, TargetOptions};
@@ -30,6 +30,8 @@ pub(super) enum Answer {
     Numbers(u64, u64),
     Stat(StoreStat),
     Located(Box<Located>),
+    Prepared(Vec<TxId>),
+    Differences(Differences),
     Refused(RefusalCode),
     StaleMap(MapVersion),
 }
@@ -239,6 +241,8 @@ fn answer(bytes: &[u8]) -> (u64, Answer) {
         ReplyBody::Numbers(a, b) => Answer::Numbers(a, b),
         ReplyBody::Stat(stat) => Answer::Stat(stat),
         ReplyBody::Located(located) => Answer::Located(located),
+        ReplyBody::Prepared(named) => Answer::Prepared(named),
+        ReplyBody::Differences(differences) => Answer::Differences(*differences),
         ReplyBody::Refused(refusal) => {
             assert!(!refusal.text.is_empty());
             Answer::Refused(refusal.code)
