@@ -25,6 +25,7 @@ pub(crate) mod exchange;
 pub(crate) mod home;
 pub(crate) mod link;
 pub(crate) mod place;
+pub(crate) mod reads;
 
 use block::Parker;
 use calls::Calls;
@@ -67,6 +68,7 @@ pub(crate) struct Shared {
     pub(crate) tuning: Tuning,
     pub(crate) node: String,
     pub(crate) places: Places,
+    pub(crate) reads: reads::ReadSets,
     /// Which process it was made in, as a count of forks.
     forks: u64,
 }
@@ -128,7 +130,8 @@ impl Shared {
         };
         let (state, endpoint_back, forks) = (Mutex::new(state), Condvar::new(), talea_fabric::fork::generation());
         let places = Places::new(tuning.short_way.clone());
-        Self { state, endpoint_back, waker, clock, tuning, node, places, forks }
+        let reads = reads::ReadSets::default();
+        Self { state, endpoint_back, waker, clock, tuning, node, places, reads, forks }
     }
 
     /// Whether this process was forked from the client's: then nothing here may be touched, the lock least of all.
@@ -278,6 +281,18 @@ impl Shared {
     /// Advances the clock past a stamp, and makes one for a message.
     pub(crate) fn observe(&self, stamp: Stamp) {
         self.lock().hlc.observe(stamp);
+    }
+
+    /// A stamp past everything that this process has seen.
+    pub(crate) fn tick(&self) -> Stamp {
+        let unix_us = self.clock.unix_us();
+        self.lock().hlc.tick(unix_us)
+    }
+
+    /// Pauses as the given attempt of several asks for.
+    pub(crate) async fn back_off(&self, attempt: u32, deadline_ns: u64) {
+        let pause_ns = self.lock().backoff_ns(attempt, &self.tuning);
+        self.pause((self.now_ns() + pause_ns).min(deadline_ns)).await;
     }
 
     /// A random number from the client's seed.

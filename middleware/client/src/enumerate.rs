@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use talea_model::limit::MAX_ENUMERATED;
 use talea_model::{TargetId, View};
-use talea_wire::data::{Body, EnumerateKind, ReplyBody};
+use talea_wire::data::{Body, EnumerateKind, ReadOf, ReplyBody};
 
 use crate::client::gather;
 use crate::core::exchange::{Answer, Question};
@@ -74,7 +74,31 @@ impl Object {
             self.names(question, Body::Enumerate { kind, dkey, akey, after, limit: limit as u16 })
         });
         let pages = gather(asked.collect()).await.into_iter().collect::<Result<Vec<_>>>()?;
-        Ok(merge(pages, limit))
+        let page = merge(pages, limit);
+        self.note_listing(view, &listing, &page)?;
+        Ok(page)
+    }
+
+    /// What was listed must stay so (rule 15): up to the last name, if there are more.
+    fn note_listing(&self, view: &View, listing: &Listing<'_>, page: &Page) -> Result<()> {
+        let reads = &self.container().client.shared.reads;
+        if !reads.wants(view) {
+            return Ok(());
+        }
+        let (dkey, akey, after) = (listing.dkey.to_vec(), listing.akey.to_vec(), listing.after.to_vec());
+        let of = match listing.kind {
+            EnumerateKind::Objects => {
+                return Err(ClientError::Unsupported("listing a container's objects in a transaction"));
+            }
+            EnumerateKind::Dkeys => {
+                let last = page.names.last().cloned().unwrap_or_else(|| after.clone());
+                ReadOf::Dkeys { after, through: page.more.then_some(last) }
+            }
+            EnumerateKind::Akeys => ReadOf::Dkey(dkey),
+            EnumerateKind::Extents => ReadOf::Akey { dkey, akey, extents: vec![] },
+        };
+        reads.note(view, self.oid(), of);
+        Ok(())
     }
 
     async fn names(&self, question: Question, body: Body<'_>) -> Result<Page> {

@@ -29,7 +29,9 @@ pub struct Epoch {
     container: Container,
     begun: Begun,
     joined: AtomicBool,
-    closed: AtomicBool,
+    pub(crate) closed: AtomicBool,
+    /// What it reads is noted, and its commit is another one.
+    pub(crate) independent: bool,
     summary: Mutex<Summary>,
 }
 
@@ -48,6 +50,7 @@ impl Epoch {
             begun,
             joined: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            independent: false,
             summary: Mutex::new(Summary::default()),
         }
     }
@@ -116,7 +119,7 @@ impl Epoch {
         Ok(())
     }
 
-    fn over(&self, why: &str) -> ClientError {
+    pub(crate) fn over(&self, why: &str) -> ClientError {
         ClientError::Closed { tx: self.begun.tx.0, why: why.to_owned() }
     }
 
@@ -129,6 +132,11 @@ impl Epoch {
         let mut summary = self.lock().clone();
         summary.hlc = summary.hlc.max(self.container.client.shared.lock().hlc.last());
         summary
+    }
+
+    /// This process's part, with the clocks of the targets that it wrote to alone.
+    pub(crate) fn part(&self) -> Summary {
+        self.lock().clone()
     }
 
     /// Remembers a failure that the caller met, such as a write that it could not even make.
@@ -158,6 +166,10 @@ impl Epoch {
 
     /// Asynchronous [`commit`](Self::commit).
     pub async fn commit_async(&self, summary: &Summary, attributes: &[u8], next: bool) -> CommitOutcome {
+        if self.independent {
+            let text = "an independent transaction commits alone: Transaction::commit, talea_tx_commit".to_owned();
+            return CommitOutcome { committed: Err(ClientError::Argument(text)), next: None };
+        }
         if self.closed.swap(true, SeqCst) {
             return CommitOutcome { committed: Err(self.over("it was committed, aborted or left")), next: None };
         }
@@ -212,8 +224,14 @@ impl Epoch {
 
 impl Drop for Epoch {
     fn drop(&mut self) {
-        if !*self.closed.get_mut() && *self.joined.get_mut() {
-            self.container.client.shared.tell(Request::Leave { tx: self.begun.tx });
+        let (tx, shared) = (self.begun.tx, &self.container.client.shared);
+        if self.independent && !shared.is_foreign() {
+            shared.reads.end(tx);
+        }
+        match (*self.closed.get_mut(), self.independent, *self.joined.get_mut()) {
+            (false, true, _) => shared.tell(Request::Abort { tx, reason: "its program dropped it".to_owned() }),
+            (false, false, true) => shared.tell(Request::Leave { tx }),
+            _ => {}
         }
     }
 }

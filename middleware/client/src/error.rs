@@ -190,7 +190,7 @@ fn refusal_kind(code: RefusalCode) -> ErrorKind {
         RefusalCode::DataLost | RefusalCode::Checksum => ErrorKind::DataLost,
         RefusalCode::TooLong => ErrorKind::TooLong,
         RefusalCode::Retention => ErrorKind::Retention,
-        RefusalCode::Conflict => ErrorKind::Conflict,
+        RefusalCode::Conflict | RefusalCode::Restart => ErrorKind::Conflict,
         RefusalCode::StaleMap | RefusalCode::Busy | RefusalCode::Clock | RefusalCode::Internal => ErrorKind::Other,
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use talea_fabric::endpoint::MAX_PAYLOAD_BYTES;
 use talea_model::{Extent, Layout, Oid, Order, TargetId, View, key};
 use talea_wire::RefusalCode;
-use talea_wire::data::{Body, Condition, Entry, Extents, QueryKind, ReplyBody, ReplyHead, ValueKind};
+use talea_wire::data::{Body, Condition, Entry, Extents, QueryKind, ReadOf, ReplyBody, ReplyHead, ValueKind};
 
 use crate::client::gather;
 use crate::container::Container;
@@ -124,6 +124,7 @@ impl Object {
         if entries.is_empty() {
             return Ok(());
         }
+        self.note_conditions(write, entries);
         let updating = Updating::begin(write.epoch()).await?;
         // Most calls are one message, which needs no packing.
         if let [entry] = entries
@@ -151,6 +152,22 @@ impl Object {
             messages = self.pack_updates(moved)?;
         }
         updating.end(first_error, entries.iter().any(|entry| entry.condition != Condition::None))
+    }
+
+    /// A condition is a read (rule 15).
+    fn note_conditions(&self, write: &Write<'_>, entries: &[EntryUpdate<'_>]) {
+        let (reads, view) = (&self.container.client.shared.reads, write.view());
+        if !reads.wants(&view) {
+            return;
+        }
+        for entry in entries {
+            let (dkey, akey) = (entry.dkey.to_vec(), entry.akey.to_vec());
+            match entry.condition {
+                Condition::DkeyInsert | Condition::DkeyUpdate => reads.note(&view, self.oid, ReadOf::Dkey(dkey)),
+                Condition::None if entry.kind != ValueKind::SingleMax => {}
+                _ => reads.note(&view, self.oid, ReadOf::Akey { dkey, akey, extents: vec![] }),
+            }
+        }
     }
 
     /// An update that is one entry of one message.
@@ -204,6 +221,11 @@ impl Object {
     /// Asynchronous [`punch`](Self::punch).
     pub async fn punch_async(&self, write: &Write<'_>, punch: &Punch<'_>) -> Result<()> {
         check_punch(punch)?;
+        let (reads, view) = (&self.container.client.shared.reads, write.view());
+        if punch.condition != Condition::None && reads.wants(&view) {
+            let of = if punch.dkey.is_empty() { ReadOf::Object } else { ReadOf::Dkey(punch.dkey.to_vec()) };
+            reads.note(&view, self.oid, of);
+        }
         let layout = self.layout()?;
         if punch.dkey.is_empty() && layout.targets().len() > 1 {
             match write {
@@ -273,6 +295,15 @@ impl Object {
 
     /// Asynchronous [`query`](Self::query).
     pub async fn query_async(&self, view: &View, kind: QueryKind, dkey: &[u8], akey: &[u8]) -> Result<(u64, u64)> {
+        let reads = &self.container.client.shared.reads;
+        if reads.wants(view) {
+            let (dkey, akey) = (dkey.to_vec(), akey.to_vec());
+            let of = match kind {
+                QueryKind::ArrayEnd => ReadOf::Akey { dkey, akey, extents: vec![] },
+                QueryKind::MaxDkeyArrayEnd | QueryKind::MaxDkey | QueryKind::MinDkey => ReadOf::Object,
+            };
+            reads.note(view, self.oid, of);
+        }
         let layout = self.layout()?;
         let leader;
         let targets = if kind == QueryKind::ArrayEnd {

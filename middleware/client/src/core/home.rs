@@ -149,7 +149,9 @@ impl Shared {
                     deadline_ns.min(since_ns + self.tuning.lost_after_ms * MS)
                 }
                 // A copy of it may have been executed before the session ended, and its answer was lost with it.
-                RefusalCode::SessionExpired if matches!(request, Request::Commit { .. }) => {
+                RefusalCode::SessionExpired
+                    if matches!(request, Request::Commit { .. } | Request::CommitIndependent { .. }) =>
+                {
                     return Err(session_over(what));
                 }
                 RefusalCode::SessionExpired if sends == 1 || !changes => {
@@ -414,6 +416,7 @@ fn changes_something(request: &Request) -> bool {
             | Request::ContainerDestroy { .. }
             | Request::Begin { .. }
             | Request::Commit { .. }
+            | Request::CommitIndependent { .. }
             | Request::Abort { .. }
             | Request::SnapshotOpen { .. }
             | Request::SnapshotName { .. }

@@ -3,7 +3,7 @@
 use smallvec::{SmallVec, smallvec};
 use talea_model::{Extent, TargetId, View};
 use talea_wire::RefusalCode;
-use talea_wire::data::{Body, Condition, Entry, Extents, Fetched, ReplyBody, ValueKind};
+use talea_wire::data::{Body, Condition, Entry, Extents, Fetched, ReadOf, ReplyBody, ValueKind};
 
 use super::plan::{Cost, Packer, cut, whole};
 use super::{Object, check_key, checksum, copy_and_sum};
@@ -82,6 +82,7 @@ impl Object {
 
     /// Asynchronous [`fetch`](Self::fetch).
     pub async fn fetch_async(&self, view: &View, entries: &mut [EntryFetch<'_>]) -> Result<()> {
+        self.note_reads(view, entries);
         let mut results: SmallVec<[Found; 1]> =
             smallvec![Found { found: false, filled: true, bytes: 0 }; entries.len()];
         let mut pieces = Pieces::new();
@@ -119,6 +120,16 @@ impl Object {
             (entry.found, entry.filled, entry.bytes) = (result.found, result.filled && result.found, result.bytes);
         }
         Ok(())
+    }
+
+    fn note_reads(&self, view: &View, entries: &[EntryFetch<'_>]) {
+        let reads = &self.container.client.shared.reads;
+        if reads.wants(view) {
+            for entry in entries {
+                let (dkey, akey, extents) = (entry.dkey.to_vec(), entry.akey.to_vec(), entry.extents.to_vec());
+                reads.note(view, self.oid, ReadOf::Akey { dkey, akey, extents });
+            }
+        }
     }
 
     fn pack_fetches<'k, 'o>(&self, pieces: Pieces<'k, 'o>) -> Result<Messages<'k, 'o>> {
