@@ -112,6 +112,10 @@ pub trait Backing: Send + Sync {
     fn last_array(&self, view: View, oid: Oid, akey: &[u8]) -> Result<Option<(u64, u64)>, Fault>;
     /// Begins a transaction.
     fn begin(&self, collective: bool) -> Result<Box<dyn Epoch>, Fault>;
+    /// Begins an independent transaction: what is read in its view and has changed when it commits is a [`Conflict`].
+    ///
+    /// [`Conflict`]: talea_abi::Code::Conflict
+    fn tx_open(&self) -> Result<Box<dyn Epoch>, Fault>;
     /// The epoch that another process's [`Epoch::blob`] names.
     fn join(&self, blob: &[u8]) -> Result<Box<dyn Epoch>, Fault>;
     /// Leases a snapshot.
@@ -144,7 +148,7 @@ pub trait Epoch: Send + Sync {
     fn punch(&self, oid: Oid, what: Punch<'_>) -> Result<(), Fault>;
     /// What this process touched in it so far.
     fn summary(&self) -> Summary;
-    /// Proposes the commit.
+    /// Proposes the commit; an independent transaction takes no summary and no next.
     fn commit(&self, summary: &Summary, next: bool) -> Result<Done, Refused>;
     /// Aborts it.
     fn abort(&self, reason: &str) -> Result<(), Fault>;

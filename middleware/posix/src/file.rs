@@ -168,7 +168,7 @@ impl Files {
         Namespace::new(self.system.container(&path.container)?, View::Latest).unlink(&path.names)
     }
 
-    /// Renames within a directory; a file that this process alone is writing is committed first.
+    /// Renames within a container; a file that this process alone is writing is committed first.
     pub fn rename(&self, from: &[u8], to: &[u8]) -> Result<(), Fault> {
         let (from, to) = (live(from)?, live(to)?);
         if from.container != to.container {

@@ -1,7 +1,7 @@
 //! Names: lookup, create, remove, list and rename, over one container in one view (docs/design.md §7).
 //!
-//! Every change is an autocommit of one name and visible at once; a rename, which touches two names, is a short transaction of
-//! its own. Must never touch a file's data other than to remove it.
+//! Every change is an autocommit of one name and visible at once; what touches more, a rename or the end of a directory, is an
+//! independent transaction. Must never touch a file's data other than to remove it.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,6 +18,12 @@ use crate::path::check_name;
 const MAX_LINK_BYTES: usize = crate::path::MAX_PATH_BYTES;
 /// Names of one round of an enumeration.
 const NAMES_A_ROUND: usize = 1024;
+
+/// Tries of a change of several names while others are faster.
+const MAX_TRIES: u32 = 100;
+
+/// A name, and those of the directories above it.
+type Split<'a> = (&'a Vec<u8>, &'a [Vec<u8>]);
 
 /// What `stat` tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,36 +220,82 @@ impl Namespace {
         let (name, parents) = names
             .split_last()
             .ok_or_else(|| Fault::new(Code::Argument, "a container's root goes with its container only"))?;
-        let directory = self.directory(parents)?;
-        let inode = self.entry(directory, name)?.ok_or_else(|| self.not_found(names))?;
-        if inode.kind != Kind::Directory {
-            return Err(Fault::new(Code::Kind, format!("{} is not a directory", self.shown(names))));
-        }
-        self.check_empty(inode.oid, names)?;
-        self.remove(directory, name).map_err(|fault| fault.at(self.shown(names)))
+        self.in_transaction(|inside, tx| {
+            let directory = inside.directory(parents)?;
+            let inode = inside.present(directory, name, names)?;
+            if inode.kind != Kind::Directory {
+                return Err(Fault::new(Code::Kind, format!("{} is not a directory", inside.shown(names))));
+            }
+            inside.check_empty(inode.oid, names)?;
+            tx.punch(directory, Punch::Dkey(name))
+        })
+        .map_err(|fault| fault.at(self.shown(names)))
     }
 
-    /// Renames within a directory; what the new name was before is replaced, as POSIX has it.
-    ///
-    /// Both names change at one instant. Two renames of the same name at the same time may both succeed; the last commit wins.
+    /// Renames; what the new name was before is replaced, as POSIX has it. Both names change at one instant, and of several
+    /// renames of one name one succeeds.
     pub fn rename(&self, from: &[Vec<u8>], to: &[Vec<u8>]) -> Result<(), Fault> {
-        let ((old, parents), (new, new_parents)) = match (from.split_last(), to.split_last()) {
-            (Some(from), Some(to)) => (from, to),
-            _ => return Err(Fault::new(Code::Argument, "a container's root cannot be renamed")),
+        let (Some(old), Some(new)) = (from.split_last(), to.split_last()) else {
+            return Err(Fault::new(Code::Argument, "a container's root cannot be renamed"));
         };
-        if parents != new_parents {
-            return Err(Fault::new(
-                Code::Unsupported,
-                "a rename across directories is not supported yet: copy the file, or rename it where it is",
-            ));
+        check_name(new.0)?;
+        self.in_transaction(|inside, tx| inside.move_name(tx, (from, old), (to, new)))
+            .map_err(|fault| fault.at(self.shown(from)))
+    }
+
+    /// Does `work` in an independent transaction; begins anew while others are faster.
+    fn in_transaction(&self, work: impl Fn(&Namespace, &dyn Epoch) -> Result<(), Fault>) -> Result<(), Fault> {
+        let mut tries = 0;
+        loop {
+            let tx = self.backing.tx_open()?;
+            let inside = Namespace::new(self.backing.clone(), tx.view());
+            let result = match work(&inside, &*tx) {
+                Ok(()) => tx.commit(&tx.summary(), false).map(drop).map_err(|refused| refused.fault),
+                Err(fault) => {
+                    let _ = tx.abort("a change of names failed");
+                    Err(fault)
+                }
+            };
+            tries += 1;
+            match result {
+                Err(fault) if fault.code == Code::Conflict && tries < MAX_TRIES => {}
+                result => return result,
+            }
         }
-        check_name(new)?;
-        let directory = self.directory(parents)?;
-        let inode = self.entry(directory, old)?.ok_or_else(|| self.not_found(from))?;
-        let replaced = self.entry(directory, new)?;
-        if old == new {
+    }
+
+    /// An entry that must be there.
+    fn present(&self, directory: Oid, name: &[u8], names: &[Vec<u8>]) -> Result<Inode, Fault> {
+        if let Some(inode) = self.entry(directory, name)? {
+            return Ok(inode);
+        }
+        match Namespace::new(self.backing.clone(), View::Latest).entry(directory, name)? {
+            None => Err(self.not_found(names)),
+            Some(_) => Err(Fault::new(
+                Code::NotFound,
+                format!(
+                    "{} was made in an epoch that has not committed yet: close or sync it first",
+                    self.shown(names)
+                ),
+            )),
+        }
+    }
+
+    fn move_name(
+        &self,
+        tx: &dyn Epoch,
+        (from, old): (&[Vec<u8>], Split<'_>),
+        (to, new): (&[Vec<u8>], Split<'_>),
+    ) -> Result<(), Fault> {
+        let (source, place) = (self.directory(old.1)?, self.directory(new.1)?);
+        let inode = self.present(source, old.0, from)?;
+        if from == to {
             return Ok(());
         }
+        if inode.kind == Kind::Directory && to.starts_with(from) {
+            return Err(Fault::new(Code::Argument, "a directory cannot be moved into itself"));
+        }
+        let replaced = self.entry(place, new.0)?;
         if let Some(replaced) = &replaced {
             match (inode.kind == Kind::Directory, replaced.kind == Kind::Directory) {
                 (false, true) => return Err(self.is_directory(to)),
@@ -253,26 +305,26 @@ impl Namespace {
             }
         }
         let target = if inode.kind == Kind::Symlink { Some(self.readlink(from)?) } else { None };
-        let tx = self.backing.begin(false)?;
-        let encoded = inode.encode();
-        let mut entries = vec![value(new, inode::INODE, &encoded, Condition::None)];
-        entries.extend(target.as_deref().map(|target| value(new, inode::TARGET, target, Condition::None)));
-        let written = tx.update(directory, &entries).and_then(|()| tx.punch(directory, Punch::Dkey(old)));
-        if let Err(fault) = written {
-            let _ = tx.abort("a rename failed");
-            return Err(fault.at(self.shown(from)));
+        if replaced.is_some() {
+            // A link's target must not stay behind under another kind of inode.
+            tx.punch(place, Punch::Dkey(new.0))?;
         }
-        tx.commit(&tx.summary(), false).map_err(|refused| refused.fault.at(self.shown(from)))?;
+        let encoded = inode.encode();
+        let mut entries = vec![value(new.0, inode::INODE, &encoded, Condition::None)];
+        entries.extend(target.as_deref().map(|target| value(new.0, inode::TARGET, target, Condition::None)));
+        tx.update(place, &entries)?;
+        tx.punch(source, Punch::Dkey(old.0))?;
         match replaced {
-            Some(old_file) if old_file.kind == Kind::File => {
-                self.backing.punch(old_file.oid, Punch::Object, Condition::None)
-            }
+            // Snapshots keep the data that they show; nobody finds it by name any more.
+            Some(gone) if gone.kind == Kind::File => tx.punch(gone.oid, Punch::Object),
             _ => Ok(()),
         }
     }
 
     fn check_empty(&self, directory: Oid, names: &[Vec<u8>]) -> Result<(), Fault> {
-        if self.backing.dkeys(View::Latest, directory, None, 1)?.names.is_empty() {
+        // The latest names are those, too, that open epochs have made.
+        let is_empty = |view| Ok::<_, Fault>(self.backing.dkeys(view, directory, None, 1)?.names.is_empty());
+        if is_empty(self.view)? && is_empty(View::Latest)? {
             return Ok(());
         }
         Err(Fault::new(Code::NotEmpty, format!("{} is not empty: remove what is in it first", self.shown(names))))

@@ -159,6 +159,11 @@ impl Backing for Open {
         Ok(Part::boxed(&self.0, epoch))
     }
 
+    fn tx_open(&self) -> Result<Box<dyn Epoch>, Fault> {
+        let transaction = self.0.tx_open().map_err(fault)?;
+        Ok(Part::boxed(&self.0, transaction.into_epoch()))
+    }
+
     fn join(&self, blob: &[u8]) -> Result<Box<dyn Epoch>, Fault> {
         let epoch = self.0.join(blob).map_err(fault)?;
         Ok(Part::boxed(&self.0, epoch))
@@ -226,6 +231,12 @@ impl Epoch for Part {
     }
 
     fn commit(&self, summary: &Summary, next: bool) -> Result<Done, Refused> {
+        if self.epoch.is_independent() {
+            return match self.epoch.commit_independent() {
+                Ok(committed) => Ok(Done { stamp: committed.stamp, step: committed.step, next: None }),
+                Err(error) => Err(Refused { fault: fault(error), next: None }),
+            };
+        }
         let outcome = self.epoch.commit(summary, &[], next);
         let next = outcome.next.map(|epoch| Part::boxed(&self.open.0, epoch));
         match outcome.committed {

@@ -39,6 +39,8 @@ struct State {
     /// Number of updates still to be taken before one fails; a test's switch.
     fail_after: Option<usize>,
     begins: usize,
+    /// Objects that each independent transaction has read.
+    reads: BTreeMap<TxId, BTreeSet<Oid>>,
 }
 
 /// A container in memory; clones are other processes' views of it.
@@ -135,6 +137,22 @@ impl State {
         Ok(())
     }
 
+    /// Notes what an independent transaction reads.
+    fn note(&mut self, view: View, oid: Oid) {
+        if let View::Inside { tx, .. } = view
+            && let Some(reads) = self.reads.get_mut(&tx)
+        {
+            reads.insert(oid);
+        }
+    }
+
+    /// Whether everything that an independent transaction has read is as it was.
+    fn holds(&self, tx: TxId, base: u64) -> bool {
+        let at = |stamp| View::Snapshot { stamp: Stamp(stamp), position: Position(1), lease: LeaseId(0) };
+        let same = |oid: &Oid| self.object(at(base), *oid) == self.object(at(self.clock), *oid);
+        self.reads.get(&tx).into_iter().flatten().all(same)
+    }
+
     fn remove(&mut self, oid: Oid, stamp: u64, tx: Option<TxId>, what: Punch<'_>) {
         let what = match what {
             Punch::Object => What::Punch { dkey: None, range: None },
@@ -228,7 +246,9 @@ impl Backing for Memory {
         Ok(())
     }
     fn fetch(&self, view: View, oid: Oid, entries: &mut [Fetch<'_>]) -> Result<(), Fault> {
-        let object = self.0.lock().unwrap().object(view, oid);
+        let mut state = self.0.lock().unwrap();
+        state.note(view, oid);
+        let object = state.object(view, oid);
         for entry in entries {
             let value = object.get(&(entry.dkey.to_vec(), entry.akey.to_vec()));
             entry.found = value.is_some();
@@ -247,7 +267,9 @@ impl Backing for Memory {
         Ok(())
     }
     fn dkeys(&self, view: View, oid: Oid, after: Option<&[u8]>, limit: usize) -> Result<Names, Fault> {
-        let all: BTreeSet<Vec<u8>> = self.0.lock().unwrap().object(view, oid).into_keys().map(|key| key.0).collect();
+        let mut state = self.0.lock().unwrap();
+        state.note(view, oid);
+        let all: BTreeSet<Vec<u8>> = state.object(view, oid).into_keys().map(|key| key.0).collect();
         let mut names: Vec<Vec<u8>> = all.into_iter().filter(|name| after.is_none_or(|a| &name[..] > a)).collect();
         let more = names.len() > limit;
         names.truncate(limit);
@@ -262,6 +284,12 @@ impl Backing for Memory {
     }
     fn begin(&self, _collective: bool) -> Result<Box<dyn Epoch>, Fault> {
         Ok(self.begun(&mut self.0.lock().unwrap()))
+    }
+    fn tx_open(&self) -> Result<Box<dyn Epoch>, Fault> {
+        let mut state = self.0.lock().unwrap();
+        let part = self.begun(&mut state);
+        state.reads.insert(part.tx(), BTreeSet::new());
+        Ok(part)
     }
     fn join(&self, blob: &[u8]) -> Result<Box<dyn Epoch>, Fault> {
         let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| blob[at + i]));
@@ -353,10 +381,14 @@ impl Epoch for Part {
         if fault.is_none() && summary.failed {
             fault = Some(Fault::new(Code::Aborted, "an update failed"));
         }
+        if fault.is_none() && !state.holds(self.tx, self.base) {
+            fault = Some(Fault::new(Code::Conflict, "what it has read was changed"));
+        }
+        let independent = state.reads.remove(&self.tx).is_some();
         let stamp = state.tick();
         if fault.is_none() {
             state.fates.get_mut(&self.tx).unwrap().0 = Fate::Committed(stamp);
-            if !summary.touched.is_empty() {
+            if !summary.touched.is_empty() && !independent {
                 state.step += 1;
                 state.steps.push(stamp);
             }

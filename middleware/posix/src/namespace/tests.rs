@@ -77,12 +77,51 @@ fn renames_replace_and_follow_posix() {
     assert_eq!(code(space.rename(&names("a"), &names("c"))), Code::NotFound);
     assert_eq!(code(space.rename(&names("b"), &names("d"))), Code::Kind);
     assert_eq!(code(space.rename(&names("d"), &names("b"))), Code::Kind);
-    assert_eq!(code(space.rename(&names("b"), &names("d/b"))), Code::Unsupported);
     space.rename(&names("d"), &names("e")).unwrap();
     space.rename(&names("b"), &names("b")).unwrap();
     let then = Namespace::new(Arc::new(memory.clone()), before.view());
     assert_eq!(then.lookup(&names("a")).unwrap(), Some(a), "a snapshot keeps the old names");
     assert_eq!(memory.open_epochs(), 0);
+}
+
+#[test]
+fn renames_go_across_directories() {
+    let (memory, space) = fresh();
+    let a = space.create(inode::root(), b"a", &new_file(), None).unwrap();
+    for directory in ["d", "d/e", "f"] {
+        space.mkdir(&names(directory), 0o755, 0, 0).unwrap();
+    }
+    space.rename(&names("a"), &names("d/e/b")).unwrap();
+    assert_eq!(space.lookup(&names("d/e/b")).unwrap(), Some(a));
+    assert_eq!(code(space.lookup(&names("a"))), Code::NotFound);
+    assert_eq!(code(space.rename(&names("d"), &names("d/e/d"))), Code::Argument, "not into itself");
+    assert_eq!(code(space.rename(&names("f"), &names("d"))), Code::NotEmpty);
+    assert_eq!(code(space.rename(&names("d/e/b"), &names("g/b"))), Code::NotFound, "no such directory");
+    space.rename(&names("d/e"), &names("f")).unwrap();
+    assert_eq!(space.lookup(&names("f/b")).unwrap(), Some(a), "a directory takes along what is in it");
+    assert_eq!(code(space.rmdir(&names("f"))), Code::NotEmpty);
+    space.rmdir(&names("d")).unwrap();
+    assert_eq!(memory.open_epochs(), 0);
+    assert_eq!(memory.steps(), 0, "names make no steps");
+}
+
+#[test]
+fn of_two_renames_of_one_name_one_comes_too_late() {
+    let (memory, space) = fresh();
+    let a = space.create(inode::root(), b"a", &new_file(), None).unwrap();
+    let (one, two) = (memory.tx_open().unwrap(), memory.tx_open().unwrap());
+    let to_b = names("b");
+    let to_c = names("c");
+    let from = names("a");
+    for (tx, to) in [(&one, &to_b), (&two, &to_c)] {
+        let inside = Namespace::new(Arc::new(memory.clone()), tx.view());
+        inside.move_name(&**tx, (&from, from.split_last().unwrap()), (to, to.split_last().unwrap())).unwrap();
+    }
+    assert!(two.commit(&two.summary(), false).is_ok());
+    let refused = one.commit(&one.summary(), false).err().map(|refused| refused.fault.code);
+    assert_eq!(refused, Some(Code::Conflict));
+    assert_eq!(space.lookup(&to_c).unwrap(), Some(a));
+    assert_eq!(code(space.lookup(&to_b)), Code::NotFound);
 }
 
 #[test]
