@@ -234,6 +234,62 @@ static void in_flight(talea_system_t *system, talea_container_t *run, talea_oid_
     talea_queue_destroy(NULL);
 }
 
+static int note(void *context, const talea_difference_t *difference)
+{
+    uint32_t *seen = context;
+    CHECK(difference->key.dkey_bytes > 0 && difference->key.akey_bytes == 1 && difference->record_bytes == 0);
+    seen[difference->how]++;
+    return 0;
+}
+
+/* Transactions that come too late, what differs between steps, and going back. */
+static void transactions_and_rollback(talea_container_t *run, talea_oid_t oid)
+{
+    talea_update_t update = single("t", "a", "one");
+    talea_epoch_t *one, *two, *epoch;
+    talea_snapshot_t *before, *after;
+    talea_step_t step, back;
+    uint32_t seen[4] = {0};
+    uint64_t stamp = 0;
+    OK(talea_tx_open(run, &one));
+    OK(talea_tx_open(run, &two));
+    CHECK(strcmp(value_of(run, one, NULL, oid, "t", "a"), "") == 0);
+    CHECK(strcmp(value_of(run, two, NULL, oid, "t", "a"), "") == 0);
+    OK(talea_object_update(run, one, oid, &update, 1));
+    update = single("t", "a", "two");
+    OK(talea_object_update(run, two, oid, &update, 1));
+    CHECK(strcmp(value_of(run, two, NULL, oid, "t", "a"), "two") == 0);
+    FAILS(talea_epoch_commit(one, NULL, 0, NULL, 0, NULL), TALEA_ARGUMENT, "talea_tx_commit");
+    OK(talea_tx_commit(one, &stamp));
+    CHECK(stamp != 0);
+    FAILS(talea_tx_commit(two, NULL), TALEA_CONFLICT, "begin it anew");
+    FAILS(talea_tx_commit(two, NULL), TALEA_ABORTED, "over");
+    talea_epoch_close(one);
+    talea_epoch_close(two);
+    CHECK(strcmp(value_of(run, NULL, NULL, oid, "t", "a"), "one") == 0);
+    OK(talea_epoch_begin(run, &epoch));
+    FAILS(talea_tx_commit(epoch, NULL), TALEA_ARGUMENT, "collective");
+    update = single("t", "a", "three");
+    OK(talea_object_update(run, epoch, oid, &update, 1));
+    OK(talea_snapshot_name(run, "before", 0));
+    OK(talea_epoch_commit(epoch, NULL, 0, NULL, 0, &step));
+    talea_epoch_close(epoch);
+    OK(talea_snapshot_open_named(run, "before", &before));
+    OK(talea_snapshot_open(run, step.step, &after));
+    OK(talea_snapshot_diff(run, before, after, note, seen));
+    CHECK(seen[TALEA_CHANGED] == 1 && seen[TALEA_ADDED] == 0 && seen[TALEA_REMOVED] == 0);
+    FAILS(talea_snapshot_diff(run, before, after, NULL, NULL), TALEA_ARGUMENT, "no function");
+    FAILS(talea_rollback(run, 0, NULL, NULL, 0, NULL), TALEA_ARGUMENT, "one of them");
+    FAILS(talea_rollback(run, 0, "never", NULL, 0, NULL), TALEA_NOT_FOUND, "never");
+    OK(talea_rollback(run, 0, "before", "back", 4, &back));
+    CHECK(back.step == step.step + 1);
+    CHECK(strcmp(value_of(run, NULL, NULL, oid, "t", "a"), "one") == 0);
+    CHECK(strcmp(value_of(run, NULL, after, oid, "t", "a"), "three") == 0);
+    talea_snapshot_close(before);
+    talea_snapshot_close(after);
+    OK(talea_snapshot_destroy(run, "before"));
+}
+
 /* Everything that a C caller can get wrong in an argument: an error code, and no crash. */
 static void misuse(talea_system_t *system, talea_container_t *run, talea_oid_t oid)
 {
@@ -335,6 +391,7 @@ int main(void)
     values_and_arrays(run, oid);
     epochs_and_steps(system, run, oid);
     in_flight(system, run, oid);
+    transactions_and_rollback(run, oid);
     misuse(system, run, oid);
     forked(run, oid);
     OK(talea_produce_end(run));

@@ -17,6 +17,15 @@
 // Condition: the akey must exist.
 #define TALEA_IF_PRESENT 2
 
+// It is only in the later snapshot.
+#define TALEA_ADDED 1
+
+// It was written between the snapshots.
+#define TALEA_CHANGED 2
+
+// It is only in the earlier snapshot.
+#define TALEA_REMOVED 3
+
 // What a call returns.
 typedef enum talea_code_t {
   // Done.
@@ -108,16 +117,6 @@ typedef struct talea_container_info_t {
   uint64_t bytes_written;
 } talea_container_info_t;
 
-// A committed step, as a follower is told of it.
-typedef struct talea_step_t {
-  // Its number; the first is 1.
-  uint64_t step;
-  // Its stamp: a hybrid logical clock, microseconds since 1970 in the upper 52 bits.
-  uint64_t stamp;
-  // The container's last step by now.
-  uint64_t latest_step;
-} talea_step_t;
-
 // An object id: 32 bits of Talea's (its class) and 96 of the program's.
 typedef struct talea_oid_t {
   // Upper half; its upper 32 bits are the class.
@@ -145,6 +144,33 @@ typedef struct talea_extent_t {
   // Number of records, at least 1.
   uint64_t count;
 } talea_extent_t;
+
+// One difference between two snapshots: a value, or a run of records.
+typedef struct talea_difference_t {
+  // Its object.
+  struct talea_oid_t oid;
+  // Where in it.
+  struct talea_key_t key;
+  // Bytes of a record of an array; 0: a single value.
+  uint32_t record_bytes;
+  // TALEA_ADDED, TALEA_CHANGED or TALEA_REMOVED.
+  uint32_t how;
+  // The records of an array.
+  struct talea_extent_t extent;
+} talea_difference_t;
+
+// Gets one difference; returns 0 to go on, anything else to stop.
+typedef int (*talea_difference_fn)(void *context, const struct talea_difference_t *difference);
+
+// A committed step, as a follower is told of it.
+typedef struct talea_step_t {
+  // Its number; the first is 1.
+  uint64_t step;
+  // Its stamp: a hybrid logical clock, microseconds since 1970 in the upper 52 bits.
+  uint64_t stamp;
+  // The container's last step by now.
+  uint64_t latest_step;
+} talea_step_t;
 
 // One value or array of an update.
 typedef struct talea_update_t {
@@ -248,6 +274,29 @@ int talea_container_query(struct talea_container_t *container, struct talea_cont
 // # Safety
 // None: the handle is checked.
 int talea_produce_end(struct talea_container_t *container);
+
+// Gives what was written between two snapshots to `each`, in order of object, dkey, akey and record. What counts is that it was
+// written, not whether the bytes are others.
+//
+// # Safety
+// `each` is a function that can be called with `context`.
+int talea_snapshot_diff(struct talea_container_t *container,
+                        struct talea_snapshot_t *from,
+                        struct talea_snapshot_t *to,
+                        talea_difference_fn each,
+                        void *context);
+
+// Makes a step whose contents are those of an earlier step or (`name` not NULL) of a named snapshot. What lies between stays
+// readable; what others commit meanwhile stays. Without any difference there is no new step, and `step` (or NULL) gets the last one.
+//
+// # Safety
+// `name` is null or NUL-terminated, `attributes` valid for its size, `step` null or valid for writing.
+int talea_rollback(struct talea_container_t *container,
+                   uint64_t to_step,
+                   const char *name,
+                   const void *attributes,
+                   size_t attributes_bytes,
+                   struct talea_step_t *step);
 
 // Begins a collective epoch.
 //
@@ -523,6 +572,23 @@ const char *talea_error(void);
 
 // The library's version, such as "0.1.0".
 const char *talea_version(void);
+
+// Begins an independent transaction of this process. Its handle is used as that of an epoch: what is read and written inside of
+// it is noted and pending. talea_tx_commit commits it, talea_epoch_abort aborts it, talea_epoch_close gives it back (and aborts it
+// if it is open still). It makes no step.
+//
+// # Safety
+// `out` is valid for writing; a null pointer is told.
+int talea_tx_open(struct talea_container_t *container,
+                  struct talea_epoch_t **out);
+
+// Commits a transaction. TALEA_CONFLICT: something that it has read was changed by another one, and nothing of it remains: begin it
+// anew. `stamp` (or NULL) gets the stamp of its commit.
+//
+// # Safety
+// `stamp` is null or valid for writing.
+int talea_tx_commit(struct talea_epoch_t *transaction,
+                    uint64_t *stamp);
 
 #ifdef __cplusplus
 }  // extern "C"

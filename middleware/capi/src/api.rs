@@ -7,10 +7,12 @@
 #![allow(non_camel_case_types)] // these are the C program's names
 
 pub mod container;
+pub mod diff;
 pub mod epoch;
 pub mod follow;
 pub mod object;
 pub mod queue;
 pub mod snapshot;
 pub mod system;
+pub mod transaction;
 pub mod types;

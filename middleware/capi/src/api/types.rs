@@ -218,3 +218,30 @@ pub struct talea_event_t {
     /// Text for people, NULL if all is well; lives until the next poll of the queue.
     pub text: *const c_char,
 }
+
+/// It is only in the later snapshot.
+pub const TALEA_ADDED: u32 = 1;
+/// It was written between the snapshots.
+pub const TALEA_CHANGED: u32 = 2;
+/// It is only in the earlier snapshot.
+pub const TALEA_REMOVED: u32 = 3;
+
+/// One difference between two snapshots: a value, or a run of records.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct talea_difference_t {
+    /// Its object.
+    pub oid: talea_oid_t,
+    /// Where in it.
+    pub key: talea_key_t,
+    /// Bytes of a record of an array; 0: a single value.
+    pub record_bytes: u32,
+    /// TALEA_ADDED, TALEA_CHANGED or TALEA_REMOVED.
+    pub how: u32,
+    /// The records of an array.
+    pub extent: talea_extent_t,
+}
+
+/// Gets one difference; returns 0 to go on, anything else to stop.
+pub type talea_difference_fn =
+    Option<unsafe extern "C" fn(context: *mut c_void, difference: *const talea_difference_t) -> c_int>;
