@@ -1,21 +1,24 @@
 //! The checker: do the histories of a run keep the invariants of docs/design.md §3?
 //!
 //! I1: what a snapshot at S shows is made of whole transactions with C ≤ S. I2: a snapshot never changes. I6: what a lost
-//! writer wrote in is gone, and nothing stays open. I8: no call hangs. Followers get every step once, in order. Knows nothing
-//! of how the system works.
+//! writer wrote in is gone, and nothing stays open. I8: no call hangs. Followers get every step once, in order. Independent
+//! transactions are serializable. Nothing is executed twice, and of all who create one thing one does. Knows nothing of how the
+//! system works.
+
+mod serial;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use talea_model::{Stamp, Step, TxId};
 
-use crate::history::{Cell, History, Outcome, Value};
+use crate::history::{Cell, History, Outcome, Told, Value};
 use crate::program::CELLS;
 
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which: `I1`, `I2`, `I6`, `I8`, `steps`.
+    /// Which: `I1`, `I2`, `I6`, `I8`, `steps`, `serial`, `once`, `told`, `kept`.
     pub invariant: &'static str,
     /// What was seen.
     pub what: String,
@@ -34,6 +37,9 @@ pub fn check(history: &History) -> Vec<Violation> {
     atomic(history, &fates, &mut found);
     stable(history, &mut found);
     followed(history, &mut found);
+    serial::serial(&history.optimistic, &mut found);
+    once(history, &mut found);
+    told(history, &fates, &mut found);
     if !history.open_at_end.is_empty() {
         found.push(Violation { invariant: "I6", what: format!("left open: {:?}", history.open_at_end) });
     }
@@ -104,6 +110,51 @@ fn stable(history: &History, found: &mut Vec<Violation>) {
                 format!("snapshot {} showed cell {} = {first:#x}, then {:#x}", read.stamp, read.cell, read.value);
             found.push(Violation { invariant: "I2", what });
         }
+    }
+}
+
+/// Of all who create a row one does, and no request has two effects.
+fn once(history: &History, found: &mut Vec<Violation>) {
+    let mut bad = |what: String| found.push(Violation { invariant: "once", what });
+    for insert in &history.inserts {
+        let holds = history.rows.get(&insert.row);
+        match insert.told {
+            Told::Done if holds != Some(&insert.value) => {
+                bad(format!("row {} holds {holds:x?}, but {:#x} was created", insert.row, insert.value));
+            }
+            Told::Refused if holds == Some(&insert.value) => {
+                bad(format!(
+                    "row {} holds {:#x}, whose creator was told that there is another",
+                    insert.row, insert.value
+                ));
+            }
+            _ => {}
+        }
+    }
+    if history.last_tx > history.begins_asked {
+        bad(format!("{} transactions were begun and {} asked for", history.last_tx, history.begins_asked));
+    }
+}
+
+/// What a process was told of is what it sees, or something later.
+fn told(history: &History, fates: &BTreeMap<TxId, Stamp>, found: &mut Vec<Violation>) {
+    let mut bad = |invariant, what: String| found.push(Violation { invariant, what });
+    for (wrote, saw) in history.told.iter().filter(|(wrote, saw)| wrote != saw) {
+        bad("told", format!("a process wrote {wrote:#x}, was told so, and saw {saw:#x} in a new snapshot"));
+    }
+    for (stamp, value) in &history.latest {
+        let of = fates.get(&TxId(value >> 24));
+        if of.is_none_or(|of| of < stamp) {
+            bad("told", format!("after a commit at {stamp} the latest state shows {value:#x}, committed at {of:?}"));
+        }
+    }
+    for (tx, outcome) in &history.orphaned {
+        if *outcome == Told::Done || fates.contains_key(tx) {
+            bad("I6", format!("{tx} committed although a process that wrote in it was dead"));
+        }
+    }
+    for read in &history.refused_reads {
+        bad("kept", read.clone());
     }
 }
 

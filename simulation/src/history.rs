@@ -58,6 +58,44 @@ pub struct Read {
     pub value: Value,
 }
 
+/// What a program was told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Told {
+    /// That it is done.
+    Done,
+    /// That it is not, and will not be.
+    Refused,
+    /// Nothing: it may be done or not.
+    #[default]
+    Nothing,
+}
+
+/// An independent transaction, or an update without one, as its program saw it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Optimistic {
+    /// What it read, over its base.
+    pub reads: Vec<(Cell, Value)>,
+    /// What it wrote; each cell once.
+    pub writes: Vec<(Cell, Value)>,
+    /// What its commit was told.
+    pub outcome: Told,
+    /// When it was asked for, in nanoseconds of the world's time.
+    pub began_ns: u64,
+    /// When its commit was answered; `None` for updates without a transaction.
+    pub ended_ns: Option<u64>,
+}
+
+/// An exclusive creation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Insert {
+    /// Which row.
+    pub row: u64,
+    /// With which value.
+    pub value: Value,
+    /// What its program was told.
+    pub told: Told,
+}
+
 /// All of it.
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -73,6 +111,24 @@ pub struct History {
     pub open_at_end: Vec<TxId>,
     /// Calls that neither ended nor were cancelled by their process's death by the end of the run.
     pub hanging: Vec<String>,
+    /// Independent transactions, and the updates that they may meet.
+    pub optimistic: Vec<Optimistic>,
+    /// Exclusive creations.
+    pub inserts: Vec<Insert>,
+    /// What the rows hold after everything came to rest.
+    pub rows: BTreeMap<u64, Value>,
+    /// How often a transaction was asked for, whatever came of it.
+    pub begins_asked: u64,
+    /// Number of the last transaction; 0 if nobody has asked.
+    pub last_tx: u64,
+    /// What a process wrote and was told of, and what it then saw in a new snapshot.
+    pub told: Vec<(Value, Value)>,
+    /// What a process committed at a stamp, and what it then saw as the latest.
+    pub latest: Vec<(Stamp, Value)>,
+    /// Transactions that a dead process had written in, and what became of their commit.
+    pub orphaned: Vec<(TxId, Told)>,
+    /// Reads that were refused although their snapshot was kept.
+    pub refused_reads: Vec<String>,
     /// Longest time that a reader waited for an answer while all servers were up, in nanoseconds.
     pub longest_read_ns: u64,
 }

@@ -9,6 +9,7 @@ pub mod history;
 pub mod plant;
 mod program;
 pub mod random;
+mod seam;
 mod server;
 mod time;
 mod window;

@@ -49,8 +49,9 @@ fn main() -> ExitCode {
         }
         failed += 1;
         println!(
-            "seed {seed}: {} violations; replay: cargo run -p talea-simulation -- --seed {seed}",
-            violations.len()
+            "seed {seed}: {} violations; replay: cargo run -p talea-simulation -- --seed {seed} --plant {}",
+            violations.len(),
+            arguments.plant.name()
         );
         violations.iter().take(5).for_each(|violation| println!("  {violation}"));
     }

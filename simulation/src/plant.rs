@@ -1,4 +1,5 @@
-//! Planted bugs: each breaks one rule of docs/design.md §4, and the checker must find it.
+//! Planted bugs: each breaks one rule of docs/design.md §4, and the checker must find it. They lie in the store's options, which
+//! no configuration reaches, and in the simulation's own seams.
 
 use std::str::FromStr;
 
@@ -10,22 +11,68 @@ pub enum Plant {
     /// None.
     #[default]
     None,
+    /// Rule 1: servers do not hear what their askers' clocks say.
+    NoClock,
     /// Rule 2: a commit gets a stamp below snapshots that were served before it.
     LateStamp,
-    /// Rule 7: a target takes a write of a transaction that it knows as closed.
-    Zombie,
+    /// Rule 3: a join is acknowledged and not noted.
+    NoJoin,
+    /// Rule 4, I4: an update is acknowledged before it is flushed.
+    SkipFlush,
+    /// Rule 5: some targets take a commit for an abort.
+    HalfCommit,
     /// Rule 6: a target serves by a table of transactions that lags behind its horizon.
     StaleTable,
-    /// I1: pending versions are visible to snapshots.
+    /// Rule 6, I1: pending versions are visible to snapshots.
     SplitCommit,
-    /// I4: an update is acknowledged before it is flushed.
-    SkipFlush,
+    /// Rule 7: a target takes a write of a transaction that it knows as closed.
+    Zombie,
+    /// Rule 8: who meets a pending version does not go to the log's end.
+    NoCatchUp,
+    /// Rule 12: a server does not notice that its clients die.
+    Deaf,
+    /// Rule 13: aggregation is not told what is kept.
+    NothingKept,
+    /// Rule 14: targets do not remember what they have done.
+    ForgetSequences,
+    /// Rule 14: the log does not remember what it has done.
+    Twice,
+    /// Rule 15: what a transaction has read counts as unchanged.
+    BlindReads,
+    /// Rule 15: open transactions that overlap what was read are not named.
+    Nameless,
+    /// Rule 16: conditions are not looked at.
+    Unconditional,
+    /// Rule 17: a subscriber is not given a step.
+    SkipStep,
 }
+
+const NAMES: [(Plant, &str); 18] = [
+    (Plant::None, "none"),
+    (Plant::NoClock, "no-clock"),
+    (Plant::LateStamp, "late-stamp"),
+    (Plant::NoJoin, "no-join"),
+    (Plant::SkipFlush, "skip-flush"),
+    (Plant::HalfCommit, "half-commit"),
+    (Plant::StaleTable, "stale-table"),
+    (Plant::SplitCommit, "split-commit"),
+    (Plant::Zombie, "zombie"),
+    (Plant::NoCatchUp, "no-catch-up"),
+    (Plant::Deaf, "deaf"),
+    (Plant::NothingKept, "nothing-kept"),
+    (Plant::ForgetSequences, "forget-sequences"),
+    (Plant::Twice, "twice"),
+    (Plant::BlindReads, "blind-reads"),
+    (Plant::Nameless, "nameless"),
+    (Plant::Unconditional, "unconditional"),
+    (Plant::SkipStep, "skip-step"),
+];
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Plant; 5] =
-        [Plant::LateStamp, Plant::Zombie, Plant::StaleTable, Plant::SplitCommit, Plant::SkipFlush];
+    pub fn all() -> impl Iterator<Item = Plant> {
+        NAMES.into_iter().map(|(plant, _)| plant).filter(|plant| *plant != Plant::None)
+    }
 
     /// The store's part of it.
     pub(crate) fn store(self) -> StorePlant {
@@ -33,28 +80,24 @@ impl Plant {
             Plant::Zombie => StorePlant::KeepZombie,
             Plant::SplitCommit => StorePlant::IgnoreHorizonOnRead,
             Plant::SkipFlush => StorePlant::SkipFlush,
-            Plant::None | Plant::LateStamp | Plant::StaleTable => StorePlant::None,
+            Plant::ForgetSequences => StorePlant::ForgetSequences,
+            Plant::BlindReads => StorePlant::BlindReads,
+            Plant::Nameless => StorePlant::Nameless,
+            Plant::Unconditional => StorePlant::Unconditional,
+            _ => StorePlant::None,
         }
     }
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
-        match self {
-            Plant::None => "none",
-            Plant::LateStamp => "late-stamp",
-            Plant::Zombie => "zombie",
-            Plant::StaleTable => "stale-table",
-            Plant::SplitCommit => "split-commit",
-            Plant::SkipFlush => "skip-flush",
-        }
+        NAMES.into_iter().find(|(plant, _)| *plant == self).map_or("", |(_, name)| name)
     }
 }
 
 impl FromStr for Plant {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let all = Plant::ALL.into_iter().chain([Plant::None]);
-        let names = Plant::ALL.map(Plant::name).join(", ");
-        all.into_iter().find(|plant| plant.name() == text).ok_or(format!("'{text}' is none of {names}"))
+        let found = NAMES.into_iter().find(|(_, name)| *name == text).map(|(plant, _)| plant);
+        found.ok_or_else(|| format!("'{text}' is none of {}", NAMES.map(|(_, name)| name).join(", ")))
     }
 }

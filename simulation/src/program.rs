@@ -4,6 +4,12 @@
 
 use std::sync::{Arc, Mutex};
 
+mod optimistic;
+mod witness;
+
+pub(crate) use optimistic::{inserter, transactor};
+pub(crate) use witness::{Family, keeper, mother, orphan, teller};
+
 use talea_client::{Client, Container, EntryFetch, EntryUpdate, Epoch, ErrorKind, WaitOutcome as Waited, Write};
 use talea_model::{Extent, ObjectClass, Oid, Step, Summary, TxId};
 use talea_wire::data::{Condition, ValueKind};
@@ -91,14 +97,19 @@ impl Context {
     }
 
     async fn read(&self, container: &Container, view: talea_model::View, cell: Cell) -> Option<Value> {
+        self.try_read(container, view, cell).await.ok()
+    }
+
+    async fn try_read(&self, container: &Container, view: talea_model::View, cell: Cell) -> Result<Value, ErrorKind> {
         let place = place(cell);
         let mut bytes = [0; 8];
         let mut entry = match &place.extent {
             Some(extent) => EntryFetch::array(&place.dkey, place.akey, 8, std::slice::from_ref(extent), &mut bytes),
             None => EntryFetch::single(&place.dkey, place.akey, &mut bytes),
         };
-        container.object(place.oid).fetch_async(&view, std::slice::from_mut(&mut entry)).await.ok()?;
-        Some(Value::from_le_bytes(bytes))
+        let fetched = container.object(place.oid).fetch_async(&view, std::slice::from_mut(&mut entry)).await;
+        fetched.map_err(|error| error.kind())?;
+        Ok(Value::from_le_bytes(bytes))
     }
 
     /// The first writer of a round begins its epoch, or goes on with the one that the last commit began.
@@ -107,6 +118,7 @@ impl Context {
             return epoch;
         }
         loop {
+            self.asks_to_begin();
             match container.begin_async(true).await {
                 Ok(epoch) => return epoch,
                 Err(_) => self.time.sleep_us(20_000).await,
@@ -137,6 +149,11 @@ impl Context {
                 at.map(|at| transaction.uncertain.swap_remove(at));
             });
         }
+    }
+
+    /// Counts a request for a transaction, before it is made.
+    fn asks_to_begin(&self) {
+        lock(&self.history).begins_asked += 1;
     }
 
     fn note(&self, tx: TxId, change: impl FnOnce(&mut Transaction)) {
@@ -172,9 +189,11 @@ pub(crate) async fn writer(context: Context, job: Arc<Mutex<Job>>, writer: u32, 
         context.time.moved();
         if writer == 0 {
             next = commit(&context, &job, &epoch, round).await;
+            look_at_latest(&context, &container, epoch.tx()).await;
         } else {
             if context.draw(5) == 0 {
-                // A program that breaks the rules: it writes when its part has been flushed.
+                // A program that breaks the rules: it writes when its part has been flushed, or even when all is over.
+                context.time.sleep_us(context.draw(6_000)).await;
                 let cell = context.draw(u64::from(CELLS / WRITERS)) as Cell * WRITERS + writer;
                 context.write_one(&container, &epoch, cell, true).await;
             }
@@ -198,6 +217,7 @@ async fn commit(context: &Context, job: &Arc<Mutex<Job>>, epoch: &Epoch, round: 
         })
     };
     let summary = context.time.until(all).await;
+    context.asks_to_begin();
     let outcome = epoch.commit_async(&summary, &epoch.tx().0.to_le_bytes(), true).await;
     let known = match &outcome.committed {
         Ok(committed) => Outcome::Committed { stamp: committed.stamp, step: committed.step },
@@ -215,6 +235,21 @@ async fn commit(context: &Context, job: &Arc<Mutex<Job>>, epoch: &Epoch, round: 
     outcome.next
 }
 
+/// What this writer committed is what everybody sees, or something later (rule 8).
+async fn look_at_latest(context: &Context, container: &Container, tx: TxId) {
+    let written = {
+        let history = lock(&context.history);
+        let transaction = history.transactions.get(&tx);
+        let Some((Outcome::Committed { stamp, .. }, known)) = transaction.map(|one| (one.outcome, one)) else { return };
+        let cell = known.writes.keys().find(|cell| !known.uncertain.contains(cell)).copied();
+        cell.map(|cell| (stamp, cell))
+    };
+    let Some((stamp, cell)) = written else { return };
+    if let Some(value) = context.read(container, talea_model::View::Latest, cell).await {
+        lock(&context.history).latest.push((stamp, value));
+    }
+}
+
 /// Opens snapshots, reads all cells, waits, and reads them again.
 pub(crate) async fn reader(context: Context, reader: u32, done: Arc<Mutex<bool>>) {
     let container = context.container().await;
@@ -224,7 +259,7 @@ pub(crate) async fn reader(context: Context, reader: u32, done: Arc<Mutex<bool>>
             continue;
         };
         for _ in 0..=context.draw(3) {
-            for cell in 0..CELLS + AUTO_CELLS {
+            for cell in (0..CELLS + AUTO_CELLS).chain(witness::TELLER..witness::TELLER + witness::TELLER_CELLS) {
                 if let Some(value) = context.read(&container, snapshot.view(), cell).await {
                     let stamp = snapshot.info().stamp;
                     lock(&context.history).reads.push(Read { reader, stamp, cell, value });
@@ -282,8 +317,9 @@ pub(crate) async fn audit(context: Context) {
     loop {
         if let Ok(status) = context.client.status_async().await {
             lock(&context.history).open_at_end = status.transactions.iter().map(|(tx, ..)| *tx).collect();
-            return;
+            break;
         }
         context.time.sleep_us(20_000).await;
     }
+    optimistic::audit(&context, &container).await;
 }

@@ -3,20 +3,21 @@
 //! Owns what a shell of sockets and threads would own: it carries actions out, and it decides what survives a crash. Must
 //! never add a rule of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IoSlice;
 use std::sync::Arc;
 
 use talea_control::TargetChange;
 use talea_control::node::{Action, Node, NodeConfig, StoreOp, Stored, Time};
 use talea_engine::{Driver, Effect, Mail, PoolChange, Target, TargetOptions};
-use talea_fabric::{Clock, Endpoint, Event, Hello, sim::SimClock, sim::SimEndpoint, sim::SimNetwork};
+use talea_fabric::{Clock, Endpoint, Event, Hello, PeerId, sim::SimClock, sim::SimEndpoint, sim::SimNetwork};
 use talea_model::{PoolId, Position, ServerId, ServerInfo, Stamp, TargetId, TargetInfo, TargetState};
 use talea_tier::{SimMedium, Torn};
 use talea_vos::StoreOptions;
 
 use crate::plant::Plant;
 use crate::random::Random;
+use crate::seam;
 use crate::window::Windows;
 
 /// Capacity of one simulated target in bytes.
@@ -55,6 +56,8 @@ struct Process {
     storing: Option<(u64, Vec<StoreOp>)>,
     /// Outer token → (driver, its token).
     asked: BTreeMap<u64, (usize, u64)>,
+    /// Connections of clients, as far as a planted bug needs them.
+    clients: BTreeSet<PeerId>,
     next_token: u64,
     delivered: Position,
 }
@@ -149,6 +152,7 @@ impl SimServer {
             durable,
             storing: None,
             asked: BTreeMap::new(),
+            clients: BTreeSet::new(),
             next_token: 1,
             delivered: Position(0),
         });
@@ -208,8 +212,16 @@ impl SimServer {
         while let Some(event) = process.endpoint.recv() {
             busy = true;
             match event {
-                Event::Up { peer, hello, local } => process.node.peer_up(now, peer, hello, local),
-                Event::Message { peer, message } => process.node.message(now, peer, &message),
+                Event::Up { peer, hello, local } => {
+                    if hello.server.is_none() {
+                        process.clients.insert(peer);
+                    }
+                    process.node.peer_up(now, peer, hello, local);
+                }
+                Event::Message { peer, message } => {
+                    process.node.message(now, peer, &seam::heard(self.plant, &message));
+                }
+                Event::Down { peer } if self.plant == Plant::Deaf && process.clients.contains(&peer) => {}
                 Event::Down { peer } => process.node.peer_down(now, peer),
             }
         }
@@ -224,7 +236,7 @@ impl SimServer {
             process.node.tick(now);
         }
         for index in 0..process.drivers.len() {
-            busy |= process.turn_target(index, now);
+            busy |= process.turn_target(index, now, self.plant);
         }
         loop {
             let actions = process.node.take_actions();
@@ -249,7 +261,7 @@ impl SimServer {
 }
 
 impl Process {
-    fn turn_target(&mut self, index: usize, now: Time) -> bool {
+    fn turn_target(&mut self, index: usize, now: Time, plant: Plant) -> bool {
         let mut wants = Vec::new();
         let events = match self.drivers[index].turn(&mut wants) {
             Ok(events) => events,
@@ -262,6 +274,9 @@ impl Process {
                     self.durable[index] = horizon;
                     let all = self.durable.iter().copied().min().unwrap_or_default();
                     self.node.targets_durable(now, all);
+                }
+                Effect::LogEnd { token } if plant == Plant::NoCatchUp => {
+                    mail(&mut self.drivers[index], Mail::LogEnd { token, position: self.delivered });
                 }
                 Effect::LogEnd { token } => {
                     let outer = self.next_token;
@@ -278,7 +293,9 @@ impl Process {
     fn act(&mut self, action: Action, now: Time, server: u32, plant: Plant, random: &mut Random) {
         match action {
             // A full connection loses it: the protocol above must live with that.
-            Action::Send { peer, bytes } => drop(self.endpoint.send(peer, &[IoSlice::new(&bytes)])),
+            Action::Send { peer, bytes } => {
+                let _ = self.endpoint.send(peer, &[IoSlice::new(&seam::said(plant, &bytes))]);
+            }
             Action::Close { peer } => self.endpoint.disconnect(peer),
             Action::Store { ops } => self.storing = Some((now.monotonic_ns + random.below(APPEND_NS), ops)),
             Action::Deliver { changes, horizon } => {
@@ -322,6 +339,9 @@ fn mail(driver: &mut Driver, mail: Mail) {
 /// A change in the engine's words, spoilt as the plant says.
 fn translated(change: &TargetChange, plant: Plant, server: u32, index: usize) -> Option<PoolChange> {
     let mut change = change.clone();
+    if let (Plant::NothingKept, TargetChange::Floor { kept, .. }) = (plant, &mut change) {
+        kept.clear();
+    }
     if let TargetChange::Commit { tx, stamp } = &mut change {
         if plant == Plant::StaleTable && server == 0 && index == 0 && tx.0 % 4 == 0 {
             return None;
@@ -331,5 +351,10 @@ fn translated(change: &TargetChange, plant: Plant, server: u32, index: usize) ->
             *stamp = Stamp::from_unix_us(stamp.unix_us().saturating_sub(3_000));
         }
     }
-    Some(talead::pool_change(change))
+    match change {
+        TargetChange::Commit { tx, .. } if plant == Plant::HalfCommit && server == 1 && index == 0 => {
+            Some(talead::pool_change(TargetChange::Abort { tx }))
+        }
+        change => Some(talead::pool_change(change)),
+    }
 }

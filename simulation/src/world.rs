@@ -12,9 +12,9 @@ use talea_model::ServerId;
 
 use crate::history::History;
 use crate::plant::Plant;
-use crate::program::{self, Context, Job, WRITERS};
+use crate::program::{self, Context, Family, Job, WRITERS};
 use crate::random::Random;
-use crate::server::{SimServer, control_node};
+use crate::server::{SimServer, control_node, target_node};
 use crate::time::{Timeline, lock};
 use crate::window::Windows;
 
@@ -22,6 +22,8 @@ const SERVERS: u32 = 2;
 const TARGETS: u32 = 2;
 const JOBS: u32 = 2;
 const READERS: u32 = 2;
+const TRANSACTORS: u32 = 3;
+const INSERTERS: u32 = 2;
 const MS: u64 = 1_000_000;
 /// Rounds (epochs) of each job.
 const ROUNDS: u64 = 8;
@@ -64,6 +66,8 @@ struct Program {
     task: Pin<Box<dyn Future<Output = ()>>>,
     /// Job and life, of writers.
     job: Option<(u32, u32)>,
+    /// Of a process that is to be killed when it has said its last words.
+    family: Option<Arc<Mutex<Family>>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -157,9 +161,44 @@ impl World {
                 Box::pin(program::reader(context, reader, done))
             });
         }
-        self.spawn("follower".to_owned(), None, move |context| Box::pin(program::follower(context, 0, done)));
+        let follower = done.clone();
+        self.spawn("follower".to_owned(), None, move |context| Box::pin(program::follower(context, 0, follower)));
+        for number in 0..TRANSACTORS {
+            let done = done.clone();
+            self.spawn(format!("transactor {number}"), None, |context| Box::pin(program::transactor(context, done)));
+        }
+        for number in 0..INSERTERS {
+            let done = done.clone();
+            self.spawn(format!("inserter {number}"), None, |context| Box::pin(program::inserter(context, done)));
+        }
+        let (teller, keeper) = (done.clone(), done);
+        self.spawn("teller".to_owned(), None, |context| Box::pin(program::teller(context, teller)));
+        self.spawn("keeper".to_owned(), None, |context| Box::pin(program::keeper(context, keeper)));
+        self.spawn_family();
         if !self.settings.calm {
+            self.skew_clocks();
             self.plan_faults();
+        }
+    }
+
+    fn spawn_family(&mut self) {
+        let family: Arc<Mutex<Family>> = Arc::default();
+        let mother = family.clone();
+        self.spawn("mother".to_owned(), None, |context| Box::pin(program::mother(context, mother)));
+        let orphan = family.clone();
+        self.spawn("orphan".to_owned(), None, |context| Box::pin(program::orphan(context, orphan)));
+        if let Some(orphan) = self.programs.last_mut() {
+            orphan.family = Some(family);
+        }
+    }
+
+    /// Clocks of different nodes never agree.
+    fn skew_clocks(&mut self) {
+        for server in 0..SERVERS {
+            let targets = (0..TARGETS).map(|target| target_node(server * TARGETS + target));
+            for node in std::iter::once(control_node(server)).chain(targets) {
+                self.network.set_clock_offset(node, self.random.below(200_000) as i64 - 100_000);
+            }
         }
     }
 
@@ -173,7 +212,12 @@ impl World {
             if self.random.chance(40) {
                 let crash_ns = at(&mut self.random);
                 faults.push((crash_ns, Fault::CrashServer(server)));
-                faults.push((crash_ns + (20 + self.random.below(2_000)) * MS, Fault::StartServer(server)));
+                let down_ns = if self.random.chance(30) {
+                    self.random.below(5 * MS)
+                } else {
+                    (20 + self.random.below(2_000)) * MS
+                };
+                faults.push((crash_ns + down_ns, Fault::StartServer(server)));
             }
         }
         if self.random.chance(30) {
@@ -211,6 +255,9 @@ impl World {
         let node = self.next_node;
         self.next_node += 1;
         let home = self.random.below(SERVERS.into()) as u32;
+        if !self.settings.calm {
+            self.network.set_clock_offset(node, 100_000 - self.random.below(2_000_000) as i64);
+        }
         let tuning = Tuning {
             name: what.clone(),
             home: ServerId(home),
@@ -233,7 +280,7 @@ impl World {
             history: self.history.clone(),
             random: Arc::new(Mutex::new(self.random.fork())),
         };
-        self.programs.push(Program { what, node, client, task: program(context), job });
+        self.programs.push(Program { what, node, client, task: program(context), job, family: None });
     }
 
     /// Goes on until `over`, or until the end of time.
@@ -272,7 +319,17 @@ impl World {
     fn poll_programs(&mut self) -> bool {
         let mut busy = false;
         let mut waker = TaskContext::from_waker(Waker::noop());
+        let (network, time) = (&self.network, &self.time);
         self.programs.retain_mut(|program| {
+            if let Some(family) = &program.family
+                && lock(family).last_words.is_some()
+            {
+                network.crash(program.node);
+                lock(family).is_dead = true;
+                time.moved();
+                busy = true;
+                return false;
+            }
             busy |= program.client.drive();
             let over = program.task.as_mut().poll(&mut waker) == Poll::Ready(());
             busy |= over;
@@ -292,7 +349,14 @@ impl World {
     fn strike(&mut self, fault: Fault) {
         match fault {
             Fault::KillJob(job) => self.kill_job(job),
-            Fault::CrashServer(server) => self.servers[server as usize].crash(),
+            Fault::CrashServer(server) => {
+                self.servers[server as usize].crash();
+                // Its clock may be another one when it is back.
+                for target in 0..TARGETS {
+                    let offset_us = self.random.below(4_000_000) as i64 - 2_000_000;
+                    self.network.set_clock_offset(target_node(server * TARGETS + target), offset_us);
+                }
+            }
             Fault::StartServer(server) => {
                 if !self.servers[server as usize].is_up() {
                     self.servers[server as usize].start();

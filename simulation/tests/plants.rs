@@ -1,0 +1,47 @@
+//! Every planted bug is found: a checker that finds none checks nothing.
+
+use talea_simulation::{Plant, Settings, check, run};
+
+/// Seeds that are tried until one shows the bug.
+const SEEDS: u64 = 150;
+
+fn is_caught(plant: Plant, by: &[&str]) {
+    let caught = (1..=SEEDS).any(|seed| {
+        let violations = check(&run(Settings { seed, plant, calm: false }).history);
+        violations.iter().any(|violation| by.contains(&violation.invariant))
+    });
+    assert!(caught, "no seed shows the planted bug '{}' as one of {by:?}", plant.name());
+}
+
+macro_rules! plants {
+    ($($test:ident: $plant:ident by $by:expr;)*) => {
+        $(#[test] fn $test() { is_caught(Plant::$plant, &$by); })*
+
+        #[test]
+        fn every_plant_has_a_test() {
+            let tested = [$(Plant::$plant),*];
+            let missing: Vec<&str> = Plant::all().filter(|plant| !tested.contains(plant)).map(Plant::name).collect();
+            assert!(missing.is_empty(), "not tested: {missing:?}");
+        }
+    };
+}
+
+plants! {
+    rule_1_clocks_that_are_not_carried: NoClock by ["told"];
+    rule_2_a_commit_below_a_served_snapshot: LateStamp by ["I1", "I2"];
+    rule_3_a_join_that_is_not_noted: NoJoin by ["I6"];
+    rule_4_an_update_that_was_acknowledged_and_not_flushed: SkipFlush by ["I1", "I2", "once", "told", "serial"];
+    rule_5_a_commit_that_is_one_on_some_targets_only: HalfCommit by ["I1"];
+    rule_6_a_stale_table_of_transactions: StaleTable by ["I1"];
+    rule_6_pending_versions_that_are_seen: SplitCommit by ["I1", "I2"];
+    rule_7_a_zombie_write: Zombie by ["I1", "I2"];
+    rule_8_latest_reads_that_do_not_catch_up: NoCatchUp by ["told"];
+    rule_12_deaths_that_nobody_notices: Deaf by ["I6"];
+    rule_13_kept_snapshots_that_are_not_kept: NothingKept by ["kept", "I1", "I2"];
+    rule_14_updates_that_are_done_twice: ForgetSequences by ["once"];
+    rule_14_entries_that_are_made_twice: Twice by ["once", "I1"];
+    rule_15_reads_that_are_not_checked: BlindReads by ["serial"];
+    rule_15_open_transactions_that_are_not_named: Nameless by ["serial"];
+    rule_16_conditions_that_are_not_looked_at: Unconditional by ["once"];
+    rule_17_a_step_that_is_not_told: SkipStep by ["steps", "I1", "I8"];
+}
