@@ -183,6 +183,8 @@ pub struct Target {
     looks: usize,
     /// Others may still read in place what an earlier process named.
     restarted: bool,
+    /// What the count of blocks given back began with, as readers in place are told it.
+    first_generation: u64,
     flushes: u64,
     /// When the scrubber goes on, in monotonic nanoseconds.
     scrub_at_ns: u64,
@@ -222,6 +224,7 @@ impl Target {
             full: false,
             looks: TURN_LOOKS,
             restarted: !recovered.fresh,
+            first_generation: 0,
             flushes: 0,
             scrub_at_ns: 0,
             wake_to_scrub_ns: u64::MAX,

@@ -62,7 +62,7 @@ fn superblock_text(found: &SuperblockFound) -> String {
     let Some(fields) = &found.fields else { return format!("superblock at {}: {}", found.at, found.state) };
     format!(
         "superblock at {}: {}, generation {}, pool {:032x}, target {}, {} bytes, bulk {} bytes, log from segment {} \
-         at {} (record {}), checkpoint {}",
+         at {} (record {}), checkpoint {}{}",
         found.at,
         found.state,
         fields.generation,
@@ -74,6 +74,7 @@ fn superblock_text(found: &SuperblockFound) -> String {
         fields.log.start,
         fields.first_lsn,
         if fields.checkpoint.len == 0 { "none".to_owned() } else { format!("at {}", fields.checkpoint.start) },
+        if fields.unsummed { ", values without checksums" } else { "" },
     )
 }
 
@@ -107,6 +108,7 @@ fn as_json(found: &Found) -> Value {
                     "bulk_bytes": fields.bulk_bytes, "first_lsn": fields.first_lsn,
                     "log": [fields.log.start, fields.log.len, fields.log.number],
                     "checkpoint": [fields.checkpoint.start, fields.checkpoint.len, fields.checkpoint.number],
+                    "unsummed": fields.unsummed,
                 })
             });
             json!({ "superblock": { "at": at, "state": state, "fields": fields } })

@@ -20,10 +20,14 @@ fn inspect(dir: &Path, more: &[&str]) -> (Output, String) {
 
 /// A store on two tiers with a checkpoint, an open transaction and values of both sizes.
 fn fill(dir: &Path) {
+    fill_as(dir, false);
+}
+
+fn fill_as(dir: &Path, unsummed: bool) {
     let path = dir.display();
     let config: TiersConfig = format!("pmem:{path}:2M,nvme:{path}:4M").parse().unwrap();
     let media = open_media(&config, TargetId(0)).unwrap();
-    let options = StoreOptions { nonce: 9, checkpoint_bytes: 1, ..StoreOptions::default() };
+    let options = StoreOptions { nonce: 9, checkpoint_bytes: 1, unsummed, ..StoreOptions::default() };
     let (mut store, _) = Store::open(media, options).unwrap();
     let at = ObjectRef { container: ContainerId(7), oid: Oid::new(ObjectClass::S1, 1) };
     let put = |store: &mut Store, order, key: &[u8], data: &[u8]| {
@@ -104,4 +108,19 @@ fn what_is_no_store_is_said_to_be_none() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("not Talea's"));
     let output = talead().arg("inspect").arg(dir.path().join("missing")).output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("missing"));
+}
+
+/// Damage in a value cannot be seen there, and that is said.
+#[test]
+fn a_store_without_checksums_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    fill_as(dir.path(), true);
+    let (output, text) = inspect(dir.path(), &[]);
+    assert!(output.status.success() && text.contains("values without checksums"), "{text}");
+    let (_, text) = inspect(dir.path(), &["--json", "--summary"]);
+    assert!(text.contains("\"unsummed\":true"), "{text}");
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let (_, text) = inspect(dir.path(), &["--json", "--summary"]);
+    assert!(text.contains("\"unsummed\":false"), "{text}");
 }

@@ -121,6 +121,8 @@ pub(crate) struct Log {
     pub reserve_bytes: u64,
     /// The same of punches, which make room.
     pub punch_reserve_bytes: u64,
+    /// The same of punches that fit into the current segment.
+    pub punch_least_bytes: u64,
     /// Bytes of records since the last checkpoint.
     pub since_checkpoint_bytes: u64,
     /// Bytes of values in records that nothing shows any more, since the last checkpoint ended: the next one gives them back.
@@ -183,6 +185,7 @@ impl Log {
             plant,
             reserve_bytes: 0,
             punch_reserve_bytes: 0,
+            punch_least_bytes: 0,
             since_checkpoint_bytes: resume.since_checkpoint_bytes,
             garbage_bytes: 0,
             records: 0,
@@ -239,7 +242,7 @@ impl Log {
             return Ok(start);
         }
         if let Err(error) = self.medium.write_padded(start, data) {
-            self.space.release(start, needed_bytes);
+            self.space.untake(start, needed_bytes);
             return Err(error.into());
         }
         Ok(start)
@@ -252,20 +255,30 @@ impl Log {
             return self.keep(data);
         }
         let needed = record_bytes(record.meta_bytes() + data.len()) as u64;
-        if self.filled + needed + record_bytes(NEXT_META_BYTES) as u64 > self.current.len {
-            let reserve_bytes = match kind {
-                kind::UPDATE => self.reserve_bytes,
-                kind::PUNCH => self.punch_reserve_bytes,
-                _ => 0,
-            };
-            let free_bytes = self.space.free_in(Tier::Log);
-            if reserve_bytes > 0 && free_bytes < needed + reserve_bytes {
-                let free_bytes = free_bytes.saturating_sub(reserve_bytes);
-                return Err(StoreError::NoSpace { needed_bytes: needed, free_bytes });
-            }
+        let rolls = self.filled + needed + record_bytes(NEXT_META_BYTES) as u64 > self.current.len;
+        self.check_reserve(kind, needed, rolls)?;
+        if rolls {
             self.roll(needed)?;
         }
         self.put(kind, record, data)
+    }
+
+    /// Leaves what is kept for records that must not fail. They take segments of it; what is left of such a segment is theirs as
+    /// well, or small updates would use the reserve up, one segment after the other.
+    fn check_reserve(&self, kind: u8, needed_bytes: u64, rolls: bool) -> Result<(), StoreError> {
+        let wanted_bytes = match (kind, rolls) {
+            (kind::UPDATE, true) if self.reserve_bytes > 0 => self.reserve_bytes + needed_bytes,
+            (kind::UPDATE, _) => self.reserve_bytes,
+            (kind::PUNCH, true) if self.punch_reserve_bytes > 0 => self.punch_reserve_bytes + needed_bytes,
+            (kind::PUNCH, _) => self.punch_least_bytes,
+            _ => 0,
+        };
+        let free_bytes = self.space.free_in(Tier::Log);
+        if free_bytes < wanted_bytes {
+            let free_bytes = free_bytes.saturating_sub(wanted_bytes);
+            return Err(StoreError::NoSpace { needed_bytes, free_bytes });
+        }
+        Ok(())
     }
 
     /// Appends a record that has nothing to say.
@@ -316,7 +329,7 @@ impl Log {
         let next = self.new_segment(needed)?;
         if let Err(error) = self.write_first_header(next) {
             self.segments.remove(&next.start);
-            self.space.release(next.start, next.len);
+            self.space.untake(next.start, next.len);
             return Err(error);
         }
         // With the first header: what lay there may be a header of an earlier life, which leads elsewhere, and nothing must lead

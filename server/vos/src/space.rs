@@ -36,6 +36,7 @@ pub(crate) struct Space {
     leased_until: u64,
     /// Given back while leases lasted: (when all of those have ended, start, length), in the order of that time.
     held: VecDeque<(u64, u64, u64)>,
+    held_bytes: u64,
     /// The caller's time, as it was told last.
     now: u64,
     /// Counts what was given back.
@@ -134,9 +135,15 @@ impl Space {
         self.generation += 1;
         if self.leased_until > 0 {
             self.held.push_back((self.leased_until, start, bytes));
+            self.held_bytes += whole_blocks(bytes);
         } else {
             self.give(start, bytes);
         }
+    }
+
+    /// Gives a run back that nobody was told of since it was taken: it is free at once, whatever is leased.
+    pub(crate) fn untake(&mut self, start: u64, bytes: u64) {
+        self.give(start, bytes);
     }
 
     /// What is free from now on.
@@ -169,13 +176,14 @@ impl Space {
                 return;
             };
             self.held.pop_front();
+            self.held_bytes -= whole_blocks(bytes);
             self.give(start, bytes);
         }
     }
 
     /// Free but for leases, in bytes.
     pub(crate) fn held_bytes(&self) -> u64 {
-        self.held.iter().map(|(_, _, bytes)| whole_blocks(*bytes)).sum()
+        self.held_bytes
     }
 
     /// Changes whenever a block is given back: what was in use under the same number still lies where it lay.

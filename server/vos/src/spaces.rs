@@ -74,6 +74,14 @@ impl Spaces {
         self.log.held_bytes() + self.bulk.as_ref().map_or(0, Space::held_bytes)
     }
 
+    /// Free in one tier but for leases, in bytes.
+    pub(crate) fn held_in(&self, tier: Tier) -> u64 {
+        match (tier, &self.bulk) {
+            (Tier::Bulk, Some(bulk)) => bulk.held_bytes(),
+            _ => self.log.held_bytes(),
+        }
+    }
+
     /// Whether what waits in some tier is worth a checkpoint: an eighth of it, or half as much as is free.
     pub(crate) fn wants_checkpoint(&self, log_bytes: u64, bulk_bytes: u64) -> bool {
         self.log.waiting_bytes() > log_bytes / 8
@@ -88,6 +96,11 @@ impl Spaces {
     /// Gives a run back that nothing durable names: for use at once, or when all leases granted before have ended.
     pub(crate) fn release(&mut self, start: u64, bytes: u64) {
         self.at(start).release(start, bytes);
+    }
+
+    /// Gives a run back that nobody was told of since it was taken: it is free at once, whatever is leased.
+    pub(crate) fn untake(&mut self, start: u64, bytes: u64) {
+        self.at(start).untake(start, bytes);
     }
 
     /// Gives a run back that the durable log still names.

@@ -46,6 +46,11 @@ impl TargetClock {
         stamp
     }
 
+    /// No stamp above it was given or served, in Unix microseconds.
+    pub(super) fn last_us(&self) -> u64 {
+        self.hlc.last().unix_us()
+    }
+
     /// A clock value for a reply.
     pub(super) fn tick(&mut self, unix_us: u64) -> Stamp {
         self.hlc.tick(unix_us)

@@ -184,8 +184,13 @@ impl Target {
         Ok(fetched)
     }
 
-    /// Lets leases end; those that the process before this one granted are taken to last as long as they can.
+    /// Lets leases end. The count of blocks given back, which a reader compares, does not begin anew with a restart on the same
+    /// medium: nobody gives a block back each microsecond. Those leases that the process before this one granted are taken to last as
+    /// long as they can.
     pub(super) fn tick(&mut self, now: Now) {
+        if self.first_generation == 0 {
+            self.first_generation = self.clock.last_us().max(now.unix_us);
+        }
         if std::mem::take(&mut self.restarted) {
             self.store.lease_blocks(now.monotonic_ns + (LEASE_MS + LEASE_DRIFT_MS) * 1_000_000);
         }
@@ -216,7 +221,7 @@ impl Target {
         Ok(Located {
             share: Share { path: share.path, device: share.device, inode: share.inode, bytes },
             lease_ms: LEASE_MS as u32,
-            generation: self.store.generation(),
+            generation: self.first_generation.saturating_add(self.store.generation()),
             granule_bytes: talea_vos::checksum::GRANULE_BYTES as u32,
             record_bytes: found.record_bytes,
             end: found.end,

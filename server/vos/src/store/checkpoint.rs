@@ -9,6 +9,7 @@ use talea_tier::Tier;
 
 use super::Store;
 use super::dump::{Dumping, encode_dkey, encode_object};
+use super::room::LEFT_BY_MOVING;
 use super::state::encode_segments;
 use crate::index::node::{Dkey, Object};
 use crate::index::version::Bytes;
@@ -33,6 +34,8 @@ pub(super) struct Checkpoint {
     waiting: Vec<(u64, u64)>,
     /// Bytes of values that may still move into it.
     may_move_bytes: u64,
+    /// Bytes of values that moved into it.
+    moved_bytes: u64,
     /// Segments with values that it names.
     named: BTreeSet<u64>,
     next_object: u32,
@@ -49,7 +52,9 @@ const SKIPS: u32 = 64;
 impl Store {
     /// Whether one could begin now.
     pub(super) fn may_checkpoint(&self) -> bool {
-        !self.log.is_volatile() && self.too_little_bytes.is_none_or(|bytes| self.log.space.free_bytes() > bytes)
+        !self.log.is_volatile()
+            && self.too_little_bytes.is_none_or(|bytes| self.log.space.free_bytes() > bytes)
+            && self.leases_leave_room()
     }
 
     /// Begins a checkpoint if one is due. Finding no room for it is no failure: it is tried again when there is more.
@@ -104,8 +109,10 @@ impl Store {
         (self.rewrite, self.room_wanted, self.log.garbage_bytes) = (false, false, 0);
         // Values that move need room beside what describes them.
         let spare_bytes = self.log.space.free_in(Tier::Log).saturating_sub(self.checkpoint_bytes());
+        let stays_bytes = LEFT_BY_MOVING * self.log.segment_bytes();
         self.checkpoint = Some(Checkpoint {
-            may_move_bytes: spare_bytes.saturating_sub(self.log.segment_bytes()),
+            may_move_bytes: spare_bytes.saturating_sub(stays_bytes),
+            moved_bytes: 0,
             chain,
             log: self.log.current(),
             first_lsn: self.log.next_lsn(),
@@ -228,6 +235,7 @@ impl Store {
             let versions = &mut self.memory.index.versions;
             let bytes = versions.bytes(moved.version);
             let to = appended.data_at + moved.at as u64;
+            checkpoint.moved_bytes += u64::from(bytes.len);
             versions.set_offset(moved.version, to);
             self.log.count_live(bytes.offset, bytes.len.into(), false);
             self.log.count_live(to, bytes.len.into(), true);
@@ -286,7 +294,7 @@ impl Store {
         }
         self.returning.append(&mut checkpoint.waiting);
         self.log.since_checkpoint_bytes -= checkpoint.covered_bytes;
-        self.dump_bytes = checkpoint.chain.bytes;
+        self.dump_bytes = checkpoint.chain.bytes.saturating_sub(checkpoint.moved_bytes);
         self.log.chain.retain(|segment| segment.number >= checkpoint.log.number);
         self.checkpoint_chain = checkpoint.chain.segments;
         Ok(())

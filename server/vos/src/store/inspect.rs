@@ -55,6 +55,8 @@ pub struct SuperblockFields {
     pub first_lsn: u64,
     /// First segment of the checkpoint; length 0 if there is none.
     pub checkpoint: SegmentFound,
+    /// Values carry no checksums: nothing says whether they are whole.
+    pub unsummed: bool,
 }
 
 /// What lies where a superblock should.
@@ -206,7 +208,7 @@ impl Looking<'_> {
 
     fn checkpoint(&mut self, superblock: &Superblock) -> Result<(), StoreError> {
         let mut ended = false;
-        let mut walk = Walk::new("checkpoint", CHECKPOINT_LSN, self.media, superblock.bulk_bytes);
+        let mut walk = Walk::new("checkpoint", CHECKPOINT_LSN, self.media, superblock);
         let (mut memory, mut known) = (Memory::default(), 0);
         let scanned = scan(self.media, superblock.nonce, superblock.checkpoint, CHECKPOINT_LSN, u64::MAX, |found| {
             // Into a memory of its own: damage in one record must not hide what is in the next. Only parts of a dkey share one.
@@ -235,7 +237,7 @@ impl Looking<'_> {
     }
 
     fn log(&mut self, superblock: &Superblock) -> Result<(), StoreError> {
-        let mut walk = Walk::new("log", superblock.first_lsn, self.media, superblock.bulk_bytes);
+        let mut walk = Walk::new("log", superblock.first_lsn, self.media, superblock);
         let mut unproven = Vec::new();
         let scanned = scan(self.media, superblock.nonce, superblock.log, superblock.first_lsn, u64::MAX, |found| {
             unproven.retain(|(lsn, _)| *lsn >= found.flushed);
@@ -285,14 +287,16 @@ struct Walk<'a> {
     media: &'a Media,
     /// There is no bulk tier, or it was given.
     has_bulk: bool,
+    /// Values carry checksums.
+    sums: bool,
     /// Reads values back.
     buffer: Vec<u8>,
 }
 
 impl<'a> Walk<'a> {
-    fn new(chain: &'static str, expected: u64, media: &'a Media, bulk_bytes: u64) -> Self {
-        let has_bulk = bulk_bytes == 0 || media.medium(Tier::Bulk).is_some();
-        Self { chain, expected, records: 0, problems: 0, torn: Vec::new(), media, has_bulk, buffer: Vec::new() }
+    fn new(chain: &'static str, expected: u64, media: &'a Media, superblock: &Superblock) -> Self {
+        let (sums, has_bulk) = (!superblock.unsummed, superblock.bulk_bytes == 0 || media.medium(Tier::Bulk).is_some());
+        Self { chain, expected, records: 0, problems: 0, torn: Vec::new(), media, has_bulk, sums, buffer: Vec::new() }
     }
 
     fn record(
@@ -307,6 +311,9 @@ impl<'a> Walk<'a> {
             self.problem(found.data.at, text, each);
         }
         (self.expected, self.records) = (found.lsn + 1, self.records + 1);
+        // Where values carry no checksums, records that tell of them are not written to be read again.
+        let described =
+            if self.sums { described } else { described.or(Ok(("values without checksums".to_owned(), Vec::new()))) };
         let (what, places) = described.unwrap_or_else(|BadRecord| {
             self.problem(found.data.at, format!("record {} makes no sense", number(found.lsn)), each);
             ("makes no sense".to_owned(), Vec::new())
@@ -341,7 +348,8 @@ impl<'a> Walk<'a> {
 
     fn is_whole(&mut self, place: &Place) -> bool {
         self.buffer.resize(place.len as usize, 0);
-        self.media.read(place.offset, &mut self.buffer).is_ok() && granules(&self.buffer).0 == place.granules
+        let read = self.media.read(place.offset, &mut self.buffer).is_ok();
+        read && (!self.sums || granules(&self.buffer).0 == place.granules)
     }
 }
 
@@ -355,6 +363,7 @@ fn fields(superblock: &Superblock) -> SuperblockFields {
         log: superblock.log.into(),
         first_lsn: superblock.first_lsn,
         checkpoint: superblock.checkpoint.into(),
+        unsummed: superblock.unsummed,
     }
 }
 

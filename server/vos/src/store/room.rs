@@ -12,9 +12,15 @@ use crate::index::version::{Bytes, VersionId};
 
 /// Items of background work that a request does which finds the store full.
 const ROOM_ITEMS: usize = 1024;
-/// Segments that stay free for punches and the pool's log, beside room for a checkpoint; and for the latter alone.
+/// Segments that stay free for punches and the pool's log, beside room for a checkpoint; and for the latter alone: two are filled
+/// before a checkpoint is due (see [`Store::is_tight`]), it begins a new one, its own last one is not filled, and the log goes on
+/// while it is written.
 const RESERVED: u64 = 5;
 const RESERVED_FROM_PUNCHES: u64 = 3;
+const LEAST_FOR_CHECKPOINT: u64 = 1;
+/// Segments that stay free beside a checkpoint that is written while leases last, and beside values that move into it.
+const LEFT_UNDER_LEASES: u64 = 3;
+pub(super) const LEFT_BY_MOVING: u64 = 2;
 /// What a version or a dkey takes of a checkpoint, in bytes, about.
 const NODE_BYTES: u64 = 160;
 
@@ -46,7 +52,10 @@ impl Store {
     }
 
     fn is_room_coming(&self) -> bool {
-        self.has_work() || self.may_checkpoint() && self.wants_checkpoint() || self.wants_compaction()
+        self.has_work()
+            || self.may_checkpoint() && self.wants_checkpoint()
+            || self.wants_compaction()
+            || self.log.space.held_bytes() > 0
     }
 
     /// How much must stay free for punches, the pool's log, and a checkpoint.
@@ -57,8 +66,21 @@ impl Store {
             return;
         }
         let dump_bytes = self.checkpoint_bytes();
-        self.log.reserve_bytes = RESERVED * segment_bytes + dump_bytes;
+        // The next one takes more than the last one did and gives back: the one after it must find its room, too.
+        let growth_bytes = dump_bytes.saturating_sub(self.dump_bytes);
+        self.log.reserve_bytes = RESERVED * segment_bytes + dump_bytes + growth_bytes;
+        // A checkpoint that is under way has taken some of its room, and gives that of the one before back when it ends.
+        let dump_bytes = if self.checkpoint.is_some() { 0 } else { dump_bytes };
         self.log.punch_reserve_bytes = RESERVED_FROM_PUNCHES * segment_bytes + dump_bytes;
+        self.log.punch_least_bytes = LEAST_FOR_CHECKPOINT * segment_bytes + dump_bytes;
+    }
+
+    /// Whether another checkpoint could be written now and the pool's log be followed after it. What a checkpoint gives back is of
+    /// no use before the leases on it have ended: one after the other would take all that is free and make no room.
+    pub(super) fn leases_leave_room(&self) -> bool {
+        let space = &self.log.space;
+        space.held_in(Tier::Log) == 0
+            || space.free_in(Tier::Log) > self.checkpoint_bytes() + LEFT_UNDER_LEASES * self.log.segment_bytes()
     }
 
     /// What a checkpoint would take, in bytes, without values that move into it.

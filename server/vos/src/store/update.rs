@@ -112,7 +112,7 @@ impl Store {
             Ok(done) => done,
             Err(error) => {
                 for value in prepared.iter_mut().filter(|value| value.place.offset != 0) {
-                    self.log.space.release(value.place.offset, value.data.len() as u64);
+                    self.log.space.untake(value.place.offset, value.data.len() as u64);
                     value.place.offset = 0;
                 }
                 return Err(error);

@@ -57,11 +57,11 @@ fn an_update_of_a_full_tier_waits_while_room_is_made_in_portions() {
     floor(&mut bench);
     // No time for background work in between: the update itself finds that room is to come, and waits for it.
     let head = bench.head(Some(AUTO), View::Latest);
-    let id = bench.send(head, Body::Update(vec![single(b"after", &[2; 500_000], Condition::None)]));
+    let id = bench.send(head, Body::Update(vec![single(b"after", &[2; 1_000_000], Condition::None)]));
     let (answer, turns) = turns_until(&mut bench, id);
     assert_eq!(answer, Answer::Done);
     assert!(turns > 1, "{turns} turns: the test sees what it is there for");
-    assert_eq!(bench.get(View::Latest, b"after"), value(&[2; 500_000]));
+    assert_eq!(bench.get(View::Latest, b"after"), value(&[2; 1_000_000]));
     assert_eq!(bench.target.parked(), 0);
 }
 

@@ -1,6 +1,6 @@
 //! What a target keeps over a crash: what it acknowledged, its clock's ceiling, its horizon.
 
-use talea_model::{Order, TxId, View};
+use talea_model::{Extent, Order, TxId, View};
 use talea_vos::Change;
 use talea_wire::data::{Body, Condition};
 
@@ -53,4 +53,28 @@ fn exactly_once_also_over_a_restart_and_fates_are_kept() {
     assert_eq!(bench.get(View::Latest, b"b"), nothing());
     let again = bench.ask(first, Body::Update(vec![single(b"c", b"once", Condition::Insert)]));
     assert_eq!(again, Some(Answer::Done));
+}
+
+/// A reader takes places to be valid as long as the number that comes with them stays the same.
+#[test]
+fn the_count_of_blocks_given_back_does_not_begin_anew() {
+    let mut bench = Bench::new();
+    bench.medium.share_as(1);
+    let extent = Extent::new(0, 3).unwrap();
+    let head = bench.head(Some(AUTO), View::Latest);
+    bench.ask(head, Body::Update(vec![array(b"k", extent, b"abc")]));
+    let mut generation = |bench: &mut Bench| {
+        let stamp = bench.stamp();
+        let head = bench.head(None, snapshot(stamp, bench.position));
+        match bench.ask(head, Body::Locate { dkey: b"k", akey: b"a", from: 0 }) {
+            Some(Answer::Located(located)) => located.generation,
+            other => panic!("{other:?}"),
+        }
+    };
+    let before = generation(&mut bench);
+    assert_eq!(generation(&mut bench), before, "nothing was given back");
+    // The clock went backwards meanwhile.
+    let mut bench = crash(&bench, 5_000_000);
+    bench.medium.share_as(1);
+    assert!(generation(&mut bench) > before, "places from before the restart hold no longer");
 }
