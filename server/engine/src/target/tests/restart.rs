@@ -63,7 +63,7 @@ fn the_count_of_blocks_given_back_does_not_begin_anew() {
     let extent = Extent::new(0, 3).unwrap();
     let head = bench.head(Some(AUTO), View::Latest);
     bench.ask(head, Body::Update(vec![array(b"k", extent, b"abc")]));
-    let mut generation = |bench: &mut Bench| {
+    let generation = |bench: &mut Bench| {
         let stamp = bench.stamp();
         let head = bench.head(None, snapshot(stamp, bench.position));
         match bench.ask(head, Body::Locate { dkey: b"k", akey: b"a", from: 0 }) {
