@@ -1,4 +1,4 @@
-//! Real servers whose leader is killed in the middle of commits.
+//! Real servers whose leader is killed, or stopped, in the middle of commits.
 
 #[path = "support/data.rs"]
 mod data;
@@ -60,8 +60,8 @@ fn attempt(client: &Client, run: &Container) -> talea_client::Result<Step> {
     epoch.commit(&epoch.summary(), b"", false).committed.map(|committed| committed.step)
 }
 
-/// Whose leader is killed while a client commits and another follows: commits go on, and each step is told once.
-fn survives(count: u32) {
+/// Whose leader gets a signal while a client commits and another follows: commits go on, and each step is told once.
+fn survives(count: u32, signal: Signal) {
     let (_outer, all) = servers(count);
     // Server 0 has founded the log and leads it; the clients are at home elsewhere.
     let (writer, reader) = (client(&all[1], DEADLINE_MS), client(&all[2], DEADLINE_MS));
@@ -82,11 +82,20 @@ fn survives(count: u32) {
             told
         });
         (0..5).for_each(|_| _ = commit(&writer, &run));
-        kill_process(Pid::from_child(&all[0].child), Signal::KILL).unwrap();
+        kill_process(Pid::from_child(&all[0].child), signal).unwrap();
         let mut last = Step(0);
         (0..10).for_each(|_| last = commit(&writer, &run));
-        assert_ne!(writer.status().unwrap().leader.0, 0, "another leads");
-        std::thread::sleep(Duration::from_millis(1_500));
+        let leader = writer.status().unwrap().leader;
+        assert_ne!(leader.0, 0, "another leads");
+        // Longer than a lease: who does not follow the new leader is declared lost meanwhile.
+        std::thread::sleep(Duration::from_millis(3_000));
+        if signal == Signal::STOP {
+            kill_process(Pid::from_child(&all[0].child), Signal::CONT).unwrap();
+            follows_again(&all[0], &writer);
+            last = commit(&writer, &run);
+            assert_eq!(writer.status().unwrap().leader, leader, "it leads no more");
+            std::thread::sleep(Duration::from_millis(500));
+        }
         done.store(true, Ordering::Relaxed);
         let told = follower.join().unwrap();
         assert_eq!(told.last().copied(), Some(last.0));
@@ -95,14 +104,40 @@ fn survives(count: u32) {
     assert!(told.iter().enumerate().all(|(index, step)| *step == index as u64 + 1), "a gap or a repeat: {told:?}");
 }
 
+/// Waits until a server that was stopped is part of the pool again: its own clients see what the others see.
+fn follows_again(server: &Server, other: &Client) {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        let map = other.status().unwrap().map;
+        let is_up = map.targets.iter().filter(|target| target.server.0 == 0).all(|target| map.is_up(target.id));
+        if is_up {
+            let here = client(server, DEADLINE_MS);
+            assert_eq!(here.status().unwrap().leader, other.status().unwrap().leader);
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("a server that goes on does not come back");
+}
+
 #[test]
 fn the_leader_of_three_is_killed_in_the_middle_of_commits() {
-    survives(3);
+    survives(3, Signal::KILL);
 }
 
 #[test]
 fn the_leader_of_five_is_killed_in_the_middle_of_commits() {
-    survives(5);
+    survives(5, Signal::KILL);
+}
+
+#[test]
+fn the_leader_of_three_is_stopped_in_the_middle_of_commits_and_goes_on_as_a_follower() {
+    survives(3, Signal::STOP);
+}
+
+#[test]
+fn the_leader_of_five_is_stopped_in_the_middle_of_commits_and_goes_on_as_a_follower() {
+    survives(5, Signal::STOP);
 }
 
 #[test]

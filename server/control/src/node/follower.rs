@@ -47,8 +47,9 @@ enum Link {
 pub(super) struct Follower {
     /// Who leads, or is asked next whether it does.
     pub(super) leader: ServerId,
-    /// The highest term of which was heard.
-    pub(super) term: u64,
+    /// The newest leader that was heard of, and its term. Not the newest term: who is asked for a vote in a term, or knows of
+    /// one, does not yet know who leads in it.
+    pub(super) newest: (u64, ServerId),
     link: Link,
     last_id: u64,
     pub(super) pending: BTreeMap<u64, Pending>,
@@ -82,7 +83,7 @@ impl Follower {
     pub(super) fn new(now: Time, leader: ServerId) -> Self {
         Self {
             leader,
-            term: 0,
+            newest: (0, ServerId(0)),
             link: Link::Down { attempt_ns: None, pause_ms: RETRY_MS_MIN },
             last_id: 0,
             pending: BTreeMap::new(),
@@ -112,6 +113,14 @@ impl Follower {
     /// Whether the log's end of this connection has been reached.
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.link, Link::Up { ready: true, .. })
+    }
+
+    /// Whether word of a leader is to be acted upon. A connection that stands says nothing against it: the process at its other
+    /// end may be stopped.
+    fn is_news(&self, word: (u64, ServerId), is_link: bool) -> bool {
+        // openraft knows several leaders of a term: the one with the greater id is the later one.
+        let is_elsewhere = self.is_down() || (!self.is_ready() && self.leader != word.1 && !is_link);
+        word > self.newest || (word == self.newest && is_elsewhere)
     }
 
     /// Whether a server is being connected to, to follow it.
@@ -201,10 +210,9 @@ impl Node {
         let here = self.config.server.id;
         let Some(follower) = self.follower() else { return };
         let is_link = from.is_some() && follower.peer() == from;
-        let is_news = term > follower.term || (term == follower.term && follower.is_down());
-        let named = server.filter(|server| *server != here && is_news);
-        follower.term = follower.term.max(term);
+        let named = server.filter(|server| *server != here && follower.is_news((term, *server), is_link));
         if let Some(server) = named {
+            follower.newest = (term, server);
             if server == follower.leader && !follower.is_down() {
                 return;
             }
@@ -220,11 +228,16 @@ impl Node {
         } else if is_link {
             // The one that is asked does not lead, and knows nobody who does.
             self.link_down();
-            if let Some(next) = self.next_candidate()
-                && let Some(follower) = self.follower()
-            {
-                follower.leader = next;
-            }
+            self.ask_another();
+        }
+    }
+
+    /// The next attempt is another server's.
+    fn ask_another(&mut self) {
+        if let Some(next) = self.next_candidate()
+            && let Some(follower) = self.follower()
+        {
+            follower.leader = next;
         }
     }
 
@@ -545,6 +558,7 @@ impl Node {
                 let peer = *peer;
                 self.actions.push(Action::Close { peer });
                 self.lose_peer(peer, false);
+                self.ask_another();
             }
             Link::Up { ready: true, .. } if follower.heartbeat_ns <= now_ns => {
                 follower.heartbeat_ns = now_ns + config.heartbeat_ms * 1_000_000;

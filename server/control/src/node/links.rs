@@ -137,9 +137,13 @@ impl Node {
         match &self.role {
             Role::Leader(_) => Body::Leader { server: Some(here), term: leading.term },
             Role::Follower(follower) => {
-                let followed = follower.is_ready().then_some(follower.leader);
-                let server = followed.or(leading.leader).filter(|server| *server != here);
-                Body::Leader { server, term: follower.term.max(leading.term) }
+                let is_followed = follower.is_ready() && follower.leader == follower.newest.1;
+                let followed = is_followed.then_some(follower.newest);
+                let known = leading.leader.map(|leader| (leading.term, leader));
+                match followed.max(known).filter(|(_, server)| *server != here) {
+                    Some((term, server)) => Body::Leader { server: Some(server), term },
+                    None => Body::Leader { server: None, term: follower.newest.0 },
+                }
             }
         }
     }

@@ -179,7 +179,11 @@ impl Node {
         let acked_ns = self.replica.as_ref().map_or(0, |replica| replica.acked_ns);
         let next = leading.leader.filter(|leader| *leader != here);
         let mut follower = Follower::new(self.now, next.unwrap_or(here));
-        follower.term = leading.term;
+        let own = match &self.role {
+            Role::Leader(leader) => (leader.leading.term, here),
+            Role::Follower(_) => (0, here),
+        };
+        follower.newest = leading.leader.map_or(own, |leader| own.max((leading.term, leader)));
         // Those who vouched elect nobody earlier than that, and whoever is elected gives everybody a whole lease.
         follower.lease_ns = acked_ns + lease_ms * 1_000_000;
         let role = std::mem::replace(&mut self.role, Role::Follower(follower));

@@ -4,6 +4,7 @@ mod chaos;
 mod counts;
 mod failover;
 mod rules;
+mod stopped;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -60,6 +61,7 @@ struct World {
     /// The log's medium of each server, and its name.
     lives: Vec<u64>,
     watched: Vec<(usize, PeerId, u32)>,
+    stopped: stopped::Stopped,
 }
 
 impl World {
@@ -100,6 +102,7 @@ impl World {
             unreachable: Vec::new(),
             lives: (100..100 + servers as u64).collect(),
             watched: Vec::new(),
+            stopped: stopped::Stopped::default(),
         }
     }
 
@@ -150,7 +153,7 @@ impl World {
         for gone in [end, other] {
             self.queues.remove(&gone);
             if let End::Node(server, peer) = gone {
-                self.with(server, |node, now| node.peer_down(now, peer));
+                self.peer_down(server, peer);
             }
         }
     }
@@ -182,7 +185,7 @@ impl World {
                         self.links.remove(&other);
                         self.queues.remove(&End::Node(server, peer));
                         if let End::Node(other, peer) = other {
-                            self.with(other, |node, now| node.peer_down(now, peer));
+                            self.peer_down(other, peer);
                         }
                     }
                 }
@@ -206,6 +209,9 @@ impl World {
 
     fn connect(&mut self, server: usize, to: ServerId) {
         let other = to.0 as usize;
+        if self.stopped.servers.contains(&other) {
+            return self.stopped.dials.push((self.now.monotonic_ns + stopped::DIAL_MS * 1_000_000, server, to));
+        }
         if !self.can_reach(server, other) || self.nodes[other].is_none() {
             return self.with(server, |node, now| node.server_unreachable(now, to));
         }
@@ -259,8 +265,9 @@ impl World {
     /// Delivers one message of those that can be delivered, the `choice`th modulo their number.
     fn deliver_one(&mut self, choice: usize) -> bool {
         self.queues.retain(|_, queue| !queue.is_empty());
-        let count = self.queues.len();
-        let Some(end) = self.queues.keys().nth(choice % count.max(1)).copied() else { return false };
+        let stopped = &self.stopped;
+        let ends: Vec<End> = self.queues.keys().filter(|end| stopped.hears(end)).copied().collect();
+        let Some(end) = ends.get(choice % ends.len().max(1)).copied() else { return false };
         let Some(bytes) = self.queues.get_mut(&end).and_then(VecDeque::pop_front) else { return false };
         match end {
             End::Node(server, peer) => self.with(server, |node, now| node.message(now, peer, &bytes)),
@@ -279,11 +286,17 @@ impl World {
         let end_ns = self.now.monotonic_ns + ms * 1_000_000;
         loop {
             self.settle();
-            let deadlines = self.nodes.iter().flatten().filter_map(Node::next_deadline);
-            let next_ns = deadlines.min().unwrap_or(u64::MAX).max(self.now.monotonic_ns).min(end_ns);
+            let deadlines = self.running().filter_map(|server| self.node(server).next_deadline());
+            let next_ns = deadlines
+                .chain(self.stopped.next_dial())
+                .min()
+                .unwrap_or(u64::MAX)
+                .max(self.now.monotonic_ns)
+                .min(end_ns);
             self.now.unix_us += (next_ns - self.now.monotonic_ns) / 1000;
             self.now.monotonic_ns = next_ns;
-            for server in 0..self.nodes.len() {
+            self.fail_dials();
+            for server in self.running().collect::<Vec<_>>() {
                 let is_due =
                     self.nodes[server].as_ref().and_then(Node::next_deadline).is_some_and(|at_ns| at_ns <= next_ns);
                 if is_due {

@@ -2,11 +2,11 @@
 
 use super::*;
 
-const TICK_MS: u64 = 200;
+pub(super) const TICK_MS: u64 = 200;
 
 impl World {
     /// Three or more servers, and container 1 made from the last one.
-    fn with_replicas(servers: usize) -> Self {
+    pub(super) fn with_replicas(servers: usize) -> Self {
         let mut world = World::of(servers);
         let client = world.client(servers - 1);
         let properties = ContainerProperties::default();
@@ -25,7 +25,7 @@ impl World {
         panic!("no answer")
     }
 
-    fn commit_through(&mut self, client: usize) -> Committed {
+    pub(super) fn commit_through(&mut self, client: usize) -> Committed {
         let id = self.send(client, Request::Begin { container: RUN, collective: true });
         let Ok(Reply::Begun(begun)) = self.answer(client, id) else { panic!() };
         let summary = self.touched();
