@@ -178,7 +178,7 @@ pub fn start(
 ) -> Result<Control, ControlError> {
     let (log, life, stored) = match &config.log_directory {
         Some(directory) => {
-            let (log, stored) = FileLog::open(directory, config.boot)?;
+            let (log, stored) = FileLog::open(directory, config.server, config.boot)?;
             let life = log.life();
             (Log::File(log), life, stored)
         }

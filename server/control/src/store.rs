@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use talea_model::ServerId;
 use thiserror::Error;
 
 use crate::node::{StoreOp, Stored};
@@ -14,8 +15,13 @@ use crate::node::{StoreOp, Stored};
 #[cfg(test)]
 mod tests;
 
-/// Name of the log's file in a server's directory.
-pub const LOG_FILE: &str = "pool.log";
+/// Name of a server's log in a directory, which servers of one node may share.
+pub fn log_file(server: ServerId) -> String {
+    format!("pool-{}.log", server.0)
+}
+
+/// What the one log of earlier releases was called.
+const EARLIER_FILE: &str = "pool.log";
 /// Version of the file's contents.
 const FORMAT: u64 = 2;
 
@@ -74,11 +80,16 @@ pub struct FileLog {
 
 impl FileLog {
     /// Opens the log in `directory`, or begins one there under the name `life`, and reads all of it.
-    pub fn open(directory: &Path, life: u64) -> Result<(Self, Stored), StoreError> {
-        let path = directory.join(LOG_FILE);
+    pub fn open(directory: &Path, server: ServerId, life: u64) -> Result<(Self, Stored), StoreError> {
+        let path = directory.join(log_file(server));
         let io = |what, source| StoreError::Io { path: path.clone(), what, source };
         fs::create_dir_all(directory).map_err(|error| io("making its directory", error))?;
         let is_new = !path.exists();
+        let earlier = directory.join(EARLIER_FILE);
+        if is_new && earlier.exists() {
+            let what = "it was written by an earlier release, which this one does not read".to_owned();
+            return Err(StoreError::Damaged { path: earlier, what });
+        }
         let database = Database::create(&path).map_err(|error| open_error(&path, error))?;
         let mut log = FileLog { path: path.clone(), database, life };
         if is_new {

@@ -11,7 +11,7 @@ fn entry(index: u64) -> StoreOp {
 #[test]
 fn what_was_stored_is_read_back_under_the_name_that_it_began_with() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut log, stored) = FileLog::open(directory.path(), 17).unwrap();
+    let (mut log, stored) = FileLog::open(directory.path(), ServerId(0), 17).unwrap();
     assert!(stored.is_empty());
     let ops = [
         vec![StoreOp::Vote(vec![1]), entry(0), entry(1)],
@@ -23,9 +23,9 @@ fn what_was_stored_is_read_back_under_the_name_that_it_began_with() {
         log.apply(&ops).unwrap();
         ops.into_iter().for_each(|op| model.apply(op));
     }
-    assert!(matches!(FileLog::open(directory.path(), 18), Err(StoreError::InUse(_))));
+    assert!(matches!(FileLog::open(directory.path(), ServerId(0), 18), Err(StoreError::InUse(_))));
     drop(log);
-    let (log, stored) = FileLog::open(directory.path(), 18).unwrap();
+    let (log, stored) = FileLog::open(directory.path(), ServerId(0), 18).unwrap();
     assert_eq!((log.life(), &stored), (17, &model));
     assert_eq!(stored.entries.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [2, 3]);
 }
@@ -33,11 +33,11 @@ fn what_was_stored_is_read_back_under_the_name_that_it_began_with() {
 #[test]
 fn a_flipped_byte_in_an_entry_is_found() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut log, _) = FileLog::open(directory.path(), 1).unwrap();
+    let (mut log, _) = FileLog::open(directory.path(), ServerId(0), 1).unwrap();
     log.apply(&[entry(0)]).unwrap();
     drop(log);
     let StoreOp::Append { bytes, .. } = entry(0) else { panic!() };
-    let path = directory.path().join(LOG_FILE);
+    let path = directory.path().join(log_file(ServerId(0)));
     let file = fs::read(&path).unwrap();
     let places: Vec<usize> = (0..file.len() - bytes.len()).filter(|at| file[*at..].starts_with(&bytes)).collect();
     assert!(!places.is_empty());
@@ -45,7 +45,7 @@ fn a_flipped_byte_in_an_entry_is_found() {
     for at in places {
         handle.write_all_at(&[file[at + 40] ^ 1], at as u64 + 40).unwrap();
     }
-    let error = FileLog::open(directory.path(), 1).err().unwrap();
+    let error = FileLog::open(directory.path(), ServerId(0), 1).err().unwrap();
     assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
     assert!(error.to_string().contains("Restore"), "it says what to do: {error}");
 }
@@ -53,14 +53,32 @@ fn a_flipped_byte_in_an_entry_is_found() {
 #[test]
 fn garbage_and_a_hole_are_no_log() {
     let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join(LOG_FILE), b"this is not a database, whatever its name says".repeat(100)).unwrap();
-    let error = FileLog::open(directory.path(), 1).err().unwrap();
+    fs::write(
+        directory.path().join(log_file(ServerId(0))),
+        b"this is not a database, whatever its name says".repeat(100),
+    )
+    .unwrap();
+    let error = FileLog::open(directory.path(), ServerId(0), 1).err().unwrap();
     assert!(matches!(error, StoreError::Damaged { .. }), "{error:?}");
 
     let directory = tempfile::tempdir().unwrap();
-    let (mut log, _) = FileLog::open(directory.path(), 1).unwrap();
+    let (mut log, _) = FileLog::open(directory.path(), ServerId(0), 1).unwrap();
     log.apply(&[entry(1), entry(3)]).unwrap();
     drop(log);
-    let error = FileLog::open(directory.path(), 1).err().unwrap();
+    let error = FileLog::open(directory.path(), ServerId(0), 1).err().unwrap();
     assert!(error.to_string().contains("entry 2 is missing"), "{error}");
+}
+
+#[test]
+fn servers_share_a_directory_and_an_earlier_log_is_not_passed_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut first, _) = FileLog::open(directory.path(), ServerId(0), 1).unwrap();
+    let (second, stored) = FileLog::open(directory.path(), ServerId(1), 2).unwrap();
+    first.apply(&[entry(0)]).unwrap();
+    assert!(stored.is_empty() && second.life() == 2);
+
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join(EARLIER_FILE), b"a log").unwrap();
+    let error = FileLog::open(directory.path(), ServerId(0), 1).err().unwrap();
+    assert!(error.to_string().contains("earlier release"), "{error}");
 }

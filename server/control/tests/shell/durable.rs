@@ -3,8 +3,8 @@
 use std::os::unix::fs::FileExt;
 
 use talea_control::shell::ControlError;
-use talea_control::store::LOG_FILE;
-use talea_model::Step;
+use talea_control::store::log_file;
+use talea_model::{ServerId, Step};
 use talea_wire::RefusalCode;
 use talea_wire::control::{Reply, Request};
 
@@ -38,7 +38,7 @@ fn a_damaged_log_stops_the_server_and_stays_as_it_is() {
     let server = system.durable_server(1).unwrap();
     create(&mut Client::connect(&system, &server, 0), "run");
     server.end().unwrap();
-    let path = system.directory.path().join("log").join(LOG_FILE);
+    let path = system.directory.path().join("log").join(log_file(ServerId(0)));
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.write_all_at(&[0xa5; 4096], 0).unwrap();
     let before = std::fs::read(&path).unwrap();
