@@ -56,7 +56,7 @@ built() {
     (
         exec 9>"$cache/$suite.lock"
         flock 9
-        [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && exit 0
+        [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && whole "$suite" && exit 0
         note "building $suite in $cache/$suite"
         rm -rf "${cache:?}/$suite"
         mkdir -p "$cache/$suite"
@@ -66,8 +66,16 @@ built() {
             tail -20 "$SUITES_LOGS/$suite.build.log" >&2
             exit 1
         fi
+        executables "$suite" >"$cache/$suite.programs"
         printf '%s\n' "$wanted" >"$stamp"
     )
+}
+
+executables() { (cd "$cache/$1" && find . -type f -perm -u+x | sort); }
+
+# Whether all that suite $1 had when it was built is still there.
+whole() {
+    [ -f "$cache/$1.programs" ] && [ -z "$(executables "$1" | comm -13 - "$cache/$1.programs")" ]
 }
 
 # Builds suite $1, and stops at the first command that fails.

@@ -57,8 +57,8 @@ static void note(const char *name)
     close(fd);
 }
 
-/* Moves the local file `name` to `to`, in place of what is there. */
-static void imported(const char *name, const char *to)
+/* Moves the local file `name` to `to`, in place of what is there; copies it if it is to be kept. */
+static void imported(const char *name, const char *to, int keep)
 {
     char block[1 << 16];
     MPI_File file;
@@ -70,7 +70,7 @@ static void imported(const char *name, const char *to)
         MPI_File_set_size(file, 0);
         while ((got = read(fd, block, sizeof block)) > 0)
             MPI_File_write(file, block, got, MPI_BYTE, MPI_STATUS_IGNORE);
-        if (MPI_File_close(&file) == MPI_SUCCESS)
+        if (MPI_File_close(&file) == MPI_SUCCESS && !keep)
             NEXT(unlink)(name);
     }
     close(fd);
@@ -147,7 +147,7 @@ int MPI_File_open(MPI_Comm comm, const char *name, int amode, MPI_Info info, MPI
     if (to != name && MPI_Comm_test_inter(comm, &inter) == MPI_SUCCESS && !inter) {
         MPI_Comm_rank(comm, &rank);
         if (rank == 0 && NEXT(stat)(name, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0)
-            imported(name, to);
+            imported(name, to, status.st_mode & S_IXUSR);   /* a program that reads itself is still needed */
         MPI_Barrier(comm);
     }
     note(to);
