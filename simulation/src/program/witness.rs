@@ -144,13 +144,15 @@ pub(crate) async fn orphan(context: Context, family: Arc<Mutex<Family>>) {
     let container = context.container().await;
     let blob = context.time.until(|| lock(&family).blob.clone()).await;
     let mut summary = Summary::default();
+    // Kept until it is killed: dead processes say nothing, not even that they leave.
+    let mut held = None;
     if let Ok(epoch) = container.join(&blob) {
         context.write(&container, &Write::Inside(&epoch), ORPHAN, (epoch.tx().0 << 24) | 1).await;
         summary = epoch.summary();
-        // Dead processes say nothing: not even that they leave.
-        std::mem::forget(epoch);
+        held = Some(epoch);
     }
     lock(&family).last_words = Some(summary);
     context.time.moved();
     std::future::pending::<()>().await;
+    drop(held);
 }
