@@ -3,6 +3,9 @@
 //! Owns the command line and its exit codes. Must never hold data: it is a client like any other.
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod print;
+
 mod cli;
 mod command;
 mod companion;

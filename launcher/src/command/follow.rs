@@ -21,7 +21,7 @@ struct Line {
     latest_step: u64,
 }
 
-/// Follows until the producer has ended. Exit code 0: it ended well; 3: it was lost.
+/// Follows until the producer has ended, or nobody reads any more. Exit code 0: it ended well; 3: it was lost.
 pub(crate) fn follow(arguments: &FollowArgs) -> Result<u8, Failure> {
     let client = connect(arguments.system.as_deref())?;
     let container = client.container_open(&arguments.container)?;
@@ -44,7 +44,9 @@ pub(crate) fn follow(arguments: &FollowArgs) -> Result<u8, Failure> {
                         unix_us: step.stamp.unix_us(),
                         latest_step: latest.0,
                     };
-                    print(&line, arguments.json)?;
+                    if !print(&line, arguments.json)? {
+                        return Ok(0);
+                    }
                 }
             }
             WaitOutcome::NotReady => {}
@@ -65,12 +67,16 @@ pub(crate) fn follow(arguments: &FollowArgs) -> Result<u8, Failure> {
     }
 }
 
-fn print(line: &Line, json: bool) -> Result<(), Failure> {
+/// False if nobody reads any more, as in `talea follow run | head -1`.
+fn print(line: &Line, json: bool) -> Result<bool, Failure> {
     let mut out = std::io::stdout().lock();
     let written = if json {
         writeln!(out, "{}", serde_json::to_string(line).unwrap_or_default())
     } else {
         writeln!(out, "step {} committed ({} behind)", line.step, line.latest_step.saturating_sub(line.step))
     };
-    written.and_then(|()| out.flush()).map_err(Failure::io("writing", "standard output"))
+    match written.and_then(|()| out.flush()) {
+        Err(why) if why.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        written => written.map(|()| true).map_err(Failure::io("writing", "standard output")),
+    }
 }

@@ -1,4 +1,4 @@
-! An epoch over two files from Fortran, on real servers.
+! An epoch over two files from Fortran, on real servers, and a communicator that follows its steps.
 program epochs
     use mpi
     use talea_mpi
@@ -6,7 +6,10 @@ program epochs
     implicit none
     type(talea_mpi_epoch) :: epoch
     integer(c_int64_t) :: step, again
-    integer :: ierror, rank, one, two, value, status(MPI_STATUS_SIZE)
+    integer(c_int64_t) :: told, latest
+    integer :: ierror, code, rank, one, two, value, status(MPI_STATUS_SIZE)
+    type(talea_mpi_follower) :: follower
+    character(len=300) :: text
     integer(kind=MPI_OFFSET_KIND) :: place
     call MPI_Init(ierror)
     call MPI_Comm_rank(MPI_COMM_WORLD, rank, ierror)
@@ -39,8 +42,38 @@ program epochs
     call check(ierror)
     call MPI_File_close(two, ierror)
     call check(ierror)
+    ! Both steps, what the closes made, then nothing until a deadline.
+    call talea_mpi_follow(MPI_COMM_WORLD, 'run', step - 1, follower, code)
+    call expect(code == talea_mpi_ok, 5)
+    call talea_mpi_wait(follower, 10000_c_int64_t, told, latest, code)
+    call expect(code == talea_mpi_ok .and. told == step .and. latest >= again, 6)
+    call talea_mpi_wait(follower, 10000_c_int64_t, told, latest, code)
+    call expect(code == talea_mpi_ok .and. told == again, 7)
+    do while (told < latest)
+        call talea_mpi_wait(follower, 10000_c_int64_t, told, latest, code)
+        call expect(code == talea_mpi_ok, 8)
+    end do
+    call talea_mpi_wait(follower, 50_c_int64_t, told, latest, code)
+    call expect(code == talea_mpi_not_ready, 9)
+    call talea_mpi_unfollow(follower)
+    ! What cannot be followed is told on all ranks, with its name.
+    call talea_mpi_follow(MPI_COMM_WORLD, 'nowhere', 0_c_int64_t, follower, code)
+    call expect(code /= talea_mpi_ok .and. code < 17, 10)
+    call talea_mpi_follower_text(follower, text)
+    call expect(index(text, 'nowhere') > 0, 11)
+    call talea_mpi_wait(follower, 0_c_int64_t, told, latest, code)
+    call expect(code == 1, 12)
+    call talea_mpi_unfollow(follower)
     call MPI_Finalize(ierror)
 contains
+    subroutine expect(good, which)
+        logical, intent(in) :: good
+        integer, intent(in) :: which
+        integer :: inner
+        if (good) return
+        print *, 'rank', rank, 'expectation', which, 'code', code, 'step', told, 'of', latest
+        call MPI_Abort(MPI_COMM_WORLD, which, inner)
+    end subroutine
     subroutine check(code)
         integer, intent(in) :: code
         integer :: length, inner
