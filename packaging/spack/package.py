@@ -1,4 +1,5 @@
-# A recipe for Spack: `spack repo add` a repository with packages/talea/package.py being this file.
+# A recipe for Spack: `spack repo add` a repository with packages/talea/package.py being this file. It has no `git` or `url` of its own:
+# in a checkout, `spack dev-build talea@main` builds what is there. Cargo fetches the crates that Cargo.lock names while it builds.
 from spack.package import *
 
 
@@ -9,21 +10,21 @@ class Talea(Package):
 
     version("main", branch="main")
 
-    variant("slurm", default=False, description="Build the SPANK plugin")
-
+    depends_on("c", type="build")
     depends_on("rust@1.90:", type="build")
     depends_on("llvm+clang", type="build")
     depends_on("pkgconfig", type="build")
     depends_on("mpi")
     depends_on("libfabric")
     depends_on("pmdk")
-    depends_on("slurm", when="+slurm")
+
+    def setup_build_environment(self, env):
+        env.set("MPICC", self.spec["mpi"].mpicc)
+        env.set("LIBCLANG_PATH", self.spec["llvm"].prefix.lib)
 
     def install(self, spec, prefix):
-        cargo = which("cargo")
-        env["MPICC"] = spec["mpi"].mpicc
-        cargo("build", "--release")
-        Executable("packaging/install")(prefix)
+        which("cargo", required=True)("build", "--release", "--locked")
+        Executable(join_path(self.stage.source_path, "packaging", "install"))(prefix)
 
     def setup_run_environment(self, env):
         env.prepend_path("MANPATH", self.prefix.share.man)
