@@ -10,19 +10,23 @@ note() { printf 'test-suites: %s\n' "$*" >&2; }
 
 # apt with a configuration of our own: source packages need deb-src lines, which most machines do not have.
 own_apt() {
-    local a=$cache/apt
+    local a=$cache/apt release=$1
+    shift
+    [ "$release" = bookworm ] || a=$a-$release
     mkdir -p "$a/lists/partial" "$a/archives/partial"
-    printf 'deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian bookworm main\n' >"$a/sources.list"
+    printf 'deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian %s main\n' "$release" >"$a/sources.list"
     apt-get -q -o Dir::Etc::sourcelist="$a/sources.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$a/lists" \
         -o Dir::Cache="$a" -o APT::Sandbox::User="$(id -un)" "$@"
 }
 
-# Unpacks the upstream part of Debian's source package $1 into directory $2.  apt checks its hashes.
+# Unpacks the upstream part of source package $1 of Debian's release $3 (bookworm) into directory $2.  apt checks its hashes.
 debian_source() {
-    local package=$1 into=$2 downloads=$cache/downloads/$1 archive
+    local package=$1 into=$2 release=${3:-bookworm} downloads archive
+    downloads=$cache/downloads/$1
+    [ "$release" = bookworm ] || downloads=$downloads-$release
     mkdir -p "$downloads" "$into"
     if ! ls "$downloads"/*.orig.tar.* >/dev/null 2>&1; then
-        own_apt update && (cd "$downloads" && own_apt source --download-only "$package") || return 1
+        own_apt "$release" update && (cd "$downloads" && own_apt "$release" source --download-only "$package") || return 1
     fi
     archive=$(ls "$downloads"/*.orig.tar.* | grep -v '\.asc$' | head -1)
     tar xf "$archive" -C "$into" --strip-components=1
@@ -181,6 +185,33 @@ program() {
     fi
     record "$name" "$ranks" $what $((SECONDS - began)) "$why"
     rm -rf "${work:?}/$name.$ranks"
+}
+
+# ---- what two suites share ----
+
+# Runs HDF5's testphdf5 and the programs $2 of its testpar, built in directory $1.
+hdf5_testpar() {
+    local bin=$1 name ranks
+    # Names in the working directory: what a test makes with HDF5's POSIX driver moves to /talea/ when it opens it in parallel.
+    export HDF5_PARAPREFIX=. HDF5TestExpress=3
+    good='' bad='\*FAILED\*|[1-9][0-9]* TEST.* FAILED|HDF5-DIAG' deadline_s=${SUITES_DEADLINE_S:-600}
+    for ranks in ${SUITES_RANKS:-2 4}; do
+        program testphdf5 "$ranks" "$bin/testphdf5"
+        for name in $2; do
+            case $name in
+            # It ends without MPI_Finalize on purpose; t_pflush2 reads what it has flushed.
+            t_pflush1) redirect=/talea/run/pflush.$ranks. program "$name" "$ranks" sh -c '"$0"; :' "$bin/$name" ;;
+            t_pflush2) redirect=/talea/run/pflush.$ranks. program "$name" "$ranks" "$bin/$name" ;;
+            # The second reads what the first has left open.
+            t_pshutdown | t_prestart) redirect=/talea/run/pshutdown.$ranks. program "$name" "$ranks" "$bin/$name" ;;
+            # Its serial half is a process without MPI, which it starts by this name.
+            t_cache_image)
+                TALEA_REDIRECT_BACK=1 program "$name" "$ranks" sh -c 'ln -s "$0" t_cache_image 2>/dev/null; exec ./t_cache_image' "$bin/$name"
+                ;;
+            *) program "$name" "$ranks" "$bin/$name" ;;
+            esac
+        done
+    done
 }
 
 # ---- the table ----

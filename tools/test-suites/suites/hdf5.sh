@@ -30,25 +30,5 @@ build() {
 }
 
 programs() {
-    local bin=$cache/hdf5 name ranks
-    # Names in the working directory: what a test makes with HDF5's POSIX driver moves to /talea/ when it opens it in parallel.
-    export HDF5_PARAPREFIX=. HDF5TestExpress=3
-    good='' bad='\*FAILED\*|[1-9][0-9]* TEST.* FAILED|HDF5-DIAG' deadline_s=${SUITES_DEADLINE_S:-600}
-    for ranks in ${SUITES_RANKS:-2 4}; do
-        program testphdf5 "$ranks" "$bin/testphdf5"
-        for name in $hdf5_programs; do
-            case $name in
-            # It ends without MPI_Finalize on purpose; t_pflush2 reads what it has flushed.
-            t_pflush1) redirect=/talea/run/pflush.$ranks. program "$name" "$ranks" sh -c '"$0"; :' "$bin/$name" ;;
-            t_pflush2) redirect=/talea/run/pflush.$ranks. program "$name" "$ranks" "$bin/$name" ;;
-            # The second reads what the first has left open.
-            t_pshutdown | t_prestart) redirect=/talea/run/pshutdown.$ranks. program "$name" "$ranks" "$bin/$name" ;;
-            # Its serial half is a process without MPI, which it starts by this name.
-            t_cache_image)
-                TALEA_REDIRECT_BACK=1 program "$name" "$ranks" sh -c 'ln -s "$0" t_cache_image 2>/dev/null; exec ./t_cache_image' "$bin/$name"
-                ;;
-            *) program "$name" "$ranks" "$bin/$name" ;;
-            esac
-        done
-    done
+    hdf5_testpar "$cache/hdf5" "$hdf5_programs"
 }
