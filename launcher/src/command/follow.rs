@@ -26,6 +26,14 @@ pub(crate) fn follow(arguments: &FollowArgs) -> Result<u8, Failure> {
     let client = connect(arguments.system.as_deref())?;
     let container = client.container_open(&arguments.container)?;
     let mut subscription = container.subscribe(Step(arguments.after))?;
+    let before = subscription.position().0;
+    if arguments.after == 0 && before > 0 {
+        eprintln!(
+            "talea: the first {before} steps of '{}' are not kept any more (--keep-steps N of talea run and up): following from step {}",
+            arguments.container,
+            before + 1
+        );
+    }
     let state = |info: &talea_client::ContainerInfo| (info.name == arguments.container).then_some(info.producer);
     if client.container_list()?.iter().find_map(state) == Some(ProducerState::Unknown) {
         // A program of `talea exec` can be one of many, so nobody can tell when the last has ended.

@@ -28,6 +28,7 @@ pub(crate) fn list(arguments: &LsArgs) -> Result<u8, Failure> {
     let client = connect(arguments.system.as_deref())?;
     let entries = match arguments.path.trim_end_matches('/') {
         "/talea" | "talea:" => containers(&client)?,
+        path if is_view_list(path) => views(&client, path)?,
         path => entries(&client, path, arguments.long || arguments.json)?,
     };
     if arguments.json {
@@ -53,6 +54,23 @@ pub(crate) fn list(arguments: &LsArgs) -> Result<u8, Failure> {
 fn containers(client: &Client) -> Result<Vec<Entry>, Failure> {
     let list = client.container_list()?;
     Ok(list.into_iter().map(|info| Entry { name: info.name, kind: "container", bytes: 0, mode: 0o700 }).collect())
+}
+
+/// Whether a path names what holds a container's steps and named snapshots. Nothing lies there: they are listed from the log.
+fn is_view_list(path: &str) -> bool {
+    let inner = path.strip_prefix("/talea/").and_then(|rest| rest.split_once('/'));
+    matches!(inner, Some((_, ".talea" | ".talea/steps" | ".talea/snapshots")))
+}
+
+fn views(client: &Client, path: &str) -> Result<Vec<Entry>, Failure> {
+    let name = path.split('/').nth(2).unwrap_or_default();
+    let info = client.container_open(name)?.query()?.info;
+    let names: Vec<String> = match path.rsplit('/').next() {
+        Some("steps") => (info.first_step.0.max(1)..=info.step.0).map(|step| step.to_string()).collect(),
+        Some("snapshots") => info.snapshots.into_iter().map(|(name, _)| name).collect(),
+        _ => vec!["snapshots".to_owned(), "steps".to_owned()],
+    };
+    Ok(names.into_iter().map(|name| Entry { name, kind: "directory", bytes: 0, mode: 0o555 }).collect())
 }
 
 fn entries(client: &Client, path: &str, stats: bool) -> Result<Vec<Entry>, Failure> {

@@ -13,7 +13,7 @@ use crate::client::{Client, gather};
 use crate::core::exchange::{Answer, Question};
 use crate::enumerate::{Listing, Page};
 use crate::epoch::Epoch;
-use crate::error::{ClientError, Result};
+use crate::error::{ClientError, ErrorKind, Result};
 use crate::object::Object;
 use crate::snapshot::Snapshot;
 use crate::subscription::Subscription;
@@ -35,6 +35,8 @@ struct Known {
 }
 
 const BLOB_VERSION: u16 = 1;
+/// How often a follower tries to begin with the first step that is retained.
+const BEGIN_TRIES: u32 = 64;
 
 /// State of a container and of what it holds on all targets that serve.
 #[derive(Clone, Debug)]
@@ -157,16 +159,31 @@ impl Container {
         self.client.block_on(self.client.control("destroying a snapshot", request))?.map(drop)
     }
 
-    /// Follows the container's steps after `after` (0: all that are retained).
+    /// Follows the container's steps after `after`, which must all be retained; 0: those that are, and the first one's number tells
+    /// since when.
     pub fn subscribe(&self, after: Step) -> Result<Subscription> {
         self.client.block_on(self.subscribe_async(after))?
     }
 
     /// Asynchronous [`subscribe`](Self::subscribe).
     pub async fn subscribe_async(&self, after: Step) -> Result<Subscription> {
-        let request = Request::Subscribe { container: self.id(), after: Some(after) };
-        self.client.control("subscribing", request).await?;
-        Ok(Subscription::new(self.clone(), after))
+        let mut from = after;
+        for _ in 0..BEGIN_TRIES {
+            let request = Request::Subscribe { container: self.id(), after: Some(from) };
+            match self.client.control("subscribing", request).await {
+                Ok(_) => return Ok(Subscription::new(self.clone(), from)),
+                // A writer goes on while its follower asks what there is.
+                Err(error) if after == Step(0) && error.kind() == ErrorKind::Retention => {
+                    let first = self.client.container_info(self.name()).await?.first_step;
+                    from = Step(first.0.saturating_sub(1));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(ClientError::Argument(format!(
+            "steps of '{}' are given up faster than a follower can begin: keep more (--keep-steps N of talea run and up)",
+            self.name()
+        )))
     }
 
     /// Says what this process, as the producer of the container's steps, is doing. `Ended` lets followers end.
