@@ -40,7 +40,7 @@ build:
 	$(CARGO) build --release
 	@ln -sf libtalea.so $(RELEASE)/libtalea.so.0
 
-examples: $(EXAMPLES)/heat $(EXAMPLES)/watch $(EXAMPLES)/yield.so $(EXAMPLES)/ending.so
+examples: $(EXAMPLES)/heat $(EXAMPLES)/watch $(EXAMPLES)/follow $(EXAMPLES)/yield.so $(EXAMPLES)/ending.so
 
 # An ordinary parallel HDF5 program: nothing of Talea on its command line.
 $(EXAMPLES)/heat: $(HEAT)/heat.c | $(EXAMPLES)
@@ -50,6 +50,11 @@ $(EXAMPLES)/heat: $(HEAT)/heat.c | $(EXAMPLES)
 $(EXAMPLES)/watch: $(wildcard $(HEAT)/watch.c $(HEAT)/snapshot.* $(HEAT)/picture.*) middleware/capi/include/talea.h | build $(EXAMPLES)
 	$(MPICC) $(CFLAGS) -I$(HDF5_DIR)/include -Imiddleware/capi/include -o $@ $(filter %.c,$^) \
 	    -L$(HDF5_DIR)/lib -L$(HDF5_DIR) -lhdf5 -lpng -lm -L$(RELEASE) -l:libtalea.so.0 -Wl,-rpath,'$$ORIGIN/../release'
+
+# The smallest consumer, as docs/programs.md shows it.
+$(EXAMPLES)/follow: examples/follow/follow.c middleware/capi/include/talea.h | build $(EXAMPLES)
+	$(MPICC) $(CFLAGS) -I$(HDF5_DIR)/include -Imiddleware/capi/include -o $@ $< \
+	    -L$(HDF5_DIR)/lib -L$(HDF5_DIR) -lhdf5 -L$(RELEASE) -l:libtalea.so.0 -Wl,-rpath,'$$ORIGIN/../release'
 
 $(EXAMPLES)/yield.so: $(HEAT)/yield.c | $(EXAMPLES)
 	$(CC) $(CFLAGS) -shared -fPIC -o $@ $< -ldl

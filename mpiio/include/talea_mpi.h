@@ -7,7 +7,7 @@
  * has. Started without Talea they return MPI_ERR_UNSUPPORTED_OPERATION. Collective, unless said otherwise; all ranks return the
  * same class.
  *
- * Following (talea_mpi_subscribe and the like) needs talea.h before this header, and -ltalea.
+ * Following (talea_mpi_follow and talea_mpi_wait) needs talea.h before this header, and -ltalea.
  */
 #ifndef TALEA_MPI_H
 #define TALEA_MPI_H
