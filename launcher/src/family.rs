@@ -33,6 +33,15 @@ impl Family {
     /// All of them.
     pub(crate) const ALL: [Self; 3] = [Self::Mpich, Self::OpenMpi, Self::Standard];
 
+    /// What people call it.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Family::Mpich => "MPICH and its kin",
+            Family::OpenMpi => "Open MPI",
+            Family::Standard => "the MPI-5 ABI",
+        }
+    }
+
     /// File name of its driver.
     pub(crate) fn driver(self) -> &'static str {
         match self {

@@ -17,7 +17,7 @@ use tokio::signal::unix::SignalKind;
 use crate::cli::RunArgs;
 use crate::ending;
 use crate::failure::Failure;
-use crate::notice::{say, spinner};
+use crate::notice::{count, say, spinner};
 use crate::plan::{DEFAULT_CONTAINER, Plan};
 use crate::record::{JobRecord, Processes, record};
 use crate::save::Saver;
@@ -117,6 +117,9 @@ async fn jobs_own(arguments: &RunArgs) -> Result<Option<System>, Failure> {
 async fn run_new(arguments: &RunArgs, stop: &mut Stop) -> Result<u8, Failure> {
     let began = Instant::now();
     let plan = Plan::new(&arguments.system, &format!("run-{}", std::process::id()))?;
+    if let Some(warning) = plan.warning() {
+        eprintln!("talea: {warning}");
+    }
     let linger = Duration::from_millis(plan.site.linger_ms);
     let bar = spinner(arguments.quiet, "starting servers");
     let started = tokio::select! {
@@ -135,10 +138,10 @@ async fn run_new(arguments: &RunArgs, stop: &mut Stop) -> Result<u8, Failure> {
     say(
         arguments.quiet,
         format_args!(
-            "system {} ready: {} servers, {} targets, {} of {}, in {:.2} s",
+            "system {} ready: {}, {}, {} of {}, in {:.2} s",
             file.name,
-            plan.servers,
-            plan.servers * plan.targets,
+            count(plan.servers.into(), "server"),
+            count(u64::from(plan.servers) * u64::from(plan.targets), "target"),
             Iec(plan.capacity_bytes),
             plan.tier,
             began.elapsed().as_secs_f64()

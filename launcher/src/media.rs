@@ -44,6 +44,8 @@ pub(crate) struct Place {
     /// Its name below each path of the tier.
     pub(crate) directory: String,
     pub(crate) paths: Vec<PathBuf>,
+    /// Paths of the tier that were not there before.
+    made: Vec<PathBuf>,
     persists: bool,
 }
 
@@ -94,7 +96,8 @@ impl Place {
             None => directory_of(&format!("{short}-{}", note.first_server)),
         };
         let paths = tiers.iter().map(|tier| tier.join(&directory)).collect();
-        let place = Self { directory, paths, persists: note.persist.is_some() };
+        let made = tiers.iter().filter(|tier| !tier.exists()).map(|tier| tier.to_path_buf()).collect();
+        let place = Self { directory, paths, made, persists: note.persist.is_some() };
         for (tier, path) in tiers.iter().zip(&place.paths) {
             fs::create_dir_all(tier).map_err(Failure::io("making", *tier))?;
             match fs::DirBuilder::new().mode(0o700).create(path) {
@@ -115,6 +118,10 @@ impl Place {
             } else if let Ok(Some(note)) = note(path) {
                 let _ = write(path, &Note { user: None, ..note });
             }
+        }
+        // Others may use them by now: only empty ones go.
+        for path in &self.made {
+            let _ = fs::remove_dir(path);
         }
     }
 }
@@ -161,7 +168,12 @@ mod tests {
         let place = Place::prepare(&tier, &a_note(None)).unwrap().unwrap();
         assert!(unused(dir.path()).is_empty(), "its user is alive");
         place.release();
-        assert!(!place.paths[0].exists());
+        assert!(!place.paths[0].exists() && dir.path().exists());
+        let inner = dir.path().join("made");
+        let place = Place::prepare(&format!("nvme:{}", inner.display()), &a_note(None)).unwrap().unwrap();
+        assert!(inner.exists());
+        place.release();
+        assert!(!inner.exists(), "what was not there before is not there after");
 
         let place = Place::prepare(&tier, &a_note(Some("sim"))).unwrap().unwrap();
         assert_eq!(fs::metadata(&place.paths[0]).unwrap().mode() & 0o777, 0o700);

@@ -12,6 +12,11 @@ pub(crate) fn say(quiet: bool, line: std::fmt::Arguments<'_>) {
     }
 }
 
+/// A number of things: `1 server`, `2 servers`.
+pub(crate) fn count(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
 /// A spinner with a text, on a terminal only.
 pub(crate) fn spinner(quiet: bool, text: &str) -> ProgressBar {
     if quiet || !std::io::stderr().is_terminal() {

@@ -6,6 +6,8 @@ use serde::Serialize;
 use talea_client::{Client, ClientError};
 use talea_model::size::Iec;
 
+use crate::notice::count;
+
 /// A system as `talea status` shows it.
 #[derive(Serialize)]
 pub(crate) struct SystemView {
@@ -123,7 +125,13 @@ fn numbers(servers: &[u32]) -> String {
 
 impl fmt::Display for SystemView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "system {}: {} servers, log at {}", self.name, self.servers.len(), self.log_position)?;
+        writeln!(
+            f,
+            "system {}: {}, log at {}",
+            self.name,
+            count(self.servers.len() as u64, "server"),
+            self.log_position
+        )?;
         writeln!(f, "  led by server {}, log on {}", self.leader, numbers(&self.replicas))?;
         if !self.missing.is_empty() {
             writeln!(
@@ -153,14 +161,15 @@ impl fmt::Display for SystemView {
         for container in &self.containers {
             writeln!(
                 f,
-                "  container {}: step {}, {} open epochs, {} followers, producer {}",
+                "  container {}: step {}, {}, {}, producer {}",
                 container.name,
                 container.step,
-                container.open_transactions,
-                container.subscriptions,
+                count(container.open_transactions, "open epoch"),
+                count(container.subscriptions, "follower"),
                 container.producer
             )?;
         }
-        writeln!(f, "  {} sessions, {} open transactions", self.sessions.len(), self.open_transactions)
+        let (sessions, open) = (self.sessions.len() as u64, self.open_transactions as u64);
+        writeln!(f, "  {}, {}", count(sessions, "session"), count(open, "open transaction"))
     }
 }

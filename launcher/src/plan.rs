@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use talea_client::system::{FabricPolicy, job_name};
+use talea_model::size::Iec;
 use talea_slurm::site::Fabric;
 use talea_slurm::{Allocation, Site};
 
@@ -12,6 +13,9 @@ use crate::metrics;
 
 /// Steps that stay readable without anybody's asking: a job's memory is for what is new, and followers hold what they need.
 const DEFAULT_KEPT_STEPS: u64 = 4;
+
+/// A target's smallest tier.
+const LEAST_TARGET_BYTES: u64 = 1 << 20;
 
 /// Container that a command writes unless it says otherwise.
 pub(crate) const DEFAULT_CONTAINER: &str = "run";
@@ -75,6 +79,7 @@ impl Plan {
             site,
         };
         let path = named.unwrap_or_else(|| talea_slurm::site::DEFAULT_PATH.into());
+        let path = if path.exists() { path } else { "talea itself".into() };
         plan.site.admit(plan.servers, plan.targets, plan.capacity_bytes, &path)?;
         plan.check()?;
         if let Some(wanted) = arguments.reserve_cores {
@@ -84,6 +89,17 @@ impl Plan {
     }
 
     fn check(&self) -> Result<(), Failure> {
+        crate::tier::check(&self.tier).map_err(Failure::Usage)?;
+        if self.target_bytes() < LEAST_TARGET_BYTES {
+            let targets = u64::from(self.servers) * u64::from(self.targets);
+            let text = format!(
+                "a capacity of {} is too small: each target needs {} at least, so give --capacity {}M or more",
+                Iec(self.capacity_bytes),
+                Iec(LEAST_TARGET_BYTES),
+                (targets * LEAST_TARGET_BYTES) >> 20
+            );
+            return Err(Failure::Usage(text));
+        }
         if self.allocation.is_some() && !self.servers.is_multiple_of(self.nodes()) {
             let text = format!("{} servers do not divide over {} nodes: give a multiple", self.servers, self.nodes());
             return Err(Failure::Usage(text));
@@ -93,6 +109,21 @@ impl Plan {
             return Err(Failure::Usage(text.to_owned()));
         }
         Ok(())
+    }
+
+    /// What a user should know who asks for more memory than this machine has: it is taken as it is used.
+    pub(crate) fn warning(&self) -> Option<String> {
+        let memory = rustix::system::sysinfo();
+        let memory_bytes = (memory.totalram as u64).saturating_mul(memory.mem_unit.into());
+        let here = self.allocation.is_none() && crate::tier::paths(&self.tier).is_empty();
+        (here && self.capacity_bytes > memory_bytes).then(|| {
+            format!(
+                "warning: a capacity of {} of ram, and this machine has {} in all: the kernel ends the servers when they take more; \
+                 give --capacity",
+                Iec(self.capacity_bytes),
+                Iec(memory_bytes)
+            )
+        })
     }
 
     /// Cores that the smallest node has for the job, as far as that can be known here.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use talea_client::{Client, ClientError, ProcessFigures, Reports};
 use talea_model::size::Iec;
 
+use crate::notice::count;
 use crate::stage::Receipt;
 use crate::timeline::Sample;
 
@@ -157,7 +158,7 @@ impl JobRecord {
         let mut advice = Vec::new();
         let mut say = |text: String| advice.push(text);
         if self.lost_targets > 0 {
-            say(format!("{} targets were lost: see what the servers said last, above", self.lost_targets));
+            say(format!("{} lost: see what the servers said last, above", count(self.lost_targets as u64, "target")));
         }
         let fill = self.used_bytes as f64 / self.capacity_bytes.max(1) as f64;
         if fill > 0.8 {
@@ -209,7 +210,7 @@ impl fmt::Display for JobRecord {
             lines.push(format!("{:.1} % of the processes' time in I/O{slowest}", 100.0 * share));
         }
         if self.lost_targets > 0 {
-            lines.push(format!("{} targets were LOST", self.lost_targets));
+            lines.push(format!("{} LOST", count(self.lost_targets as u64, "target")));
         }
         lines.extend(self.advice.iter().map(|text| format!("* {text}")));
         let width = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0).clamp(24, 100);

@@ -35,6 +35,26 @@ pub(crate) fn paths(tier: &str) -> Vec<&Path> {
     parts(tier).into_iter().filter_map(|part| part.path).map(Path::new).filter(|path| path.is_absolute()).collect()
 }
 
+/// Whether a text names tiers at all.
+pub(crate) fn check(tier: &str) -> Result<(), String> {
+    let wrong = |why: &str| {
+        format!(
+            "'{tier}' is not a tier ({why}): write ram, pmem:/path, nvme:/path or pmem:/path,nvme:/path (docs/site.md)"
+        )
+    };
+    for part in parts(tier) {
+        match (part.kind, part.path) {
+            ("ram", None) => {}
+            ("ram", Some(_)) => return Err(wrong("ram has no path")),
+            ("pmem" | "nvme", Some(path)) if path.starts_with('/') => {}
+            ("pmem" | "nvme", Some(_)) => return Err(wrong("its path does not begin with /")),
+            ("pmem" | "nvme", None) => return Err(wrong("its path is missing")),
+            (kind, _) => return Err(wrong(&format!("there is no kind '{kind}'"))),
+        }
+    }
+    Ok(())
+}
+
 /// The text for one target: its files in `directory` below each path, and its share of the capacity. Of two tiers the first gets
 /// an eighth and the second the rest; a tier that names its size keeps it.
 pub(crate) fn of_target(tier: &str, share_bytes: u64, directory: Option<&str>) -> String {
@@ -66,6 +86,22 @@ mod tests {
         assert_eq!(of("ram,nvme:/b:9G", 800), "ram:100,nvme:/b:9G");
         assert_eq!(of("ram:9G", 800), "ram:9G");
         assert_eq!(of_target("ram,pmem:/b/", 800, Some("mine")), "ram:100,pmem:/b/mine:700");
+    }
+
+    #[test]
+    fn what_is_no_tier_is_told() {
+        for good in ["ram", "ram:8G", "pmem:/a", "nvme:/b:4G", "pmem:/a:4G,nvme:/b", "ram,nvme:/b"] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for (bad, why) in [
+            ("disk:/a", "no kind 'disk'"),
+            ("pmem", "missing"),
+            ("nvme:4G", "missing"),
+            ("pmem:a", "begin"),
+            ("", "kind ''"),
+        ] {
+            assert!(check(bad).is_err_and(|text| text.contains(why)), "{bad}: {:?}", check(bad));
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::connect;
 use crate::cli::DoctorArgs;
 use crate::failure::Failure;
 use crate::family::Family;
+use crate::notice::count;
 use crate::{locate, media};
 
 /// How bad it is.
@@ -132,10 +133,10 @@ fn drivers() -> Vec<Finding> {
     let found = Family::ALL.iter().map(|family| (family, locate::driver(*family)));
     found
         .map(|(family, driver)| match driver {
-            Ok(path) => good("driver", format!("{family:?}: {}", path.display())),
+            Ok(path) => good("driver", format!("{}: {}", family.title(), path.display())),
             Err(_) => note(
                 "driver",
-                format!("there is none for programs of {family:?}"),
+                format!("there is none for programs of {}", family.title()),
                 "build Talea with that MPI installed, if you use it",
             ),
         })
@@ -213,12 +214,15 @@ fn runtime() -> Vec<Finding> {
 }
 
 fn slurm() -> Vec<Finding> {
-    let version = Command::new("srun")
-        .arg("--version")
-        .output()
-        .ok()
-        .map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
+    let srun = Command::new("srun").arg("--version").output().ok();
     let allocation = Allocation::detect(|name| std::env::var(name).ok());
+    // Outside of a cluster srun may be there and have nobody to ask.
+    if let (Some(output), Ok(None)) = (&srun, &allocation)
+        && !output.status.success()
+    {
+        return vec![good("slurm", "srun is here, but not configured; not in a job")];
+    }
+    let version = srun.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     match (version, allocation) {
         (_, Err(error)) => vec![bad("slurm", error.to_string(), "leave SLURM_* as Slurm sets them")],
         (Some(version), Ok(Some(job))) => {
@@ -271,10 +275,10 @@ fn systems() -> Vec<Finding> {
                 let down =
                     status.map.targets.iter().filter(|target| target.state != talea_model::TargetState::Up).count();
                 let text = format!(
-                    "{}: {} servers, {} sessions",
+                    "{}: {}, {}",
                     system.file.name,
-                    status.map.servers.len(),
-                    status.sessions.len()
+                    count(status.map.servers.len() as u64, "server"),
+                    count(status.sessions.len() as u64, "session")
                 );
                 match down {
                     0 => good("system", text),

@@ -22,8 +22,10 @@ pub(crate) fn gc(arguments: &GcArgs) -> Result<u8, Failure> {
     }
     // An empty directory of ours is a leftover too; one that is not empty stays.
     let _ = std::fs::remove_dir(runtime.path());
-    for tier in tiers(arguments)? {
-        for (path, note) in media::unused(&tier) {
+    let tiers = tiers(arguments)?;
+    let mut unknown = arguments.forget.clone();
+    for tier in &tiers {
+        for (path, note) in media::unused(tier) {
             match &note.persist {
                 None => {
                     remove(&path)?;
@@ -31,6 +33,7 @@ pub(crate) fn gc(arguments: &GcArgs) -> Result<u8, Failure> {
                 }
                 Some(name) if arguments.forget.contains(name) => {
                     remove(&path)?;
+                    unknown.retain(|other| other != name);
                     say(format!("forgot '{name}': removed {}", path.display()));
                 }
                 Some(name) => say(format!(
@@ -42,7 +45,21 @@ pub(crate) fn gc(arguments: &GcArgs) -> Result<u8, Failure> {
             }
         }
     }
-    Ok(0)
+    match unknown.first() {
+        Some(name) => Err(Failure::Usage(nothing_kept(name, &tiers))),
+        None => Ok(0),
+    }
+}
+
+/// Said of a name that nothing here is kept under: most likely it is kept elsewhere.
+fn nothing_kept(name: &str, tiers: &[PathBuf]) -> String {
+    if tiers.is_empty() {
+        return format!(
+            "where '{name}' is kept is not known: add --tier with the tier that it was run with, such as pmem:/path"
+        );
+    }
+    let places: Vec<String> = tiers.iter().map(|tier| tier.display().to_string()).collect();
+    format!("nothing that is not in use is kept under '{name}' in {}: name its tier with --tier", places.join(" or "))
 }
 
 /// The directories of tiers to look into: those named, and the site's.

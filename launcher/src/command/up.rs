@@ -13,7 +13,7 @@ use talea_model::size::Iec;
 use crate::cli::{Named, SystemArgs};
 use crate::failure::Failure;
 use crate::locate;
-use crate::notice::spinner;
+use crate::notice::{count, spinner};
 use crate::plan::Plan;
 use crate::stop::Stop;
 use crate::system::Started;
@@ -30,6 +30,9 @@ const READY: &str = "ready";
 /// Starts a detached system.
 pub(crate) async fn up(arguments: &SystemArgs) -> Result<u8, Failure> {
     let plan = Plan::new(arguments, "default")?;
+    if let Some(warning) = plan.warning() {
+        eprintln!("talea: {warning}");
+    }
     if plan.allocation.is_some() {
         return up_in_allocation(&plan);
     }
@@ -49,10 +52,10 @@ pub(crate) async fn up(arguments: &SystemArgs) -> Result<u8, Failure> {
 
 fn ready_line(plan: &Plan, began: Instant) -> String {
     format!(
-        "system {} ready: {} servers, {} targets, {} of {}, in {:.2} s; stop it with `talea down {}`",
+        "system {} ready: {}, {}, {} of {}, in {:.2} s; stop it with `talea down {}`",
         plan.name,
-        plan.servers,
-        plan.servers * plan.targets,
+        count(plan.servers.into(), "server"),
+        count(u64::from(plan.servers) * u64::from(plan.targets), "target"),
         Iec(plan.capacity_bytes),
         plan.tier,
         began.elapsed().as_secs_f64(),

@@ -22,7 +22,9 @@ impl Pool {
             Some((id, _)) => Ok(Reply::Container(self.container_info(*id)?)),
             None => refuse(
                 RefusalCode::NoContainer,
-                format!("container '{name}' does not exist; `talea ls` shows those that do"),
+                format!(
+                    "container '{name}' does not exist; `talea ls` shows those that do, and --container NAME of talea run and up makes one"
+                ),
             ),
         }
     }
