@@ -24,6 +24,7 @@
 #define PICTURE_WIDTH 1024
 #define CONNECT_MS 30000
 #define WAIT_MS 1000
+#define WRITERS_S 2.0
 
 typedef struct {
     const char *container, *file, *pictures, *report;
@@ -147,16 +148,34 @@ static void progress(const options_t *o, const run_t *r, uint64_t step)
     fflush(stderr);
 }
 
+/*
+ * Waits until a later epoch has something pending, so that the step is read while the next one is being written, however much faster
+ * this program is than the solver's computing.  Not for the last step, which nothing follows.
+ */
+static int let_writers_begin(const options_t *o, talea_container_t *container, run_t *r, const talea_step_t *step)
+{
+    const struct timespec pause = {.tv_nsec = 2000000};
+    double until = now_s() + WRITERS_S;
+    if (ask(container, r) != 0)
+        return -1;
+    while (r->info.pending_updates == 0 && r->info.steps == step->step && (long)step->step < o->steps && now_s() < until) {
+        nanosleep(&pause, NULL);
+        if (ask(container, r) != 0)
+            return -1;
+    }
+    return 0;
+}
+
 /* Reads, checks and draws one committed step.  Returns 0 also when the step was not whole; -1 when asking failed. */
 static int take(const options_t *o, talea_container_t *container, run_t *r, const talea_step_t *step)
 {
     char path[4096], reason[512] = "";
-    double began = now_s();
     if (r->received++ == 0)
-        r->first_s = began;
+        r->first_s = now_s();
     snprintf(path, sizeof path, "/talea/%s/.talea/steps/%llu/%s", o->container, (unsigned long long)step->step, o->file);
-    if (ask(container, r) != 0)
+    if (let_writers_begin(o, container, r, step) != 0)
         return -1;
+    double began = now_s();
     int open = r->info.pending_updates > 0; /* what is pending now is of a later epoch: this one is committed */
     int whole = snapshot_read(path, &r->snapshot, reason, sizeof reason) == 0;
     r->last_s = now_s();
