@@ -29,6 +29,7 @@
 typedef struct {
     const char *container, *file, *pictures, *report;
     long steps;      /* how many steps must arrive at least; also the length of the progress bar */
+    long again;      /* read each step again and again until the next one is there: it must not change */
     long patience_s; /* how long to wait for the next step */
 } options_t;
 
@@ -62,13 +63,14 @@ static void complain(const char *format, ...)
 /* ---- the command line ---- */
 
 static const char usage[] =
-    "usage: watch [--container NAME] [--file PATH] [--pictures DIR] [--report FILE] [--steps N] [--patience SECONDS]\n"
+    "usage: watch [--container NAME] [--file PATH] [--pictures DIR] [--report FILE] [--steps N] [--patience SECONDS] [--again 1]\n"
     "  --container  the container to follow (run)\n"
     "  --file       the solver's file in it (heat.h5)\n"
     "  --pictures   directory for the pictures; without it none are drawn\n"
     "  --report     where to write the summary as JSON\n"
     "  --steps      how many steps must arrive at least (1)\n"
-    "  --patience   how long to wait for a step (300)\n";
+    "  --patience   how long to wait for a step (300)\n"
+    "  --again      1: read each step again and again until the next one is there, which must change nothing\n";
 
 static int parse(int argc, char **argv, options_t *o)
 {
@@ -88,6 +90,8 @@ static int parse(int argc, char **argv, options_t *o)
             o->report = value;
         else if (strcmp(name, "--steps") == 0)
             known = (o->steps = atol(value)) > 0;
+        else if (strcmp(name, "--again") == 0)
+            known = (o->again = atol(value)) > 0;
         else if (strcmp(name, "--patience") == 0)
             known = (o->patience_s = atol(value)) > 0;
         else
@@ -166,6 +170,23 @@ static int let_writers_begin(const options_t *o, talea_container_t *container, r
     return 0;
 }
 
+/* Reads a step until there is a later one.  0: it is whole each time, and what it was at first. */
+static int read_again(const options_t *o, talea_container_t *container, run_t *r, const char *path, char *reason, size_t bytes)
+{
+    uint64_t steps = r->info.steps, digest = r->snapshot.digest;
+    while (o->again && r->info.steps == steps && (long)steps < o->steps) {
+        if (snapshot_read(path, &r->snapshot, reason, bytes) != 0)
+            return -1;
+        if (r->snapshot.digest != digest) {
+            snprintf(reason, bytes, "it was read again, and is another iteration");
+            return -1;
+        }
+        if (ask(container, r) != 0)
+            return -1;
+    }
+    return 0;
+}
+
 /* Reads, checks and draws one committed step.  Returns 0 also when the step was not whole; -1 when asking failed. */
 static int take(const options_t *o, talea_container_t *container, run_t *r, const talea_step_t *step)
 {
@@ -188,7 +209,7 @@ static int take(const options_t *o, talea_container_t *container, run_t *r, cons
         r->lag_steps_max = r->info.steps - step->step;
     if (whole) {
         r->bytes_read += (uint64_t)(r->snapshot.nx * r->snapshot.ny) * sizeof(double);
-        whole = moved_on(r, reason, sizeof reason);
+        whole = moved_on(r, reason, sizeof reason) && read_again(o, container, r, path, reason, sizeof reason) == 0;
         if (o->pictures != NULL)
             draw(o, r, step->step);
     } else {
