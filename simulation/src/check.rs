@@ -18,7 +18,7 @@ use crate::program::CELLS;
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which: `I1`, `I2`, `I6`, `I8`, `steps`, `serial`, `once`, `told`, `kept`.
+    /// Which: `I1`, `I2`, `I4`, `I6`, `I8`, `steps`, `serial`, `once`, `told`, `kept`.
     pub invariant: &'static str,
     /// What was seen.
     pub what: String,
@@ -42,6 +42,10 @@ pub fn check(history: &History) -> Vec<Violation> {
     told(history, &fates, &mut found);
     if !history.open_at_end.is_empty() {
         found.push(Violation { invariant: "I6", what: format!("left open: {:?}", history.open_at_end) });
+    }
+    if history.lost_reads > 0 && !history.media_lost {
+        let what = format!("{} reads were told that what they ask for is lost, and nothing was", history.lost_reads);
+        found.push(Violation { invariant: "I4", what });
     }
     for call in &history.hanging {
         found.push(Violation { invariant: "I8", what: format!("{call} never ended") });
@@ -118,6 +122,9 @@ fn once(history: &History, found: &mut Vec<Violation>) {
     let mut bad = |what: String| found.push(Violation { invariant: "once", what });
     for insert in &history.inserts {
         let holds = history.rows.get(&insert.row);
+        if history.lost_rows.contains(&insert.row) {
+            continue;
+        }
         match insert.told {
             Told::Done if holds != Some(&insert.value) => {
                 bad(format!("row {} holds {holds:x?}, but {:#x} was created", insert.row, insert.value));

@@ -3,7 +3,7 @@
 //! Must never hold anything that a real program could not have observed, but for the pool's final word on the outcome of a
 //! commit whose answer was lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use talea_model::{Stamp, Step, TxId};
 
@@ -127,6 +127,14 @@ pub struct History {
     pub latest: Vec<(Stamp, Value)>,
     /// Transactions that a dead process had written in, and what became of their commit.
     pub orphaned: Vec<(TxId, Told)>,
+    /// Rows that are lost, after everything came to rest.
+    pub lost_rows: BTreeSet<u64>,
+    /// Whether a server lost its media: without that nothing may read as lost.
+    pub media_lost: bool,
+    /// Reads that were told that what they ask for is lost.
+    pub lost_reads: u64,
+    /// Updates that were refused because a tier was full.
+    pub full: u64,
     /// Reads that were refused although their snapshot was kept.
     pub refused_reads: Vec<String>,
     /// Longest time that a reader waited for an answer while all servers were up, in nanoseconds.

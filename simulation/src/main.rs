@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use indicatif::ProgressBar;
+use talea_simulation::world::Struck;
 use talea_simulation::{Plant, Settings, check, run};
 
 /// Runs the simulated cluster over many seeds and checks every run.
@@ -20,12 +21,21 @@ struct Arguments {
     /// Only this seed
     #[arg(long)]
     seed: Option<u64>,
+    /// How many servers; else the seed says
+    #[arg(long)]
+    servers: Option<u32>,
     /// No faults
     #[arg(long)]
     calm: bool,
     /// A planted bug
     #[arg(long, default_value = "none")]
     plant: Plant,
+}
+
+fn settings(arguments: &Arguments, seed: u64) -> Settings {
+    let drawn = Settings::of(seed);
+    let servers = arguments.servers.unwrap_or(drawn.servers);
+    Settings { servers, plant: arguments.plant, calm: arguments.calm, ..drawn }
 }
 
 fn main() -> ExitCode {
@@ -36,29 +46,34 @@ fn main() -> ExitCode {
     };
     let count = seeds.end - seeds.start;
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(count) } else { ProgressBar::hidden() };
+    let mut struck = Struck::new();
+    let (mut full, mut lost) = (0, 0);
     let (mut failed, mut steps, mut reads, mut messages) = (0, 0, 0, 0);
     for seed in seeds {
-        let run = run(Settings { seed, plant: arguments.plant, calm: arguments.calm });
+        let run = run(settings(&arguments, seed));
         bar.inc(1);
         steps += run.history.steps.len();
         reads += run.history.reads.len();
         messages += run.messages;
+        full += run.history.full;
+        lost += run.history.lost_reads;
+        run.struck.iter().for_each(|(name, times)| *struck.entry(*name).or_default() += times);
         let violations = check(&run.history);
         if violations.is_empty() {
             continue;
         }
         failed += 1;
-        println!(
-            "seed {seed}: {} violations; replay: cargo run -p talea-simulation -- --seed {seed} --plant {}",
-            violations.len(),
-            arguments.plant.name()
-        );
+        println!("seed {seed}: {} violations; replay: {}", violations.len(), settings(&arguments, seed).replay());
         violations.iter().take(5).for_each(|violation| println!("  {violation}"));
+        println!("  faults: {}", run.told.join(", "));
     }
     bar.finish_and_clear();
     println!(
         "{count} seeds: {} kept all invariants, {failed} did not ({steps} steps, {reads} reads, {messages} messages)",
         count - failed
     );
+    let struck: Vec<String> = struck.iter().map(|(name, times)| format!("{name} {times}")).collect();
+    println!("faults: {}", struck.join(", "));
+    println!("refused: {full} updates for want of room, {lost} reads of what was lost with a medium");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

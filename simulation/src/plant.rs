@@ -29,6 +29,8 @@ pub enum Plant {
     Zombie,
     /// Rule 8: who meets a pending version does not go to the log's end.
     NoCatchUp,
+    /// Rule 10: a target that lost its log does not say so.
+    SilentLoss,
     /// Rule 12: a server does not notice that its clients die.
     Deaf,
     /// Rule 13: aggregation is not told what is kept.
@@ -47,7 +49,7 @@ pub enum Plant {
     SkipStep,
 }
 
-const NAMES: [(Plant, &str); 18] = [
+const NAMES: [(Plant, &str); 19] = [
     (Plant::None, "none"),
     (Plant::NoClock, "no-clock"),
     (Plant::LateStamp, "late-stamp"),
@@ -58,6 +60,7 @@ const NAMES: [(Plant, &str); 18] = [
     (Plant::SplitCommit, "split-commit"),
     (Plant::Zombie, "zombie"),
     (Plant::NoCatchUp, "no-catch-up"),
+    (Plant::SilentLoss, "silent-loss"),
     (Plant::Deaf, "deaf"),
     (Plant::NothingKept, "nothing-kept"),
     (Plant::ForgetSequences, "forget-sequences"),

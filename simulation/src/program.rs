@@ -93,7 +93,16 @@ impl Context {
             extents: place.extent.as_slice(),
             data: &value.to_le_bytes(),
         };
-        container.object(place.oid).update_async(write, &[entry]).await.is_ok()
+        let updated = container.object(place.oid).update_async(write, &[entry]).await;
+        updated.map_err(|error| self.note_refused(error.kind())).is_ok()
+    }
+
+    /// Counts refusals that only some faults explain.
+    fn note_refused(&self, kind: ErrorKind) -> ErrorKind {
+        let mut history = lock(&self.history);
+        history.lost_reads += u64::from(kind == ErrorKind::DataLost);
+        history.full += u64::from(kind == ErrorKind::NoSpace);
+        kind
     }
 
     async fn read(&self, container: &Container, view: talea_model::View, cell: Cell) -> Option<Value> {
@@ -108,7 +117,7 @@ impl Context {
             None => EntryFetch::single(&place.dkey, place.akey, &mut bytes),
         };
         let fetched = container.object(place.oid).fetch_async(&view, std::slice::from_mut(&mut entry)).await;
-        fetched.map_err(|error| error.kind())?;
+        fetched.map_err(|error| self.note_refused(error.kind()))?;
         Ok(Value::from_le_bytes(bytes))
     }
 

@@ -20,10 +20,8 @@ use crate::random::Random;
 use crate::seam;
 use crate::window::Windows;
 
-/// Capacity of one simulated target in bytes.
-const CAPACITY_BYTES: u64 = 8 << 20;
-/// How long the log's medium takes for one append, in nanoseconds, at most.
-const APPEND_NS: u64 = 200_000;
+/// How long a healthy disk takes for one append to the log, in nanoseconds, at most.
+pub(crate) const APPEND_NS: u64 = 200_000;
 const LEASE_MS: u64 = 1_000;
 const HEARTBEAT_MS: u64 = 200;
 
@@ -44,6 +42,8 @@ struct Media {
     log: Stored,
     /// Drawn when that began.
     life: u64,
+    /// Grows when they are lost.
+    incarnation: u64,
 }
 
 /// A running server's process.
@@ -52,6 +52,8 @@ struct Process {
     endpoint: SimEndpoint,
     drivers: Vec<Driver>,
     durable: Vec<Position>,
+    /// Until when each driver's thread waits for its disk.
+    blocked_ns: Vec<u64>,
     /// Changes of the log under way, and when they are done.
     storing: Option<(u64, Vec<StoreOp>)>,
     /// Outer token → (driver, its token).
@@ -67,10 +69,16 @@ pub(crate) struct SimServer {
     id: u32,
     servers: u32,
     targets: u32,
+    /// Of each target.
+    capacity_bytes: u64,
     network: SimNetwork,
     clock: SimClock,
     media: Media,
     process: Option<Process>,
+    /// Its process does not run, and does not know.
+    is_stopped: bool,
+    /// How long its disks take, in nanoseconds, at most.
+    flush_ns: u64,
     plant: Plant,
     windows: Windows,
     random: Random,
@@ -80,6 +88,7 @@ impl SimServer {
     pub(crate) fn new(
         id: u32,
         (servers, targets): (u32, u32),
+        capacity_bytes: u64,
         network: &SimNetwork,
         windows: &Windows,
         plant: Plant,
@@ -89,15 +98,18 @@ impl SimServer {
         for target in 0..targets {
             network.set_host(target_node(id * targets + target), id);
         }
-        let media = (0..targets).map(|_| SimMedium::new(CAPACITY_BYTES, Torn::Lines)).collect();
+        let media = (0..targets).map(|_| SimMedium::new(capacity_bytes, Torn::Lines)).collect();
         Self {
             id,
             servers,
             targets,
+            capacity_bytes,
             network: network.clone(),
             clock: network.clock(control_node(id)),
-            media: Media { targets: media, log: Stored::default(), life: random.draw() },
+            media: Media { targets: media, log: Stored::default(), life: random.draw(), incarnation: 1 },
             process: None,
+            is_stopped: false,
+            flush_ns: APPEND_NS,
             plant,
             windows: windows.clone(),
             random,
@@ -127,11 +139,12 @@ impl SimServer {
             };
             let medium = Box::new(self.media.targets[index as usize].clone());
             self.windows.share(&medium);
-            let (target, recovered) = match Target::open(medium, TargetOptions { id, store }) {
+            let (mut target, recovered) = match Target::open(medium, TargetOptions { id, store }) {
                 Ok(opened) => opened,
                 Err(error) => panic!("server {} cannot restart: {error}", self.id),
             };
             assert!(!recovered.lost, "server {}: a crash lost part of a log that was flushed", self.id);
+            target.set_incarnation(self.media.incarnation);
             durable.push(recovered.horizon);
             let endpoint = Box::new(self.network.endpoint(target_node(id.0)));
             let mut driver = Driver::new(target, endpoint, Arc::new(self.network.clock(target_node(id.0))));
@@ -150,6 +163,7 @@ impl SimServer {
             endpoint: self.network.endpoint(control_node(self.id)),
             drivers,
             durable,
+            blocked_ns: vec![0; self.targets as usize],
             storing: None,
             asked: BTreeMap::new(),
             clients: BTreeSet::new(),
@@ -170,8 +184,8 @@ impl SimServer {
             server: ServerId(self.id),
             state: TargetState::Up,
             addresses: vec![format!("sim:{}", target_node(id))],
-            capacity_bytes: CAPACITY_BYTES,
-            incarnation: 1,
+            capacity_bytes: self.capacity_bytes,
+            incarnation: self.media.incarnation,
         };
         NodeConfig {
             server,
@@ -190,6 +204,7 @@ impl SimServer {
     /// Ends the process at once. Unflushed bytes survive as chance decides; an append under way is there or not.
     pub(crate) fn crash(&mut self) {
         let Some(process) = self.process.take() else { return };
+        self.is_stopped = false;
         if let Some((_, ops)) = process.storing
             && self.random.chance(50)
         {
@@ -204,10 +219,27 @@ impl SimServer {
         }
     }
 
+    /// Its media are lost; it is down. Where it starts again it begins anew, and says so (rule 10).
+    pub(crate) fn lose_media(&mut self) {
+        let targets = (0..self.targets).map(|_| SimMedium::new(self.capacity_bytes, Torn::Lines)).collect();
+        let incarnation = self.media.incarnation + u64::from(self.plant != Plant::SilentLoss);
+        self.media = Media { targets, log: Stored::default(), life: self.random.draw(), incarnation };
+    }
+
+    /// Stops the process, or lets it go on: time passes meanwhile, and messages wait.
+    pub(crate) fn set_stopped(&mut self, is_stopped: bool) {
+        self.is_stopped = is_stopped;
+    }
+
+    /// How long its disks take from now on, in nanoseconds, at most.
+    pub(crate) fn set_flush(&mut self, flush_ns: u64) {
+        self.flush_ns = flush_ns;
+    }
+
     /// Does what is to be done now; says whether there was anything.
     pub(crate) fn turn(&mut self) -> bool {
         let now = self.time();
-        let Some(process) = &mut self.process else { return false };
+        let Some(process) = self.process.as_mut().filter(|_| !self.is_stopped) else { return false };
         let mut busy = false;
         while let Some(event) = process.endpoint.recv() {
             busy = true;
@@ -236,7 +268,12 @@ impl SimServer {
             process.node.tick(now);
         }
         for index in 0..process.drivers.len() {
-            busy |= process.turn_target(index, now, self.plant);
+            if process.blocked_ns[index] <= now.monotonic_ns && process.turn_target(index, now, self.plant) {
+                busy = true;
+                if self.flush_ns > APPEND_NS {
+                    process.blocked_ns[index] = now.monotonic_ns + self.random.below(self.flush_ns);
+                }
+            }
         }
         loop {
             let actions = process.node.take_actions();
@@ -245,15 +282,20 @@ impl SimServer {
             }
             busy = true;
             for action in actions {
-                process.act(action, now, self.id, self.plant, &mut self.random);
+                process.act(action, now, self.id, self.plant, self.random.below(self.flush_ns));
             }
         }
     }
 
     /// When there is something to do without any message.
     pub(crate) fn next_deadline_ns(&self) -> u64 {
-        let Some(process) = &self.process else { return u64::MAX };
-        let drivers = process.drivers.iter().map(Driver::next_deadline).min().unwrap_or(u64::MAX);
+        let Some(process) = self.process.as_ref().filter(|_| !self.is_stopped) else { return u64::MAX };
+        let now_ns = self.clock.monotonic_ns();
+        let driver = |(driver, blocked_ns): (&Driver, &u64)| match *blocked_ns > now_ns {
+            true => *blocked_ns,
+            false => driver.next_deadline(),
+        };
+        let drivers = process.drivers.iter().zip(&process.blocked_ns).map(driver).min().unwrap_or(u64::MAX);
         let node = process.node.next_deadline().unwrap_or(u64::MAX);
         let stored = process.storing.as_ref().map_or(u64::MAX, |(done_ns, _)| *done_ns);
         drivers.min(node).min(stored)
@@ -290,14 +332,14 @@ impl Process {
         busy
     }
 
-    fn act(&mut self, action: Action, now: Time, server: u32, plant: Plant, random: &mut Random) {
+    fn act(&mut self, action: Action, now: Time, server: u32, plant: Plant, flush_ns: u64) {
         match action {
             // A full connection loses it: the protocol above must live with that.
             Action::Send { peer, bytes } => {
                 let _ = self.endpoint.send(peer, &[IoSlice::new(&seam::said(plant, &bytes))]);
             }
             Action::Close { peer } => self.endpoint.disconnect(peer),
-            Action::Store { ops } => self.storing = Some((now.monotonic_ns + random.below(APPEND_NS), ops)),
+            Action::Store { ops } => self.storing = Some((now.monotonic_ns + flush_ns, ops)),
             Action::Deliver { changes, horizon } => {
                 self.delivered = self.delivered.max(horizon);
                 for (index, driver) in self.drivers.iter_mut().enumerate() {

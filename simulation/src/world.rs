@@ -1,5 +1,7 @@
 //! The world: servers, programs, network and faults on one virtual time line, all of it decided by a seed.
 
+mod faults;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -10,6 +12,8 @@ use talea_fabric::Address;
 use talea_fabric::sim::{Link, SimNetwork};
 use talea_model::ServerId;
 
+use self::faults::Plan;
+pub use self::faults::{FAULTS, Struck};
 use crate::history::History;
 use crate::plant::Plant;
 use crate::program::{self, Context, Family, Job, WRITERS};
@@ -18,19 +22,19 @@ use crate::server::{SimServer, control_node, target_node};
 use crate::time::{Timeline, lock};
 use crate::window::Windows;
 
-const SERVERS: u32 = 2;
 const TARGETS: u32 = 2;
 const JOBS: u32 = 2;
 const READERS: u32 = 2;
 const TRANSACTORS: u32 = 3;
 const INSERTERS: u32 = 2;
+/// Capacity of a target in bytes, and of one that the programs fill.
+const CAPACITY_BYTES: u64 = 2 << 20;
+const SMALL_BYTES: u64 = 320 << 10;
 const MS: u64 = 1_000_000;
 /// Rounds (epochs) of each job.
 const ROUNDS: u64 = 8;
 /// A job that was killed runs again so often.
 const LIVES: u32 = 3;
-/// All faults are over by then.
-const FAULTS_END_NS: u64 = 4_000 * MS;
 /// Everything must have ended by then.
 const END_NS: u64 = 120_000 * MS;
 /// Events at one instant beyond which the world is stuck.
@@ -41,10 +45,28 @@ const INSTANT_TURNS: u32 = 100_000;
 pub struct Settings {
     /// Decides everything.
     pub seed: u64,
+    /// How many servers: their log has 1, 3 or 5 replicas.
+    pub servers: u32,
     /// A planted bug.
     pub plant: Plant,
     /// No faults at all: a quiet network and nobody dies.
     pub calm: bool,
+}
+
+impl Settings {
+    /// A seed with faults and without a planted bug, on as many servers as the seed says.
+    pub fn of(seed: u64) -> Self {
+        const SERVERS: [u32; 8] = [2, 3, 2, 3, 5, 4, 3, 5];
+        Self { seed, servers: SERVERS[(seed % 8) as usize], plant: Plant::None, calm: false }
+    }
+
+    /// The command that runs it again.
+    pub fn replay(&self) -> String {
+        let Self { seed, servers, plant, calm } = self;
+        let calm = if *calm { " --calm" } else { "" };
+        let plant = plant.name();
+        format!("cargo run -p talea-simulation -- --seed {seed} --servers {servers} --plant {plant}{calm}")
+    }
 }
 
 /// What a run yielded.
@@ -57,6 +79,10 @@ pub struct Run {
     pub took_ns: u64,
     /// Messages sent.
     pub messages: u64,
+    /// Faults that struck, by kind.
+    pub struck: Struck,
+    /// When which fault struck, for people.
+    pub told: Vec<String>,
 }
 
 struct Program {
@@ -70,16 +96,6 @@ struct Program {
     family: Option<Arc<Mutex<Family>>>,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Fault {
-    KillJob(u32),
-    CrashServer(u32),
-    StartServer(u32),
-    Partition,
-    Heal,
-    Jump(u32, i64),
-}
-
 struct World {
     settings: Settings,
     network: SimNetwork,
@@ -90,7 +106,7 @@ struct World {
     programs: Vec<Program>,
     history: Arc<Mutex<History>>,
     done: Arc<Mutex<bool>>,
-    faults: Vec<(u64, Fault)>,
+    plan: Plan,
     next_node: u32,
 }
 
@@ -98,7 +114,7 @@ struct World {
 pub fn run(settings: Settings) -> Run {
     let mut world = World::new(settings);
     world.start();
-    world.run_until(|world| world.programs.iter().all(|program| program.job.is_none()) && world.faults.is_empty());
+    world.run_until(|world| world.programs.iter().all(|program| program.job.is_none()) && world.plan.is_over());
     *lock(&world.done) = true;
     world.run_until(|world| world.programs.is_empty());
     world.note_hanging();
@@ -114,6 +130,8 @@ pub fn run(settings: Settings) -> Run {
         digest: world.network.digest(),
         took_ns: world.network.now_ns(),
         messages: world.network.messages_sent(),
+        struck: world.plan.struck,
+        told: world.plan.told,
     }
 }
 
@@ -131,8 +149,20 @@ impl World {
         };
         network.set_default_link(if settings.calm { Link::default() } else { faulty });
         let windows = Windows::default();
-        let servers = (0..SERVERS)
-            .map(|id| SimServer::new(id, (SERVERS, TARGETS), &network, &windows, settings.plant, random.fork()))
+        let is_small = !settings.calm && random.chance(10);
+        let capacity_bytes = if is_small { SMALL_BYTES } else { CAPACITY_BYTES };
+        let servers = (0..settings.servers)
+            .map(|id| {
+                SimServer::new(
+                    id,
+                    (settings.servers, TARGETS),
+                    capacity_bytes,
+                    &network,
+                    &windows,
+                    settings.plant,
+                    random.fork(),
+                )
+            })
             .collect();
         Self {
             settings,
@@ -144,7 +174,7 @@ impl World {
             programs: vec![],
             history: Arc::default(),
             done: Arc::default(),
-            faults: vec![],
+            plan: Plan::default(),
             next_node: 5_000,
         }
     }
@@ -194,46 +224,12 @@ impl World {
 
     /// Clocks of different nodes never agree.
     fn skew_clocks(&mut self) {
-        for server in 0..SERVERS {
+        for server in 0..self.settings.servers {
             let targets = (0..TARGETS).map(|target| target_node(server * TARGETS + target));
             for node in std::iter::once(control_node(server)).chain(targets) {
                 self.network.set_clock_offset(node, self.random.below(200_000) as i64 - 100_000);
             }
         }
-    }
-
-    fn plan_faults(&mut self) {
-        let mut faults = Vec::new();
-        let at = |random: &mut Random| random.below(FAULTS_END_NS - 2_500 * MS) + 5 * MS;
-        for _ in 0..self.random.below(3) {
-            faults.push((at(&mut self.random), Fault::KillJob(self.random.below(JOBS.into()) as u32)));
-        }
-        for server in 0..SERVERS {
-            if self.random.chance(40) {
-                let crash_ns = at(&mut self.random);
-                faults.push((crash_ns, Fault::CrashServer(server)));
-                let down_ns = if self.random.chance(30) {
-                    self.random.below(5 * MS)
-                } else {
-                    (20 + self.random.below(2_000)) * MS
-                };
-                faults.push((crash_ns + down_ns, Fault::StartServer(server)));
-            }
-        }
-        if self.random.chance(30) {
-            let begin_ns = at(&mut self.random);
-            faults.push((begin_ns, Fault::Partition));
-            faults.push((begin_ns + (10 + self.random.below(2_000)) * MS, Fault::Heal));
-        }
-        if self.random.chance(30) {
-            let offset_us = self.random.below(4_000_000) as i64 - 2_000_000;
-            faults.push((
-                at(&mut self.random),
-                Fault::Jump(control_node(self.random.below(SERVERS.into()) as u32), offset_us),
-            ));
-        }
-        faults.sort_by_key(|(at_ns, _)| std::cmp::Reverse(*at_ns));
-        self.faults = faults;
     }
 
     fn spawn_job(&mut self, job: u32, life: u32) {
@@ -254,7 +250,7 @@ impl World {
     ) {
         let node = self.next_node;
         self.next_node += 1;
-        let home = self.random.below(SERVERS.into()) as u32;
+        let home = self.random.below(self.settings.servers.into()) as u32;
         if !self.settings.calm {
             self.network.set_clock_offset(node, 100_000 - self.random.below(2_000_000) as i64);
         }
@@ -297,11 +293,7 @@ impl World {
 
     /// Everything that happens at this instant.
     fn instant(&mut self) {
-        while self.faults.last().is_some_and(|(at_ns, _)| *at_ns <= self.network.now_ns()) {
-            if let Some((_, fault)) = self.faults.pop() {
-                self.strike(fault);
-            }
-        }
+        self.strike_due();
         for _ in 0..INSTANT_TURNS {
             let moves = self.time.moves();
             let mut busy = false;
@@ -342,49 +334,7 @@ impl World {
         let servers = self.servers.iter().map(SimServer::next_deadline_ns);
         let clients = self.programs.iter().map(|program| program.client.next_deadline_ns());
         let network = self.network.next_event_ns().unwrap_or(u64::MAX);
-        let fault = self.faults.last().map_or(u64::MAX, |(at_ns, _)| *at_ns);
-        servers.chain(clients).chain([network, fault, self.time.next_wake_ns()]).min().unwrap_or(u64::MAX)
-    }
-
-    fn strike(&mut self, fault: Fault) {
-        match fault {
-            Fault::KillJob(job) => self.kill_job(job),
-            Fault::CrashServer(server) => {
-                self.servers[server as usize].crash();
-                // Its clock may be another one when it is back.
-                for target in 0..TARGETS {
-                    let offset_us = self.random.below(4_000_000) as i64 - 2_000_000;
-                    self.network.set_clock_offset(target_node(server * TARGETS + target), offset_us);
-                }
-            }
-            Fault::StartServer(server) => {
-                if !self.servers[server as usize].is_up() {
-                    self.servers[server as usize].start();
-                }
-            }
-            Fault::Partition => {
-                let alone = control_node(self.random.below(SERVERS.into()) as u32);
-                let others: Vec<u32> = (0..SERVERS).map(control_node).filter(|node| *node != alone).collect();
-                self.network.partition(&[alone], &others);
-            }
-            Fault::Heal => self.network.heal(),
-            Fault::Jump(node, offset_us) => self.network.set_clock_offset(node, offset_us),
-        }
-    }
-
-    /// `kill -9` of all processes of a job, as the end of one rank brings about; it runs again.
-    fn kill_job(&mut self, job: u32) {
-        let life =
-            self.programs.iter().filter_map(|program| program.job).find(|(of, _)| *of == job).map(|(_, life)| life);
-        let Some(life) = life else { return };
-        for program in self.programs.iter().filter(|program| program.job == Some((job, life))) {
-            // First the network, so that nothing a destructor says gets out.
-            self.network.crash(program.node);
-        }
-        self.programs.retain(|program| program.job != Some((job, life)));
-        if life + 1 < LIVES {
-            self.spawn_job(job, life + 1);
-        }
+        servers.chain(clients).chain([network, self.plan.next_ns(), self.time.next_wake_ns()]).min().unwrap_or(u64::MAX)
     }
 
     fn note_hanging(&mut self) {

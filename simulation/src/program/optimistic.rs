@@ -128,13 +128,18 @@ pub(crate) async fn audit(context: &Context, container: &Container) {
             let mut entry = EntryFetch::single(&dkey, b"row", &mut bytes);
             let fetched = rows(container).fetch_async(&View::Latest, std::slice::from_mut(&mut entry)).await;
             let found = entry.found;
-            if fetched.is_ok() {
-                if found {
-                    lock(&context.history).rows.insert(number, Value::from_le_bytes(bytes));
+            let mut history = lock(&context.history);
+            match fetched.map_err(|error| error.kind()) {
+                Ok(()) if found => drop(history.rows.insert(number, Value::from_le_bytes(bytes))),
+                Ok(()) => {}
+                Err(ErrorKind::DataLost) => drop(history.lost_rows.insert(number)),
+                Err(_) => {
+                    drop(history);
+                    context.time.sleep_us(20_000).await;
+                    continue;
                 }
-                break;
             }
-            context.time.sleep_us(20_000).await;
+            break;
         }
     }
     loop {

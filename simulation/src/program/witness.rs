@@ -84,7 +84,7 @@ async fn look(context: &Context, container: &Container, view: View, session: tal
         let mut history = lock(&context.history);
         match read {
             Ok(value) => history.reads.push(Read { reader: u32::MAX - 1, stamp, cell, value }),
-            Err(kind @ (ErrorKind::Retention | ErrorKind::DataLost)) if is_leased => {
+            Err(kind @ ErrorKind::Retention) if is_leased => {
                 history.refused_reads.push(format!("cell {cell} in the leased snapshot {stamp}: {kind:?}"));
             }
             Err(_) => {}
