@@ -159,6 +159,8 @@ pub struct Target {
     containers: Option<BTreeSet<ContainerId>>,
     /// Kept stamps below each floor, as this process told its store.
     kept: BTreeMap<ContainerId, BTreeSet<Stamp>>,
+    /// The incarnation under which the pool has to know it before it serves.
+    incarnation: Option<u64>,
     peers: BTreeMap<PeerId, Peer>,
     ended: BTreeSet<SessionId>,
     /// Independent transactions that were prepared here and are not over as far as the horizon knows.
@@ -208,6 +210,7 @@ impl Target {
             map: None,
             containers: None,
             kept: BTreeMap::new(),
+            incarnation: None,
             peers: BTreeMap::new(),
             ended: BTreeSet::new(),
             prepared: BTreeSet::new(),
@@ -237,6 +240,11 @@ impl Target {
     /// The target's number.
     pub fn id(&self) -> TargetId {
         self.id
+    }
+
+    /// Serves only once a map shows it under this incarnation: one that it has come back under without (some of) its log.
+    pub fn set_incarnation(&mut self, incarnation: u64) {
+        self.incarnation = Some(incarnation);
     }
 
     /// Its store, to be looked at.
@@ -305,6 +313,7 @@ impl Target {
     /// Entries of the pool's log were applied up to `horizon`.
     pub fn follow(&mut self, changes: Vec<PoolChange>, horizon: Position) -> Result<(), Fatal> {
         let mut store = Vec::with_capacity(changes.len());
+        let mut incarnation = self.store.incarnation();
         for change in changes {
             match change {
                 PoolChange::Store(change) => {
@@ -313,9 +322,16 @@ impl Target {
                 }
                 PoolChange::Container(container) => {
                     self.containers.iter_mut().for_each(|known| _ = known.insert(container));
+                    store.push(Change::Container(container));
                 }
                 PoolChange::Floor { container, floor, kept } => self.set_floor(container, floor, kept, &mut store),
-                PoolChange::Map(map) => self.set_map(map),
+                PoolChange::Map(map) => {
+                    let now = map.target(self.id).map_or(incarnation, |target| target.incarnation);
+                    if std::mem::replace(&mut incarnation, now) != now {
+                        store.push(Change::Incarnation(now));
+                    }
+                    self.set_map(map);
+                }
             }
         }
         self.store.follow(&store, horizon).map_err(|source| self.fatal(source))?;

@@ -62,13 +62,14 @@ fn open(settings: &Settings, directory: &mut Directory, number: u32) -> Result<R
         tracing::warn!(target = number, "a planted bug: commits are not atomic on this target");
         store.plant = talea_vos::Plant::IgnoreHorizonOnRead;
     }
-    let (target, recovered) = Target::open(media, TargetOptions { id, store })?;
+    let (mut target, recovered) = Target::open(media, TargetOptions { id, store })?;
     if recovered.lost {
         tracing::error!(target = number, "part of this target's log is lost; what it held reads as lost, not as holes");
     }
     let keep = !recovered.fresh && !recovered.lost;
     let data = data_directory(settings);
     let incarnation = incarnation::of(data.as_deref(), number, keep, RealClock.unix_us())?;
+    target.set_incarnation(incarnation);
     let (endpoint, addresses) = listen_on(settings, directory, number)?;
     let info = TargetInfo {
         id,

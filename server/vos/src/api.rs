@@ -181,6 +181,11 @@ pub enum Change {
     DestroyContainer(ContainerId),
     /// A session ended: its sequence numbers can be forgotten.
     EndSession(SessionId),
+    /// A container was made.
+    Container(ContainerId),
+    /// The pool knows this target under another incarnation from now on. If it knew an earlier one, that one's medium was lost,
+    /// and what the containers made so far held here reads as lost, never as a hole (docs/design.md §4 rule 10).
+    Incarnation(u64),
 }
 
 /// What to fetch of an akey.

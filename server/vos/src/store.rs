@@ -15,6 +15,7 @@ pub mod inspect;
 mod locate;
 mod memory;
 mod open;
+mod past;
 mod punch;
 mod query;
 mod recover;
@@ -141,6 +142,10 @@ impl Store {
         }
         if self.memory.lost {
             let what = "part of the target's log, so that nothing on it can be trusted to be the newest".to_owned();
+            return Err(StoreError::DataLost { what, offset: 0 });
+        }
+        if self.memory.past.has_lost(container) {
+            let what = format!("what this target held of container {container} before it lost its medium");
             return Err(StoreError::DataLost { what, offset: 0 });
         }
         let lens = Lens::new(&self.memory.ledger, view, self.options.plant == Plant::IgnoreHorizonOnRead);

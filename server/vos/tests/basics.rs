@@ -282,6 +282,31 @@ fn a_destroyed_container_is_gone_and_takes_nothing() {
     assert!(matches!(gone, Err(StoreError::Destroyed(_))));
 }
 
+/// Rule 10: of a medium that was lost nothing reads as a hole, also after the next restart; what was made since is whole.
+#[test]
+fn what_an_earlier_medium_held_reads_as_lost() {
+    let medium = SimMedium::new(8 << 20, Torn::Lines);
+    let open = |medium: &SimMedium| Store::open(Box::new(medium.clone()), StoreOptions::default()).unwrap().0;
+    let mut store = open(&medium);
+    follow(&mut store, &[Change::Incarnation(1), Change::Container(ContainerId(1)), Change::Incarnation(2)], 1);
+    write(&mut store, AUTO, 10, 0, b"new").unwrap();
+    let made = ObjectRef { container: ContainerId(2), oid: at(1).oid };
+    follow(&mut store, &[Change::Container(ContainerId(2)), Change::Incarnation(2)], 2);
+    store.update(made, AUTO, Stamp(20), View::Latest, NOBODY, &[entry(b"d", b"s", b"whole")]).unwrap();
+    let fetch = |store: &Store, at| store.fetch(at, View::Latest, b"d", b"s", FetchWhat::Single, &mut Vec::new());
+    store.flush().unwrap();
+    for _ in 0..2 {
+        assert!(matches!(fetch(&store, at(1)), Err(StoreError::DataLost { .. })));
+        assert!(fetch(&store, made).is_ok());
+        drop(store);
+        store = open(&medium);
+    }
+    follow(&mut store, &[Change::DestroyContainer(ContainerId(1))], 3);
+    assert!(matches!(fetch(&store, at(1)), Err(StoreError::Destroyed(_))));
+    follow(&mut store, &[Change::Incarnation(3)], 4);
+    assert!(matches!(fetch(&store, made), Err(StoreError::DataLost { .. })));
+}
+
 #[test]
 fn an_answer_that_no_message_carries_is_refused_before_it_is_gathered() {
     let options = StoreOptions { max_answer_bytes: 1 << 20, ..StoreOptions::default() };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use talea_fabric::PeerId;
 use talea_model::limit::{DEFAULT_DEADLINE_MS, MAX_CLOCK_AHEAD_MS, MAX_IN_FLIGHT};
-use talea_model::{Order, PoolMap, View};
+use talea_model::{MapVersion, Order, PoolMap, View};
 use talea_vos::ObjectRef;
 use talea_wire::data::{Body, Condition, Entry, Request, ValueKind};
 use talea_wire::{Refusal, RefusalCode};
@@ -97,6 +97,11 @@ impl Target {
         }
         if !map.is_up(self.id) {
             return refuse(RefusalCode::ServerLost, "the pool map says that it is down: see `talea status`");
+        }
+        // Rule 10: before the pool knows that it comes back without something, it must not serve what is left.
+        let own = map.target(self.id).map(|known| known.incarnation);
+        if self.incarnation.is_some_and(|incarnation| own != Some(incarnation)) {
+            return Gate::Wait(Wait::Map(MapVersion(map.version.0 + 1)));
         }
         if matches!(request.body, Body::Stat { .. }) {
             return Gate::Go;

@@ -244,6 +244,8 @@ pub(crate) fn encode_follow(changes: &[Change], horizon: Position, out: &mut Wri
             Change::Release(container, stamp) => (6, container.0, stamp.0),
             Change::DestroyContainer(container) => (7, container.0, 0),
             Change::EndSession(session) => (8, session.0, 0),
+            Change::Container(container) => (9, container.0, 0),
+            Change::Incarnation(incarnation) => (10, incarnation, 0),
         };
         out.u8(kind);
         out.u64(a);
@@ -267,6 +269,8 @@ pub(crate) fn decode_follow(from: &mut Reader) -> Result<(Vec<Change>, Position)
             6 => Change::Release(ContainerId(a), Stamp(b)),
             7 => Change::DestroyContainer(ContainerId(a)),
             8 => Change::EndSession(SessionId(a)),
+            9 => Change::Container(ContainerId(a)),
+            10 => Change::Incarnation(a),
             _ => return Err(BadRecord),
         });
     }

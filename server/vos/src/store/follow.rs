@@ -27,6 +27,11 @@ impl Store {
         Ok(())
     }
 
+    /// Under which incarnation the pool knew this target when it was told last ([`Change::Incarnation`]); 0 before.
+    pub fn incarnation(&self) -> u64 {
+        self.memory.past.incarnation()
+    }
+
     /// Raises the ceiling (docs/design.md §4 rule 10); durable with the next flush.
     pub fn raise_ceiling(&mut self, to: Stamp) -> Result<(), StoreError> {
         if to <= self.memory.ceiling {

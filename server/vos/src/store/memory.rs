@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use talea_model::{Fate, Ledger, Position, SessionId, Stamp, TxId};
 
 use super::dump::Restoring;
+use super::past::Past;
 use super::recover::Named;
 use crate::index::reclaim::{ObjectSweep, Sweep};
 use crate::index::{Index, Touch};
@@ -22,6 +23,8 @@ pub(super) struct Memory {
     pub(super) ceiling: Stamp,
     /// Part of the log is lost: nothing that is read can be trusted to be the newest.
     pub(super) lost: bool,
+    /// What earlier media of this target held.
+    pub(super) past: Past,
     /// Closed transactions that are to be settled and forgotten.
     pub(super) closed: VecDeque<TxId>,
     /// The closed transaction's place that is being settled.
@@ -79,10 +82,15 @@ impl Memory {
                         self.sweep_wanted = true;
                     }
                 }
-                Change::DestroyContainer(container) => self.index.destroy(container),
+                Change::DestroyContainer(container) => {
+                    self.past.forget(container);
+                    self.index.destroy(container);
+                }
                 Change::EndSession(session) => {
                     self.done.remove(&session);
                 }
+                Change::Container(container) => _ = self.past.made.insert(container),
+                Change::Incarnation(incarnation) => self.past.came_back(incarnation),
             }
         }
         self.ledger.advance(horizon);

@@ -3,6 +3,7 @@
 use talea_model::{ContainerId, Ledger, Position, SessionId, Stamp, TxId};
 
 use super::memory::Memory;
+use super::past::Past;
 use crate::Plant;
 use crate::log::Segment;
 use crate::log::bytes::{Reader, Writer};
@@ -46,6 +47,7 @@ impl Memory {
             out.u32(done.sequences.len() as u32);
             done.sequences.iter().for_each(|sequence| out.u64(*sequence));
         }
+        self.past.encode(out);
     }
 
     /// Takes a state over.
@@ -78,6 +80,7 @@ impl Memory {
             }
             self.done.insert(session, done);
         }
+        self.past = Past::decode(&mut from)?;
         Ok(())
     }
 }

@@ -233,7 +233,7 @@ impl Journal {
                 }
                 Change::Floor(_, stamp) => self.floor = self.floor.max(stamp.0),
                 Change::DestroyContainer(_) => self.destroyed = true,
-                Change::EndSession(_) => {}
+                Change::EndSession(_) | Change::Container(_) | Change::Incarnation(_) => {}
             }
         }
     }
