@@ -8,7 +8,7 @@ use super::bytes::Writer;
 use crate::checksum::crc32c;
 
 /// Version of the format on the medium.
-pub(crate) const FORMAT_VERSION: u32 = 3;
+pub(crate) const FORMAT_VERSION: u32 = 4;
 /// Bytes of a record's header.
 pub(crate) const RECORD_HEADER_BYTES: usize = 32;
 /// Bytes in memory before a record's meta bytes while it is made: its header, and most of the salt.
