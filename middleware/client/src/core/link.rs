@@ -295,7 +295,8 @@ impl Shared {
                 let mut pause_ns = state.backoff_ns(failures, &self.tuning);
                 let reach = state.reach(key);
                 if let FabricError::Refused(_) = error {
-                    reach.refusals += 1;
+                    // Who has a session has proved the secret: whoever closes the connection then is dead or stopped.
+                    reach.refusals += u32::from(session == 0);
                     if reach.refusals >= REFUSALS {
                         reach.refusals = 0;
                         return Err(error.into());
