@@ -33,3 +33,59 @@ fn i5_a_commit_is_one_entry_whatever_was_written() {
         assert!(other.log_bytes.abs_diff(small.log_bytes) <= 16, "{other:?} {small:?}");
     }
 }
+
+/// What one commit of an epoch that so many writers joined costs a system of so many servers.
+#[derive(Clone, Copy, Debug)]
+struct Spread {
+    /// Messages that the busiest server sent.
+    busiest: u64,
+    /// Messages that all servers sent.
+    total: u64,
+    /// Bytes of the log that the commit took.
+    log_bytes: u64,
+}
+
+fn spread(servers: usize, writers: usize) -> Spread {
+    let mut world = World::of(servers);
+    let clients: Vec<usize> = (0..writers).map(|n| world.client(n % servers)).collect();
+    let tx = world.begin(clients[0]).tx;
+    clients.iter().for_each(|client| drop(world.ok(*client, Request::Join { tx })));
+    world.advance(LEASE_MS);
+    let counters = |world: &World| (0..servers).map(|server| world.node(server).counters()).collect::<Vec<_>>();
+    let before = counters(&world);
+    // Time stands still: no heartbeat is among them.
+    let committed = world.commit(clients[writers - 1], tx);
+    assert!(committed.is_ok());
+    let after = counters(&world);
+    let sent = before.iter().zip(&after).map(|(before, after)| after.messages_out - before.messages_out);
+    let leader = world.leader();
+    Spread {
+        busiest: sent.clone().max().unwrap(),
+        total: sent.sum(),
+        log_bytes: after[leader].log_bytes - before[leader].log_bytes,
+    }
+}
+
+/// Today the leader itself tells every server: its messages a commit grow with the servers, not with the writers. The aim of
+/// 64 + 4·log2(servers + writers) is kept up to about eighty servers.
+#[test]
+fn messages_of_a_commit_grow_with_the_servers_and_not_with_the_writers() {
+    let aim = |servers: usize, writers: usize| 64.0 + 4.0 * ((servers + writers) as f64).log2();
+    for (servers, writers) in [(2, 1), (2, 10), (2, 1000), (5, 1), (5, 100), (16, 16), (64, 1), (64, 64)] {
+        let spread = spread(servers, writers);
+        println!("{servers} servers, {writers} writers: {spread:?}");
+        assert!(spread.busiest as f64 <= aim(servers, writers), "{servers} servers, {writers} writers: {spread:?}");
+        assert!(spread.busiest <= servers as u64 + 20, "{servers} servers: {spread:?}");
+        assert!(spread.total <= 2 * servers as u64 + 40, "{servers} servers: {spread:?}");
+        assert!(spread.log_bytes < 64, "{servers} servers: {spread:?}");
+    }
+}
+
+/// The figures of docs/performance.md for large systems, which take minutes.
+#[test]
+#[ignore = "prints figures; it takes minutes"]
+fn messages_of_a_commit_of_large_systems() {
+    for (servers, writers) in [(128, 128), (256, 256), (1000, 1), (1000, 1000)] {
+        println!("{servers} servers, {writers} writers: {:?}", spread(servers, writers));
+    }
+}
