@@ -3,7 +3,7 @@
 use talea_simulation::{Plant, Settings, check, run};
 
 /// Seeds that are tried until one shows the bug.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 300;
 
 fn is_caught(plant: Plant, by: &[&str]) {
     let caught = (1..=SEEDS).any(|seed| {
