@@ -319,7 +319,10 @@ pub(crate) async fn audit(context: Context) {
                     }
                 }
                 Ok(_) => break 'all,
-                Err(_) => break,
+                Err(_) => {
+                    context.time.sleep_us(20_000).await;
+                    break;
+                }
             }
         }
     }
