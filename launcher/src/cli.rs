@@ -189,6 +189,10 @@ pub(crate) struct SystemArgs {
     /// Committed steps that stay readable without anybody's asking [default: 4]
     #[arg(long, value_name = "N")]
     pub(crate) keep_steps: Option<u64>,
+    /// When a follower is further behind than those: keep what it needs, drop it (the follower is told of the gap), or block:
+    /// the next commit waits for the follower [default: keep]
+    #[arg(long, value_parser = ["keep", "drop", "block"])]
+    pub(crate) lagging: Option<String>,
     /// Fabric for programs on a server's own node: auto, ring or tcp
     #[arg(long, value_parser = ["auto", "ring", "tcp"])]
     pub(crate) fabric: Option<String>,

@@ -31,6 +31,7 @@ pub(crate) struct Plan {
     pub(crate) fabric: Fabric,
     pub(crate) container: String,
     pub(crate) kept_steps: Option<u64>,
+    pub(crate) lagging: talea_client::Lagging,
     pub(crate) reserved_cores: u32,
     /// Name under which the media keep the system beyond its end.
     pub(crate) persist: Option<String>,
@@ -71,6 +72,11 @@ impl Plan {
             fabric,
             container: arguments.container.clone().unwrap_or_else(|| DEFAULT_CONTAINER.to_owned()),
             kept_steps: arguments.keep_steps,
+            lagging: match arguments.lagging.as_deref() {
+                Some("drop") => talea_client::Lagging::Drop,
+                Some("block") => talea_client::Lagging::Block,
+                _ => talea_client::Lagging::Keep,
+            },
             reserved_cores: arguments.reserve_cores.unwrap_or(site.reserved_cores),
             persist: arguments.persist.clone(),
             metrics: metrics::wish(arguments.metrics.as_deref().or(site.metrics.as_deref()))?,
@@ -154,7 +160,7 @@ impl Plan {
     /// Properties of the container that is made at the start.
     pub(crate) fn container_properties(&self) -> talea_client::ContainerProperties {
         let kept_steps = self.kept_steps.unwrap_or(DEFAULT_KEPT_STEPS);
-        talea_client::ContainerProperties { kept_steps, ..Default::default() }
+        talea_client::ContainerProperties { kept_steps, lagging: self.lagging, ..Default::default() }
     }
 }
 

@@ -384,6 +384,10 @@ int main(void)
     OK(talea_connect(NULL, 20000, &system));
     OK(talea_container_create(system, "run", 1, &run));
     FAILS(talea_container_create(system, "run", 0, &run), TALEA_EXISTS, "run");
+    FAILS(talea_container_create_keeping(system, "bounded", 0, 2, 7, &run), TALEA_ARGUMENT, "TALEA_LAGGING_KEEP");
+    OK(talea_container_create_keeping(system, "bounded", 0, 2, TALEA_LAGGING_DROP, &run));
+    talea_container_close(run);
+    OK(talea_container_destroy(system, "bounded"));
     OK(talea_container_open(system, "run", &run));
     OK(talea_object_new(run, "SX", &oid));
     OK(talea_object_new(run, "SX", &again));

@@ -11,6 +11,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// What a follower has not received stays, whatever space it takes.
+#define TALEA_LAGGING_KEEP 0
+
+// It goes, and the follower is told of the gap (TALEA_RETENTION).
+#define TALEA_LAGGING_DROP 1
+
+// The next commit waits for the follower, as long as it lives.
+#define TALEA_LAGGING_BLOCK 2
+
 // Condition: the akey must not exist.
 #define TALEA_IF_ABSENT 1
 
@@ -236,6 +245,18 @@ int talea_container_create(struct talea_system_t *system,
                            const char *name,
                            int exist_ok,
                            struct talea_container_t **out);
+
+// As talea_container_create(), for a container that keeps the last `kept_steps` steps (0: as many as others), and with what
+// happens when a follower is further behind: TALEA_LAGGING_KEEP, _DROP or _BLOCK. One that exists stays as it is.
+//
+// # Safety
+// `name` is NUL-terminated, `out` valid for writing; null pointers are told.
+int talea_container_create_keeping(struct talea_system_t *system,
+                                   const char *name,
+                                   int exist_ok,
+                                   uint64_t kept_steps,
+                                   uint32_t lagging,
+                                   struct talea_container_t **out);
 
 // Opens a container by name.
 //

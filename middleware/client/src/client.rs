@@ -266,6 +266,12 @@ impl Client {
     pub(crate) async fn control(&self, what: &'static str, request: Request) -> Result<Reply> {
         self.shared.control(what, request, self.times().deadline_ns).await
     }
+
+    /// As [`control`](Self::control), with at least `least_ms` to answer in.
+    pub(crate) async fn control_for(&self, what: &'static str, request: Request, least_ms: u64) -> Result<Reply> {
+        let least_ns = self.shared.now_ns().saturating_add(least_ms.saturating_mul(1_000_000));
+        self.shared.control(what, request, self.times().deadline_ns.max(least_ns)).await
+    }
 }
 
 /// The first server with an address on this node, else the first that can be reached at all: its id and address.

@@ -34,7 +34,7 @@ struct Known {
     properties: ContainerProperties,
 }
 
-const BLOB_VERSION: u16 = 1;
+const BLOB_VERSION: u16 = 2;
 /// How often a follower tries to begin with the first step that is retained.
 const BEGIN_TRIES: u32 = 64;
 

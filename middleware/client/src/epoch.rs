@@ -11,12 +11,15 @@ use talea_model::{Order, Summary, TargetId, TxId, View};
 use talea_wire::codec;
 use talea_wire::control::{Begun, Committed, Reply, Request};
 use talea_wire::data::ReplyHead;
+use talea_wire::log::Lagging;
 use talea_wire::{RefusalCode, WireError};
 
 use crate::container::Container;
 use crate::error::{ClientError, Result};
 
 const BLOB_VERSION: u16 = 1;
+/// How long a commit waits for a follower, in a container that holds its producer up ([`Lagging::Block`]).
+const HELD_UP_MS: u64 = 3_600_000;
 
 #[derive(Serialize, Deserialize)]
 struct Blob {
@@ -177,7 +180,11 @@ impl Epoch {
         let (tx, attributes) = (self.begun.tx, attributes.to_vec());
         let request = Request::Commit { tx, summary: summary.clone(), attributes, next };
         let follow = |begun| Epoch::new(self.container.clone(), begun);
-        match self.container.client.control(what, request).await {
+        let answer = match self.container.properties().lagging {
+            Lagging::Block => self.container.client.control_for(what, request, HELD_UP_MS).await,
+            Lagging::Keep | Lagging::Drop => self.container.client.control(what, request).await,
+        };
+        match answer {
             Ok(Reply::Committed(mut committed)) => {
                 let next = committed.next.take().map(follow);
                 CommitOutcome { committed: Ok(committed), next }

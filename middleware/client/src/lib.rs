@@ -39,5 +39,5 @@ pub use system::{FabricPolicy, RuntimeDir, System, SystemError, SystemFile};
 pub use talea_wire::control::{Begun, Committed, ContainerInfo, Status, StepRecord};
 pub use talea_wire::data::{Condition, DiffPlace, Difference, Differs, EnumerateKind, QueryKind, ValueKind};
 pub use talea_wire::figures::{ProcessFigures, Reports};
-pub use talea_wire::log::{ContainerProperties, ProducerState, SnapshotAt};
+pub use talea_wire::log::{ContainerProperties, Lagging, ProducerState, SnapshotAt};
 pub use transaction::Transaction;

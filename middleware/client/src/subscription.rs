@@ -5,6 +5,7 @@
 
 use talea_model::Step;
 use talea_wire::control::{Reply, Request, StepRecord, Waited};
+use talea_wire::log::Lagging;
 
 use crate::container::Container;
 use crate::error::{ClientError, Result};
@@ -79,7 +80,9 @@ impl Subscription {
         let container = self.container.id();
         let now_ns = shared.now_ns();
         let is_time = self.after > self.told && now_ns >= self.told_ns.saturating_add(MOVE_ON_MS * MS);
-        if is_time || self.after.0 >= self.told.0 + MOVE_ON_STEPS {
+        // A producer may be waiting for this one: it hears at once.
+        let at_once = self.container.properties().lagging == Lagging::Block && self.after > self.told;
+        if at_once || is_time || self.after.0 >= self.told.0 + MOVE_ON_STEPS {
             shared.tell(Request::Subscribe { container, after: Some(self.after) });
             (self.told, self.told_ns) = (self.after, now_ns);
         }

@@ -175,6 +175,20 @@ pub struct ContainerProperties {
     pub class: u32,
     /// Default chunk of files in bytes.
     pub chunk_bytes: u64,
+    /// What happens when a follower is further behind than `kept_steps`.
+    pub lagging: Lagging,
+}
+
+/// What becomes of a container whose follower has fallen behind the steps that it keeps by itself (docs/design.md §4 rule 13).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Lagging {
+    /// What the follower has not received stays, whatever space it takes.
+    #[default]
+    Keep,
+    /// It goes: the follower gets an explicit gap.
+    Drop,
+    /// The commit of the next step waits for the follower, as long as it lives.
+    Block,
 }
 
 impl Default for ContainerProperties {
@@ -183,6 +197,7 @@ impl Default for ContainerProperties {
             kept_steps: talea_model::limit::DEFAULT_KEPT_STEPS,
             class: talea_model::ObjectClass::SX.encode(),
             chunk_bytes: 1024 * 1024,
+            lagging: Lagging::Keep,
         }
     }
 }

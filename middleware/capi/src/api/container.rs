@@ -2,11 +2,14 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
-use talea_client::{Container, ContainerProperties, ProducerState};
+use talea_client::{Container, ContainerProperties, Lagging, ProducerState};
 use talea_posix::backing::client::fault;
 
 use super::system::SYSTEMS;
-use super::types::{talea_container_info_t, talea_container_t, talea_name_fn, talea_system_t};
+use super::types::{
+    TALEA_LAGGING_BLOCK, TALEA_LAGGING_DROP, TALEA_LAGGING_KEEP, talea_container_info_t, talea_container_t,
+    talea_name_fn, talea_system_t,
+};
 use crate::boundary::{argument, place, public, put, text};
 use crate::handles::Handles;
 
@@ -30,6 +33,44 @@ pub unsafe extern "C" fn talea_container_create(
         let name = unsafe { text(name, "container's name") }?;
         let made =
             system.client.container_create(name, ContainerProperties::default(), exist_ok != 0).map_err(fault)?;
+        // SAFETY: checked above, valid by the caller's contract.
+        unsafe { put(out, CONTAINERS.add(made), "container") }
+    })
+}
+
+/// As talea_container_create(), for a container that keeps the last `kept_steps` steps (0: as many as others), and with what
+/// happens when a follower is further behind: TALEA_LAGGING_KEEP, _DROP or _BLOCK. One that exists stays as it is.
+///
+/// # Safety
+/// `name` is NUL-terminated, `out` valid for writing; null pointers are told.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn talea_container_create_keeping(
+    system: *mut talea_system_t,
+    name: *const c_char,
+    exist_ok: c_int,
+    kept_steps: u64,
+    lagging: u32,
+    out: *mut *mut talea_container_t,
+) -> c_int {
+    public(|| {
+        place(out, "container")?;
+        let system = SYSTEMS.get(system)?;
+        // SAFETY: the caller's contract.
+        let name = unsafe { text(name, "container's name") }?;
+        let lagging = match lagging {
+            TALEA_LAGGING_KEEP => Lagging::Keep,
+            TALEA_LAGGING_DROP => Lagging::Drop,
+            TALEA_LAGGING_BLOCK => Lagging::Block,
+            other => {
+                let text = format!("{other} says nothing of lagging: take TALEA_LAGGING_KEEP, _DROP or _BLOCK");
+                return Err(argument(text));
+            }
+        };
+        let mut properties = ContainerProperties { lagging, ..ContainerProperties::default() };
+        if kept_steps > 0 {
+            properties.kept_steps = kept_steps;
+        }
+        let made = system.client.container_create(name, properties, exist_ok != 0).map_err(fault)?;
         // SAFETY: checked above, valid by the caller's contract.
         unsafe { put(out, CONTAINERS.add(made), "container") }
     })

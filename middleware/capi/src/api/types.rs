@@ -172,6 +172,13 @@ pub struct talea_update_t {
     pub data_bytes: usize,
 }
 
+/// What a follower has not received stays, whatever space it takes.
+pub const TALEA_LAGGING_KEEP: u32 = 0;
+/// It goes, and the follower is told of the gap (TALEA_RETENTION).
+pub const TALEA_LAGGING_DROP: u32 = 1;
+/// The next commit waits for the follower, as long as it lives.
+pub const TALEA_LAGGING_BLOCK: u32 = 2;
+
 /// Condition: the akey must not exist.
 pub const TALEA_IF_ABSENT: u32 = 1;
 /// Condition: the akey must exist.

@@ -212,6 +212,11 @@ impl Node {
             Request::Commit { summary, .. } | Request::CommitIndependent { summary, .. } => summary.hlc,
             _ => Stamp::ZERO,
         };
+        if let Request::Commit { tx, summary, .. } = &request
+            && let Some(refusal) = self.pool.held_up(*tx, summary)
+        {
+            return self.answer(origin, Err(refusal));
+        }
         if !self.is_plausible(seen) {
             return match origin {
                 Origin::Client { peer, id } | Origin::Server { peer, id, .. } => self.refuse_clock(peer, id),

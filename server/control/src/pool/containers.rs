@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
-use talea_model::{ContainerId, ObjectClass, SessionId, Stamp, Step, limit};
+use talea_model::{ContainerId, ObjectClass, SessionId, Stamp, Step, Summary, TxId, limit};
 use talea_wire::control::{Reply, StepRecord};
-use talea_wire::log::ContainerProperties;
+use talea_wire::log::{ContainerProperties, Lagging};
 use talea_wire::{Refusal, RefusalCode};
 
 use super::sessions::Producer;
@@ -41,6 +41,11 @@ impl Container {
     pub(super) fn step(&self, step: Step) -> Option<&StepRecord> {
         let index = step.0.checked_sub(self.first_step().0)?;
         self.steps.get(usize::try_from(index).ok()?)
+    }
+
+    /// The last step that the slowest follower has received.
+    fn slowest(&self) -> Option<Step> {
+        self.subscriptions.values().min().copied()
     }
 
     fn kept_below_floor(&self) -> Vec<Stamp> {
@@ -108,6 +113,24 @@ impl Pool {
         Ok(Reply::Done)
     }
 
+    /// Why this commit has to wait for a follower, if it has to ([`Lagging::Block`]): with it, one would be behind by more steps
+    /// than the container keeps. The transaction stays open.
+    pub(crate) fn held_up(&self, tx: TxId, summary: &Summary) -> Option<Refusal> {
+        let open =
+            self.open.get(&tx).filter(|open| open.collective && !summary.touched.is_empty() && !summary.failed)?;
+        let container = self.containers.get(&open.container)?;
+        let slowest = container.slowest().filter(|_| container.properties.lagging == Lagging::Block)?;
+        let behind = container.last_step.0.saturating_sub(slowest.0);
+        (behind >= container.properties.kept_steps).then(|| {
+            let text = format!(
+                "'{}' keeps {} steps, and a follower has received none after step {slowest}: the commit waits for it \
+                 (`talea run --lagging block`); `talea status` shows the followers",
+                container.name, container.properties.kept_steps
+            );
+            Refusal::new(RefusalCode::Busy, text)
+        })
+    }
+
     /// Keeps a stamp readable until it is released as often as it was kept.
     pub(super) fn keep(&mut self, id: ContainerId, stamp: Stamp) {
         if let Some(container) = self.containers.get_mut(&id) {
@@ -131,7 +154,10 @@ impl Pool {
     pub(super) fn move_floor(&mut self, id: ContainerId, applied: &mut Applied) {
         let Some(container) = self.containers.get_mut(&id) else { return };
         let by_count = container.last_step.0.saturating_sub(container.properties.kept_steps.max(1)) + 1;
-        let by_followers = container.subscriptions.values().map(|after| after.0 + 1).min().unwrap_or(u64::MAX);
+        let by_followers = match container.properties.lagging {
+            Lagging::Drop => u64::MAX,
+            Lagging::Keep | Lagging::Block => container.slowest().map_or(u64::MAX, |after| after.0 + 1),
+        };
         let first = Step(by_count.min(by_followers));
         // The last step always stays: F is its stamp at the highest.
         while container.steps.len() > 1 && container.first_step() < first {

@@ -2,6 +2,7 @@
 
 use super::*;
 use talea_wire::control::Waited;
+use talea_wire::log::Lagging;
 
 const RUN: ContainerId = ContainerId(1);
 
@@ -86,4 +87,48 @@ fn a_container_of_autocommits_does_not_grow_for_ever() {
     assert_eq!(told(&bench), Some((second.stamp, vec![first.stamp])));
     bench.ok(Entry::SnapshotClose { lease: first.lease });
     assert_eq!(told(&bench), Some((second.stamp, vec![])));
+}
+
+/// The bench's container with another policy.
+fn lagging(bench: &mut Bench, lagging: Lagging) {
+    bench.pool.container_mut(RUN).unwrap().properties.lagging = lagging;
+}
+
+#[test]
+fn a_container_that_drops_keeps_nothing_for_a_follower() {
+    let mut bench = Bench::new();
+    lagging(&mut bench, Lagging::Drop);
+    subscribe(&mut bench, Some(0)).unwrap();
+    let stamps: Vec<Stamp> = (0..5).map(|_| bench.step().stamp).collect();
+    assert_eq!(told(&bench), Some((stamps[2], vec![])));
+    let Some(Ok(Reply::Waited(waited))) = bench.pool.waited(RUN, Step(0), 9) else { panic!() };
+    assert_eq!(waited, Waited::Gap { through: Step(2) });
+}
+
+#[test]
+fn a_container_that_blocks_holds_its_producer_up_until_the_follower_moves_or_goes() {
+    let mut bench = Bench::new();
+    lagging(&mut bench, Lagging::Block);
+    let wrote = bench.touched(&[0]);
+    let tx = bench.begin().tx;
+    assert_eq!(bench.pool.held_up(tx, &wrote), None, "nobody follows");
+    bench.ok(Entry::Abort { tx, reason: "x".into() });
+    subscribe(&mut bench, Some(0)).unwrap();
+    for _ in 0..3 {
+        let tx = bench.begin().tx;
+        assert_eq!(bench.pool.held_up(tx, &wrote), None, "three steps are kept");
+        bench.commit(tx, wrote.clone()).unwrap();
+    }
+    let tx = bench.begin().tx;
+    let refusal = bench.pool.held_up(tx, &wrote).unwrap();
+    assert_eq!(refusal.code, RefusalCode::Busy);
+    assert_eq!(bench.pool.held_up(tx, &Summary::default()), None, "a commit that makes no step waits for nobody");
+    assert_eq!(bench.pool.held_up(tx, &Summary { failed: true, ..wrote.clone() }), None, "nor does one that fails");
+    subscribe(&mut bench, Some(1)).unwrap();
+    assert_eq!(bench.pool.held_up(tx, &wrote), None, "the follower has moved on");
+    bench.commit(tx, wrote.clone()).unwrap();
+    let tx = bench.begin().tx;
+    assert!(bench.pool.held_up(tx, &wrote).is_some());
+    subscribe(&mut bench, None).unwrap();
+    assert_eq!(bench.pool.held_up(tx, &wrote), None, "the follower has gone");
 }
