@@ -150,6 +150,10 @@ impl Medium for Media {
         let (medium, offset) = self.at(offset, len).ok()?;
         medium.bytes(offset, len)
     }
+    fn reserve(&mut self, offset: u64, len: u64) -> Result<(), TierError> {
+        let (medium, offset) = self.at_mut(offset, len)?;
+        medium.reserve(offset, len)
+    }
     /// Bulk first: when the log is flushed, so is all that it names.
     fn persist(&mut self) -> Result<(), TierError> {
         if let Some(bulk) = self.bulk.as_mut().filter(|_| self.bulk_dirty) {

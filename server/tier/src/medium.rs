@@ -63,6 +63,16 @@ pub trait Medium: Send {
         None
     }
 
+    /// Makes sure that writing to a range will find room, where a file system below may be full. Changes no bytes.
+    fn reserve(&mut self, _offset: u64, _len: u64) -> Result<(), TierError> {
+        Ok(())
+    }
+
+    /// For so many bytes from its beginning on a medium has room for sure.
+    fn promised_bytes(&self) -> u64 {
+        self.capacity_bytes()
+    }
+
     /// Flush and fence: everything written before is durable when it returns.
     fn persist(&mut self) -> Result<(), TierError>;
 

@@ -14,7 +14,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::medium::check_range;
-use crate::room::{FILE_STEP_BYTES, Room, lock};
+use crate::room::{FILE_STEP_BYTES, Room, lock, only_if_old};
 use crate::{Medium, MediumKind, TierError};
 use pipeline::Pipeline;
 use queue::Queue;
@@ -61,7 +61,13 @@ impl NvmeMedium {
             file.set_len(capacity_bytes).map_err(failed)?;
             file.sync_all().map_err(failed)?;
         }
-        let room = if device { Room::whole(capacity_bytes) } else { Room::new(capacity_bytes, FILE_STEP_BYTES) };
+        let room = if device {
+            Room::whole(capacity_bytes)
+        } else {
+            let mut room = Room::new(capacity_bytes, FILE_STEP_BYTES);
+            room.take_all(&file).or_else(|error| only_if_old(error, path, &file, meta.len(), capacity_bytes))?;
+            room
+        };
         let queue = Queue::new(file.try_clone().map_err(failed)?);
         Ok(Self { capacity_bytes, room, file, pipeline: RefCell::new(Pipeline::new(queue)) })
     }
@@ -97,6 +103,13 @@ impl Medium for NvmeMedium {
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), TierError> {
         check_range(offset, out.len(), self.capacity_bytes)?;
         if out.is_empty() { Ok(()) } else { self.pipeline.borrow_mut().read(offset, out) }
+    }
+    fn reserve(&mut self, offset: u64, len: u64) -> Result<(), TierError> {
+        check_range(offset, len as usize, self.capacity_bytes)?;
+        self.room.ensure(&self.file, offset + len)
+    }
+    fn promised_bytes(&self) -> u64 {
+        self.room.bytes()
     }
     fn persist(&mut self) -> Result<(), TierError> {
         self.pipeline.get_mut().persist()

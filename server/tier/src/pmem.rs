@@ -13,7 +13,7 @@ use rustix::fs::fstatfs;
 
 use crate::map::Mapping;
 use crate::medium::check_range;
-use crate::room::{FILE_STEP_BYTES, MEMORY_STEP_BYTES, Room, lock};
+use crate::room::{FILE_STEP_BYTES, MEMORY_STEP_BYTES, Room, lock, only_if_old};
 use crate::{Medium, MediumKind, Share, TierError};
 use library::Library;
 
@@ -47,18 +47,14 @@ impl PmemMedium {
             file.set_len(capacity_bytes).map_err(failed)?;
             file.sync_all().map_err(failed)?;
         }
-        let map = Mapping::shared(&file, capacity_bytes)?;
         let tmpfs = fstatfs(&file).is_ok_and(|stat| stat.f_type == TMPFS_MAGIC);
+        let step_bytes = if tmpfs { MEMORY_STEP_BYTES } else { FILE_STEP_BYTES };
+        let mut room = Room::new(capacity_bytes, step_bytes);
+        let taken = if tmpfs { room.check(&file) } else { room.take_all(&file) };
+        taken.or_else(|error| only_if_old(error, path, &file, len, capacity_bytes))?;
+        let map = Mapping::shared(&file, capacity_bytes)?;
         let direct = tmpfs || map.is_synchronous() || library.is_pmem(&map);
-        Ok(Self {
-            map,
-            file,
-            path: path.to_owned(),
-            library,
-            direct,
-            room: Room::new(capacity_bytes, if direct { MEMORY_STEP_BYTES } else { FILE_STEP_BYTES }),
-            dirty: Vec::new(),
-        })
+        Ok(Self { map, file, path: path.to_owned(), library, direct, room, dirty: Vec::new() })
     }
 
     /// Whether flushing cache lines is enough (DAX, tmpfs).
@@ -108,6 +104,13 @@ impl Medium for PmemMedium {
     }
     fn bytes(&self, offset: u64, len: u64) -> Option<&[u8]> {
         (offset.checked_add(len)? <= self.map.len()).then(|| self.map.slice(offset, len))
+    }
+    fn reserve(&mut self, offset: u64, len: u64) -> Result<(), TierError> {
+        check_range(offset, len as usize, self.map.len())?;
+        self.room.ensure(&self.file, offset + len)
+    }
+    fn promised_bytes(&self) -> u64 {
+        self.room.bytes()
     }
     fn persist(&mut self) -> Result<(), TierError> {
         self.library.drain();

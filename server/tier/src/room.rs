@@ -1,8 +1,13 @@
 //! What files of tiers have in common: room taken from the file system ahead of use, and one user at a time.
+//!
+//! On a disk (and on DAX) room costs nothing but a note of it, so all of it is taken at the start. On tmpfs it is memory, cleared by
+//! the kernel as it is given, so it is taken in steps: others may fill the file system meanwhile. Must never let a write through a
+//! mapping find no room: that is a signal, not an error.
 
 use std::fs::File;
+use std::path::Path;
 
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, fstat, fstatvfs};
 
 use crate::TierError;
 
@@ -29,6 +34,24 @@ impl Room {
     /// All of it: a device.
     pub(crate) fn whole(capacity_bytes: u64) -> Self {
         Self { bytes: capacity_bytes, capacity_bytes, step_bytes: FILE_STEP_BYTES }
+    }
+
+    /// Takes all of it at once.
+    pub(crate) fn take_all(&mut self, file: &File) -> Result<(), TierError> {
+        // Trying alone would fill the file system first.
+        self.check(file)?;
+        self.ensure(file, self.capacity_bytes)
+    }
+
+    /// Whether the file system could hold all of it, as far as one can know before it is taken.
+    pub(crate) fn check(&self, file: &File) -> Result<(), TierError> {
+        let (Ok(system), Ok(own)) = (fstatvfs(file), fstat(file)) else { return Ok(()) };
+        let has_bytes = system.f_bavail.saturating_mul(system.f_frsize).saturating_add(own.st_blocks as u64 * 512);
+        // One without a limit says 0 of all.
+        if system.f_blocks == 0 || has_bytes >= self.capacity_bytes {
+            return Ok(());
+        }
+        Err(TierError::NoRoom { offset: has_bytes, source: std::io::ErrorKind::StorageFull.into() })
     }
 
     /// There is room for all bytes below it.
@@ -70,6 +93,26 @@ pub(crate) fn lock(file: &File) -> std::io::Result<()> {
         rustix::io::Errno::WOULDBLOCK => std::io::Error::other("another process has it open"),
         other => other.into(),
     })
+}
+
+/// There is no room for all of a file. One that had its size before may hold data, and is opened even so: what finds no room later is
+/// refused. One that was made now, or made longer, is as it was before.
+pub(crate) fn only_if_old(
+    error: TierError,
+    path: &Path,
+    file: &File,
+    len_before: u64,
+    capacity_bytes: u64,
+) -> Result<(), TierError> {
+    if len_before >= capacity_bytes {
+        return Ok(());
+    }
+    if len_before == 0 {
+        let _ = std::fs::remove_file(path);
+    } else {
+        let _ = file.set_len(len_before);
+    }
+    Err(error)
 }
 
 /// Lets the next user in, though other handles to the file may still be open.

@@ -367,28 +367,6 @@ impl Index {
         (Some(rank) > hidden && !self.versions.is_hole(piece.version)).then_some(piece)
     }
 
-    /// Whether a view sees any value of an akey.
-    pub(crate) fn akey_exists(&self, akey: &Akey, lens: &Lens, above: Option<Rank>) -> bool {
-        let hidden = self.hidden_akey(akey, lens, above);
-        self.seen(&akey.single, lens, hidden).is_some()
-            || akey.array.as_ref().is_some_and(|array| {
-                array.columns().any(|(_, column)| self.seen(&column.stack, lens, hidden).is_some())
-            })
-    }
-
-    /// Whether a view sees any akey of a dkey.
-    pub(crate) fn dkey_exists(&self, dkey: &Dkey, lens: &Lens, above: Option<Rank>) -> bool {
-        let hidden = self.hidden_dkey(dkey, lens, above);
-        dkey.akeys.iter().any(|akey| self.akey_exists(akey, lens, hidden))
-    }
-
-    /// Whether a view sees any dkey of an object.
-    pub(crate) fn object_exists(&self, object: &Object, lens: &Lens) -> bool {
-        let hidden = self.hidden_object(object, lens);
-        let dkeys = object.dkeys.iter().filter_map(|(dkey, ())| self.dkeys.get(dkey.id));
-        dkeys.into_iter().any(|dkey| self.dkey_exists(dkey, lens, hidden))
-    }
-
     /// Forgets a container at once; what it held is taken apart by [`bury_some`](Self::bury_some).
     pub(crate) fn destroy(&mut self, container: ContainerId) {
         self.destroyed.insert(container);

@@ -8,15 +8,16 @@ pub(crate) mod bulk;
 pub(crate) mod bytes;
 pub(crate) mod chain;
 pub(crate) mod header;
+mod place;
 pub(crate) mod record;
 pub(crate) mod scan;
 
 use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
-use talea_tier::{Address, Media, Medium, Tier, TierError};
+use talea_tier::{Media, Medium, Tier, TierError};
 
-use crate::space::{BLOCK_BYTES, whole_blocks};
+use crate::space::whole_blocks;
 use crate::spaces::Spaces;
 use crate::{Plant, StoreError};
 use arena::Arenas;
@@ -235,7 +236,7 @@ impl Log {
         if needed_bytes + reserve_bytes > free_bytes {
             return Err(no_space);
         }
-        let start = self.space.allocate(tier, needed_bytes).ok_or(no_space)?;
+        let start = self.allocate(tier, needed_bytes)?.ok_or(no_space)?;
         self.values_dirty = true;
         if self.plant == Plant::LogBeforeData {
             self.late_values.push((start, data.to_vec()));
@@ -273,7 +274,8 @@ impl Log {
             (kind::PUNCH, _) => self.punch_least_bytes,
             _ => 0,
         };
-        let free_bytes = self.space.free_in(Tier::Log);
+        // What is held since the store was opened is there in time: no checkpoint begins before.
+        let free_bytes = self.space.free_in(Tier::Log) + self.space.held_since_open_bytes();
         if free_bytes < wanted_bytes {
             let free_bytes = free_bytes.saturating_sub(wanted_bytes);
             return Err(StoreError::NoSpace { needed_bytes, free_bytes });
@@ -358,9 +360,9 @@ impl Log {
         let len = whole_blocks(least.max(self.segment_bytes));
         let free_bytes = self.space.free_in(Tier::Log);
         let no_space = StoreError::NoSpace { needed_bytes: least, free_bytes };
-        let (start, len) = match self.space.allocate(Tier::Log, len) {
+        let (start, len) = match self.allocate(Tier::Log, len)? {
             Some(start) => (start, len),
-            None => (self.space.allocate(Tier::Log, least).ok_or(no_space)?, whole_blocks(least)),
+            None => (self.allocate(Tier::Log, least)?.ok_or(no_space)?, whole_blocks(least)),
         };
         let segment = Segment { start, len, number: self.next_segment };
         self.next_segment += 1;
@@ -447,79 +449,5 @@ impl Log {
 
     fn check_usable(&self) -> Result<(), StoreError> {
         if self.broken { Err(StoreError::Broken) } else { Ok(()) }
-    }
-
-    /// Bytes in place, staged ones included; `None` if they must be read with [`read`](Self::read).
-    pub(crate) fn bytes(&self, offset: u64, len: u64) -> Option<&[u8]> {
-        match self.staged_range(offset, len) {
-            Some(range) => Some(&self.staged[range]),
-            None => self.medium.bytes(offset, len),
-        }
-    }
-
-    /// Reads bytes, staged ones included. No value lies half in the stage.
-    pub(crate) fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), StoreError> {
-        match self.staged_range(offset, out.len() as u64) {
-            Some(range) => out.copy_from_slice(&self.staged[range]),
-            None => self.medium.read(offset, out)?,
-        }
-        Ok(())
-    }
-
-    /// How another process maps the medium.
-    pub(crate) fn share(&self) -> Option<talea_tier::Share> {
-        self.medium.share()
-    }
-
-    /// Whether these bytes lie on the medium that [`share`](Self::share) names, already.
-    pub(crate) fn is_placed(&self, offset: u64, len: u64) -> bool {
-        Address(offset).tier() == Some(Tier::Log) && self.staged_range(offset, len).is_none()
-    }
-
-    fn staged_range(&self, offset: u64, len: u64) -> Option<std::ops::Range<usize>> {
-        let end = self.current.start + self.filled;
-        let begin = end - self.staged.len() as u64;
-        let inside = offset >= begin && offset.checked_add(len)? <= end && !self.staged.is_empty();
-        inside.then(|| (offset - begin) as usize..(offset - begin + len) as usize)
-    }
-
-    /// Counts value bytes inside a segment, or takes them away.
-    pub(crate) fn count_live(&mut self, offset: u64, bytes: u64, add: bool) {
-        let count = |live: &mut u64| *live = if add { *live + bytes } else { live.saturating_sub(bytes) };
-        if offset.wrapping_sub(self.current.start) < self.current.len {
-            count(&mut self.current_live);
-        } else if let Some((start, used)) = self.segments.range_mut(..=offset).next_back() {
-            count(&mut used.live_bytes);
-            if self.volatile {
-                count(&mut self.arenas.live_bytes);
-            }
-            if self.volatile && used.live_bytes == 0 {
-                let start = *start;
-                self.drop_arena(start);
-            }
-        }
-    }
-
-    /// Gives back the bytes of a value that no version names any more.
-    pub(crate) fn free_value(&mut self, offset: u64, len: u64, inline: bool) {
-        if inline {
-            self.garbage_bytes += if self.volatile { 0 } else { len };
-            self.count_live(offset, len, false);
-        } else if self.volatile || self.plant == Plant::ReuseEarly {
-            self.space.release(offset, len);
-        } else {
-            self.space.retire(offset, len);
-        }
-    }
-
-    /// Size of the log's medium in whole blocks, in bytes.
-    pub(crate) fn capacity_bytes(&self) -> u64 {
-        self.medium.capacity_bytes() / BLOCK_BYTES * BLOCK_BYTES
-    }
-
-    /// Size of the medium for bulk in whole blocks, in bytes; 0 if there is none.
-    pub(crate) fn bulk_bytes(&self) -> u64 {
-        let bulk = if self.medium.bulk_tier() == Tier::Bulk { self.medium.medium(Tier::Bulk) } else { None };
-        bulk.map_or(0, |bulk| bulk.capacity_bytes() / BLOCK_BYTES * BLOCK_BYTES)
     }
 }

@@ -37,6 +37,10 @@ pub(crate) struct Space {
     /// Given back while leases lasted: (when all of those have ended, start, length), in the order of that time.
     held: VecDeque<(u64, u64, u64)>,
     held_bytes: u64,
+    /// What was free when the store was opened and is held since then: runs at the front of `held`, and their bytes.
+    held_since_open: (usize, u64),
+    /// Free, but the file system below has no room for it.
+    beyond: Vec<(u64, u64)>,
     /// The caller's time, as it was told last.
     now: u64,
     /// Counts what was given back.
@@ -161,6 +165,71 @@ impl Space {
         self.leased_until = self.leased_until.max(until);
     }
 
+    /// There is no room below the medium for what lies from `from` on and is free: it is not, until [`restore`](Self::restore).
+    pub(crate) fn withdraw(&mut self, from: u64) {
+        self.join_singles();
+        let from = whole_blocks(from);
+        let first = self.by_start.range(..from).next_back().filter(|(start, len)| *start + *len > from);
+        let runs: Vec<(u64, u64)> =
+            first.into_iter().chain(self.by_start.range(from..)).map(|(s, l)| (*s, *l)).collect();
+        for (start, len) in runs {
+            self.remove(start, len);
+            let below = from.saturating_sub(start);
+            self.insert(start, below);
+            self.beyond.push((start + below, len - below));
+            self.free_bytes -= len - below;
+        }
+    }
+
+    /// What was withdrawn is tried again; whether there was any.
+    pub(crate) fn restore(&mut self) -> bool {
+        let beyond = std::mem::take(&mut self.beyond);
+        for (start, len) in &beyond {
+            self.free_bytes += len;
+            self.join(*start, *len);
+        }
+        !beyond.is_empty()
+    }
+
+    /// Whether anything was withdrawn.
+    pub(crate) fn is_cut(&self) -> bool {
+        !self.beyond.is_empty()
+    }
+
+    /// What is free now is used only from this time on: a process before this one may have named it to readers whose leases last
+    /// until then. For a store that was just opened, before anything is given back.
+    pub(crate) fn hold_free(&mut self, until: u64) {
+        self.lease(until);
+        self.join_singles();
+        self.by_len.clear();
+        for (start, bytes) in std::mem::take(&mut self.by_start) {
+            self.held.push_back((until, start, bytes));
+            self.held_since_open = (self.held_since_open.0 + 1, self.held_since_open.1 + bytes);
+            self.held_bytes += bytes;
+        }
+        self.free_bytes = 0;
+    }
+
+    /// Held since the store was opened: as good as free for whoever can wait, in bytes.
+    pub(crate) fn held_since_open_bytes(&self) -> u64 {
+        self.held_since_open.1
+    }
+
+    /// When the first of what is held can be used, in the caller's time.
+    pub(crate) fn first_held_until(&self) -> Option<u64> {
+        self.held.front().map(|(until, ..)| *until)
+    }
+
+    /// End of the last lease, in the caller's time; 0: none that is known to last.
+    pub(crate) fn leased_until(&self) -> u64 {
+        self.leased_until
+    }
+
+    /// Whether the caller's time, as it was told last, has come so far.
+    pub(crate) fn is_past(&self, until: u64) -> bool {
+        self.now >= until
+    }
+
     /// Frees what leases held that have ended by now: some of it at once, the rest with the next calls or when it is needed.
     pub(crate) fn end_leases(&mut self, now: u64) {
         self.now = now;
@@ -177,6 +246,9 @@ impl Space {
             };
             self.held.pop_front();
             self.held_bytes -= whole_blocks(bytes);
+            if let (Some(runs), open_bytes) = (self.held_since_open.0.checked_sub(1), self.held_since_open.1) {
+                self.held_since_open = (runs, open_bytes - bytes);
+            }
             self.give(start, bytes);
         }
     }
@@ -266,6 +338,33 @@ mod tests {
         assert_eq!(space.allocate(1), Some(start + 4096));
         space.release(start, 4096);
         assert_eq!(space.allocate(1), Some(start), "without leases it is free at once");
+    }
+
+    #[test]
+    fn what_has_no_room_below_is_not_free_until_it_is_tried_again() {
+        let mut space = Space::without(0, 1 << 20, vec![(8192, 4096)]).unwrap();
+        let free = space.free_bytes();
+        space.withdraw(20_000);
+        assert_eq!((space.free_bytes(), space.is_cut()), (8192 + 8192, true));
+        assert_eq!((space.allocate(16_384), space.allocate(8192)), (None, Some(0)));
+        space.release(0, 8192);
+        assert!(space.restore() && !space.is_cut() && !space.restore());
+        assert_eq!((space.free_bytes(), space.allocate(65_536)), (free, Some(12_288)));
+    }
+
+    #[test]
+    fn what_was_free_at_the_beginning_is_held_and_then_free() {
+        let mut space = Space::without(0, 1 << 20, vec![(8192, 4096), (65_536, 4096)]).unwrap();
+        let free = space.free_bytes();
+        space.hold_free(100);
+        assert_eq!((space.free_bytes(), space.held_bytes(), space.held_since_open_bytes()), (0, free, free));
+        space.lease(200);
+        space.release(8192, 4096);
+        space.end_leases(99);
+        assert_eq!((space.allocate(1), space.first_held_until()), (None, Some(100)));
+        space.end_leases(100);
+        assert_eq!((space.free_bytes(), space.held_bytes(), space.held_since_open_bytes()), (free, 4096, 0));
+        assert_eq!(space.allocate(8192), Some(0));
     }
 
     proptest! {

@@ -121,6 +121,48 @@ impl Spaces {
         self.bulk.iter_mut().for_each(|bulk| bulk.lease(until));
     }
 
+    /// There is no room below a tier's medium from an address on: see [`Space::withdraw`].
+    pub(crate) fn withdraw(&mut self, tier: Tier, from: u64) {
+        self.of(tier).withdraw(from);
+    }
+
+    /// What was withdrawn is tried again; whether there was any.
+    pub(crate) fn restore(&mut self) -> bool {
+        let bulk = self.bulk.as_mut().is_some_and(Space::restore);
+        self.log.restore() || bulk
+    }
+
+    /// Whether anything was withdrawn.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.log.is_cut() || self.bulk.as_ref().is_some_and(Space::is_cut)
+    }
+
+    /// What is free now in the tier that can be mapped is used only from this time on: see [`Space::hold_free`].
+    pub(crate) fn hold_free(&mut self, until: u64) {
+        self.log.hold_free(until);
+    }
+
+    /// Held since the store was opened, in bytes.
+    pub(crate) fn held_since_open_bytes(&self) -> u64 {
+        self.log.held_since_open_bytes()
+    }
+
+    /// When the first of what is held can be used, in the unit of [`end_leases`](Self::end_leases).
+    pub(crate) fn first_held_until(&self) -> Option<u64> {
+        let all = [self.log.first_held_until(), self.bulk.as_ref().and_then(Space::first_held_until)];
+        all.into_iter().flatten().min()
+    }
+
+    /// End of the last lease; 0: none that is known to last.
+    pub(crate) fn leased_until(&self) -> u64 {
+        self.log.leased_until()
+    }
+
+    /// Whether the caller's time, as it was told last, has come so far.
+    pub(crate) fn is_past(&self, until: u64) -> bool {
+        self.log.is_past(until)
+    }
+
     /// Frees what leases held that have ended by now.
     pub(crate) fn end_leases(&mut self, now: u64) {
         self.log.end_leases(now);

@@ -12,6 +12,7 @@ mod fetch;
 mod follow;
 pub mod fuzz;
 pub mod inspect;
+mod judge;
 mod locate;
 mod memory;
 mod open;
@@ -21,14 +22,17 @@ mod query;
 mod recover;
 mod replay;
 mod room;
+mod rounds;
 mod scrub;
 mod state;
 mod update;
 mod walk;
 
 use checkpoint::Checkpoint;
+pub use judge::{Ask, Judged};
 use memory::Memory;
 use room::Compaction;
+use rounds::Rounds;
 use scrub::Scrub;
 use update::Keeping;
 pub use walk::{LOOKS, Walk};
@@ -61,6 +65,7 @@ pub struct Store {
     moving: Vec<u8>,
     /// A request found no room since the last checkpoint or compaction began.
     room_wanted: bool,
+    rounds: Rounds,
     /// As little was free when a checkpoint found no room: another waits for more.
     too_little_bytes: Option<u64>,
     /// Blocks that the last checkpoint made free and that are given back in portions.
@@ -108,6 +113,11 @@ impl Store {
         found
     }
 
+    /// Whether a transaction wrote here and is not settled yet.
+    pub fn has_written(&self, tx: TxId) -> bool {
+        self.memory.index.touched.contains_key(&tx)
+    }
+
     /// Versions of open transactions in a container.
     pub fn pending_updates(&self, container: ContainerId) -> u64 {
         self.memory.index.pending_updates(container, &self.memory.ledger)
@@ -120,7 +130,7 @@ impl Store {
         StoreStats {
             scrubbed_bytes,
             damaged,
-            used_bytes: capacity_bytes - self.log.space.free_bytes(),
+            used_bytes: capacity_bytes - self.log.space.free_bytes() - self.log.space.held_since_open_bytes(),
             capacity_bytes,
             leased_bytes: self.log.space.held_bytes(),
             versions: self.memory.index.versions.len(),

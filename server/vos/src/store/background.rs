@@ -1,5 +1,7 @@
 //! Background work, in portions: settling closed transactions, aggregation, checkpoints, giving blocks back.
 
+use talea_tier::TierError;
+
 use super::Store;
 use crate::StoreError;
 use crate::index::reclaim::{ObjectSweep, Sweep};
@@ -9,18 +11,28 @@ impl Store {
     /// below floors, writes checkpoints. Each gets a share, so that none waits for another. Returns whether more is left.
     pub fn background(&mut self, budget_items: usize) -> Result<bool, StoreError> {
         self.work(budget_items)?;
-        if self.has_work() {
+        // A checkpoint that aggregation has made worth its while is begun by the next portion, whoever else comes or not.
+        if self.has_work() || self.may_checkpoint() && self.wants_checkpoint() {
             return Ok(true);
         }
         if self.log.needs_mark() {
-            self.log.append_mark()?;
-            self.log.flush()?;
+            match self.log.append_mark() {
+                // It can do without one for now: the next record says the same.
+                Err(StoreError::NoSpace { .. } | StoreError::Tier(TierError::NoRoom { .. })) => {}
+                marked => marked.and_then(|_| self.log.flush())?,
+            }
         }
         Ok(false)
     }
 
     /// A portion of all that there is to do.
     pub(super) fn work(&mut self, budget_items: usize) -> Result<(), StoreError> {
+        let done = self.work_some(budget_items);
+        self.advance_round();
+        done
+    }
+
+    fn work_some(&mut self, budget_items: usize) -> Result<(), StoreError> {
         let share = budget_items.div_ceil(4);
         let mut left = budget_items;
         let idle = !self.has_work();
@@ -50,19 +62,21 @@ impl Store {
 
     /// Whether background work is left.
     pub(super) fn has_work(&self) -> bool {
-        let memory = &self.memory;
-        let swept = memory.sweep.is_empty() && memory.sweep_objects.is_empty();
-        let wanted =
-            memory.sweep_wanted && !(memory.index.restless.is_empty() && memory.index.restless_objects.is_empty());
-        let paused = memory.sweeping.is_some() || memory.sweeping_object.is_some() || memory.settling.is_some();
-        !memory.closed.is_empty()
-            || !memory.index.doomed.is_empty()
-            || !swept
-            || wanted
-            || paused
+        !self.memory.closed.is_empty()
+            || self.memory.settling.is_some()
+            || !self.memory.index.doomed.is_empty()
+            || self.has_to_sweep()
             || self.checkpoint.is_some()
             || self.compaction.is_some()
             || !self.returning.is_empty()
+    }
+
+    /// Whether aggregation has something left to look at.
+    pub(super) fn has_to_sweep(&self) -> bool {
+        let memory = &self.memory;
+        let restless = !(memory.index.restless.is_empty() && memory.index.restless_objects.is_empty());
+        let paused = memory.sweeping.is_some() || memory.sweeping_object.is_some();
+        paused || !memory.sweep.is_empty() || !memory.sweep_objects.is_empty() || memory.sweep_wanted && restless
     }
 
     /// Settles transactions that are closed; returns how much it looked at.
@@ -76,6 +90,7 @@ impl Store {
                 memory.index.touched.remove(&tx);
                 memory.ledger.forget(tx);
                 memory.closed.pop_front();
+                self.rounds.settled += 1;
                 work += 1;
                 continue;
             };
@@ -113,6 +128,7 @@ impl Store {
                 memory.index.dkeys.get_mut(id).into_iter().for_each(|node| node.restless = false);
                 memory.sweeping = Some(Sweep::of(id));
             } else if std::mem::take(&mut memory.sweep_wanted) {
+                self.rounds.passes += 1;
                 memory.sweep = std::mem::take(&mut memory.index.restless);
                 memory.sweep_objects = std::mem::take(&mut memory.index.restless_objects);
             } else {

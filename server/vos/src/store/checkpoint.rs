@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use talea_tier::Tier;
+use talea_tier::{Tier, TierError};
 
 use super::Store;
 use super::dump::{Dumping, encode_dkey, encode_object};
@@ -69,7 +69,7 @@ impl Store {
     fn without_room(&mut self, result: Result<(), StoreError>) -> Result<(), StoreError> {
         self.too_little_bytes = None;
         match result {
-            Err(StoreError::NoSpace { .. }) => {
+            Err(StoreError::NoSpace { .. } | StoreError::Tier(TierError::NoRoom { .. })) => {
                 self.too_little_bytes = Some(self.log.space.free_bytes());
                 Ok(())
             }
@@ -107,6 +107,7 @@ impl Store {
             return Err(error);
         }
         (self.rewrite, self.room_wanted, self.log.garbage_bytes) = (false, false, 0);
+        self.rounds.begun += 1;
         // Values that move need room beside what describes them.
         let spare_bytes = self.log.space.free_in(Tier::Log).saturating_sub(self.checkpoint_bytes());
         let stays_bytes = LEFT_BY_MOVING * self.log.segment_bytes();

@@ -48,10 +48,21 @@ impl Store {
     }
 
     /// Appends a record that must not fail: room for it is kept, and made ahead of time by checkpoints. What is left when even
-    /// that is gone, for the medium turned out smaller than it says, is to make room to the end.
+    /// that is gone, for the medium turned out smaller than it says, is to make room to the end. Right after a restart all room may
+    /// be held (see [`hold_free`](Self::hold_free)): then it is [`StoreError::RoomToCome`], and nothing was changed.
     fn append_anyway(&mut self, kind: u8, record: &mut Writer) -> Result<(), StoreError> {
+        let mut may_restore = true;
         loop {
-            match self.log.append(kind, record, &Data::default()) {
+            let appended = self.log.append(kind, record, &Data::default());
+            self.room_wanted |= appended.is_err();
+            match appended {
+                Err(StoreError::NoSpace { needed_bytes, .. }) if self.log.space.held_since_open_bytes() > 0 => {
+                    return Err(StoreError::RoomToCome { needed_bytes });
+                }
+                Err(StoreError::NoSpace { .. }) if std::mem::take(&mut may_restore) && self.log.space.restore() => {}
+                Err(full) if matches!(full, StoreError::NoSpace { .. }) && !self.is_room_worked_for() => {
+                    return Err(full);
+                }
                 Err(full @ StoreError::NoSpace { .. }) => self.make_room(full)?,
                 appended => return appended.map(drop),
             }

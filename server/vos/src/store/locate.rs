@@ -30,6 +30,15 @@ impl Store {
         self.log.space.lease(until_ns);
     }
 
+    /// For a store that was just opened: readers may still hold leases that the process before this one granted, until then at the
+    /// latest. What is free now may have been theirs, and is used from then on only. Nothing is held on a medium that nobody can
+    /// map.
+    pub fn hold_free(&mut self, until_ns: u64) {
+        if self.share().is_some() {
+            self.log.space.hold_free(until_ns);
+        }
+    }
+
     /// Blocks whose leases have ended can be used again.
     pub fn end_leases(&mut self, now_ns: u64) {
         self.log.space.end_leases(now_ns);

@@ -94,6 +94,7 @@ impl Store {
             garbage_left_bytes: 0,
             moving: Vec::new(),
             room_wanted: false,
+            rounds: Default::default(),
             too_little_bytes: None,
             returning: Vec::new(),
             log,

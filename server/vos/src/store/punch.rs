@@ -5,7 +5,7 @@ use talea_model::{Extent, Order, Stamp, View, key};
 use super::Store;
 use crate::log::Data;
 use crate::log::record::{Head, encode_punch, kind};
-use crate::{Caller, Condition, ObjectRef, Punch, StoreError, ValueKind};
+use crate::{Caller, Condition, Judged, ObjectRef, Punch, StoreError, ValueKind};
 
 impl Store {
     /// Hides what is there, from this version on. `Update` and `DkeyUpdate` ask that it exists (an object punch takes no other
@@ -21,10 +21,29 @@ impl Store {
         what: Punch,
         condition: Condition,
     ) -> Result<(), StoreError> {
+        self.punch_judged(at, order, stamp, base, caller, what, condition, None)
+    }
+
+    /// As [`punch`](Self::punch), with a condition that [`judge_some`](Self::judge_some) found to hold.
+    #[allow(clippy::too_many_arguments)]
+    pub fn punch_judged(
+        &mut self,
+        at: ObjectRef,
+        order: Order,
+        stamp: Stamp,
+        base: View,
+        caller: Caller,
+        what: Punch,
+        condition: Condition,
+        judged: Option<Judged>,
+    ) -> Result<(), StoreError> {
         if self.already_done(&caller) {
             return Ok(());
         }
-        self.check_punch(at, base, &what, condition)?;
+        self.check_punch(at, &what)?;
+        if condition != Condition::None {
+            self.judge(at, base, &[what.ask(condition)], judged)?;
+        }
         self.refresh_reserve();
         match self.try_punch(at, order, stamp, caller, &what) {
             Err(full @ StoreError::NoSpace { .. }) => {
@@ -59,9 +78,9 @@ impl Store {
         Ok(())
     }
 
-    fn check_punch(&self, at: ObjectRef, base: View, what: &Punch, condition: Condition) -> Result<(), StoreError> {
+    fn check_punch(&self, at: ObjectRef, what: &Punch) -> Result<(), StoreError> {
         let (dkey, akey) = match *what {
-            Punch::Object => return self.check_object_condition(at, base, condition),
+            Punch::Object => return Ok(()),
             Punch::Dkey(dkey) => (dkey, None),
             Punch::Akey { dkey, akey } => (dkey, Some(akey)),
             Punch::Range { dkey, akey, extent } => {
@@ -80,19 +99,6 @@ impl Store {
         };
         key::check(dkey)?;
         akey.map_or(Ok(()), key::check)?;
-        self.check_condition(at, base, dkey, akey, condition)
-    }
-
-    fn check_object_condition(&self, at: ObjectRef, base: View, condition: Condition) -> Result<(), StoreError> {
-        if condition == Condition::None {
-            return Ok(());
-        }
-        let lens = self.lens(at.container, base)?;
-        let exists = self.memory.index.object(at).is_some_and(|object| self.memory.index.object_exists(object, &lens));
-        match condition {
-            Condition::Update if !exists => Err(StoreError::NotFound),
-            Condition::Update => Ok(()),
-            _ => Err(StoreError::Bad("an object can be punched if it exists, or in any case")),
-        }
+        Ok(())
     }
 }

@@ -4,7 +4,7 @@
 //! Must never look through all that there is at once: whoever finds the store full does a portion, and is told whether more may
 //! come of it.
 
-use talea_tier::Tier;
+use talea_tier::{Tier, TierError};
 
 use super::Store;
 use crate::StoreError;
@@ -35,10 +35,20 @@ impl Store {
     /// After a request found the store full: a portion of what makes room. Fails with `full` if nothing can be had.
     pub(super) fn make_room(&mut self, full: StoreError) -> Result<(), StoreError> {
         self.room_wanted = true;
-        if !self.is_room_coming() {
+        // Others may have made room on the file system below.
+        if !self.log.space.restore() && !self.is_room_coming() {
             return Err(full);
         }
         self.work(ROOM_ITEMS)
+    }
+
+    /// What says that there is no room, and why.
+    pub fn no_space(&self, needed_bytes: u64) -> StoreError {
+        if self.log.space.is_cut() {
+            let (offset, source) = (self.log.promised_bytes(), std::io::ErrorKind::StorageFull.into());
+            return TierError::NoRoom { offset, source }.into();
+        }
+        StoreError::NoSpace { needed_bytes, free_bytes: self.log.space.free_bytes() }
     }
 
     /// What an attempt says that found no room even so.
@@ -47,15 +57,18 @@ impl Store {
             StoreError::NoSpace { needed_bytes, .. } if self.is_room_coming() => {
                 StoreError::RoomToCome { needed_bytes }
             }
+            StoreError::NoSpace { needed_bytes, .. } if self.log.space.is_cut() => self.no_space(needed_bytes),
             other => other,
         }
     }
 
     fn is_room_coming(&self) -> bool {
-        self.has_work()
-            || self.may_checkpoint() && self.wants_checkpoint()
-            || self.wants_compaction()
-            || self.log.space.held_bytes() > 0
+        self.is_room_worked_for() || self.log.space.held_bytes() > 0
+    }
+
+    /// Whether there is work that may make room.
+    pub(super) fn is_room_worked_for(&self) -> bool {
+        self.has_work() || self.may_checkpoint() && self.wants_checkpoint() || self.wants_compaction()
     }
 
     /// How much must stay free for punches, the pool's log, and a checkpoint.
@@ -114,6 +127,7 @@ impl Store {
     /// Moves values out of sparse segments, in the order of their numbers; returns what is left of the budget.
     pub(super) fn compact_some(&mut self, budget: usize) -> Result<usize, StoreError> {
         if self.compaction.is_none() && budget > 0 && self.wants_compaction() {
+            self.rounds.begun += 1;
             self.compaction = Some(Compaction { next: 0, before: self.log.current().number });
             self.room_wanted = false;
         }

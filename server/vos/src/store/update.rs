@@ -9,7 +9,7 @@ use crate::checksum::{crc32c_of_parts, granules};
 use crate::index::version::{Place, Tag};
 use crate::log::record::{Entry, Head, encode_value, kind};
 use crate::log::{Data, Log};
-use crate::{Caller, Condition, EntryUpdate, ObjectRef, Plant, StoreError, ValueKind};
+use crate::{Ask, Caller, Condition, EntryUpdate, Judged, ObjectRef, StoreError, ValueKind};
 
 /// Values up to this many bytes lie in the log record itself.
 const INLINE_BYTES: usize = 4096;
@@ -58,13 +58,32 @@ impl Store {
         caller: Caller,
         entries: &[EntryUpdate],
     ) -> Result<(), StoreError> {
+        self.update_judged(at, order, stamp, base, caller, entries, None)
+    }
+
+    /// As [`update`](Self::update), with conditions that [`judge_some`](Self::judge_some) found to hold.
+    #[expect(clippy::too_many_arguments)]
+    pub fn update_judged(
+        &mut self,
+        at: ObjectRef,
+        order: Order,
+        stamp: Stamp,
+        base: View,
+        caller: Caller,
+        entries: &[EntryUpdate],
+        judged: Option<Judged>,
+    ) -> Result<(), StoreError> {
         if self.already_done(&caller) {
             return Ok(());
         }
         check_shape(order, entries)?;
         let tag = self.tag(at.container, order, stamp)?;
         let mut prepared = prepare(entries, self.keeping)?;
-        let known = self.check_conditions(at, base, entries, &mut prepared)?;
+        if entries.iter().any(|entry| entry.condition != Condition::None) {
+            let asks: SmallVec<[Ask<'_>; 4]> = entries.iter().map(EntryUpdate::ask).collect();
+            self.judge(at, base, &asks, judged)?;
+        }
+        let known = self.look_up(at, base, entries, &mut prepared)?;
         if prepared.is_empty() && caller.session.0 == 0 {
             return Ok(());
         }
@@ -159,8 +178,8 @@ impl Store {
         Ok(())
     }
 
-    /// Checks conditions against the base view, and takes out values that are not larger than what is there.
-    fn check_conditions(
+    /// Finds the dkeys, checks what they hold, and takes out values that are not larger than what is there.
+    fn look_up(
         &self,
         at: ObjectRef,
         base: View,
@@ -173,7 +192,6 @@ impl Store {
             let dkey = self.memory.index.find_dkey(at, entry.dkey);
             known.push(dkey);
             self.check_kind(dkey, entry)?;
-            self.check_condition(at, base, entry.dkey, Some(entry.akey), entry.condition)?;
             if entry.kind == ValueKind::SingleMax && !self.is_larger(at, base, entry)? {
                 skipped.push(number);
             }
@@ -182,39 +200,6 @@ impl Store {
             prepared.retain(|value| !skipped.contains(&value.entry));
         }
         Ok(known)
-    }
-
-    /// Checks one condition.
-    pub(super) fn check_condition(
-        &self,
-        at: ObjectRef,
-        base: View,
-        dkey: &[u8],
-        akey: Option<&[u8]>,
-        condition: Condition,
-    ) -> Result<(), StoreError> {
-        let whole_dkey = match condition {
-            Condition::None => return Ok(()),
-            _ if self.options.plant == Plant::Unconditional => return Ok(()),
-            Condition::Insert | Condition::Update => akey.is_none(),
-            Condition::DkeyInsert | Condition::DkeyUpdate => true,
-        };
-        let lens = self.lens(at.container, base)?;
-        let exists = self.memory.index.dkey(at, dkey).is_some_and(|(object, node)| {
-            let above = self.memory.index.hidden_object(object, &lens);
-            match akey {
-                Some(akey) if !whole_dkey => {
-                    let hidden = self.memory.index.hidden_dkey(node, &lens, above);
-                    node.akey(akey).is_some_and(|akey| self.memory.index.akey_exists(akey, &lens, hidden))
-                }
-                _ => self.memory.index.dkey_exists(node, &lens, above),
-            }
-        });
-        match condition {
-            Condition::Insert | Condition::DkeyInsert if exists => Err(StoreError::Exists),
-            Condition::Update | Condition::DkeyUpdate if !exists => Err(StoreError::NotFound),
-            _ => Ok(()),
-        }
     }
 
     fn check_kind(&self, dkey: Option<u32>, entry: &EntryUpdate) -> Result<(), StoreError> {

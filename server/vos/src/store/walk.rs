@@ -1,4 +1,4 @@
-//! Enumerations and queries in portions.
+//! Enumerations, queries and conditions in portions.
 
 use talea_model::Extent;
 
@@ -17,6 +17,10 @@ pub struct Walk {
     /// Records that follow each other, seen so far.
     pub(super) run: Option<Extent>,
     pub(super) answer: Answer,
+    /// Conditions that were found to hold.
+    pub(super) judged: usize,
+    /// For whoever keeps it between two portions: what it may want to know when it goes on.
+    pub mark: u64,
     looked: u64,
 }
 
