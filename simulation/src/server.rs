@@ -139,7 +139,9 @@ impl SimServer {
             };
             let medium = Box::new(self.media.targets[index as usize].clone());
             self.windows.share(&medium);
-            let (mut target, recovered) = match Target::open(medium, TargetOptions { id, store }) {
+            let clock = Arc::new(self.network.clock(target_node(id.0)));
+            let locked_ns = clock.monotonic_ns();
+            let (mut target, recovered) = match Target::open(medium, TargetOptions { id, store, locked_ns }) {
                 Ok(opened) => opened,
                 Err(error) => panic!("server {} cannot restart: {error}", self.id),
             };
@@ -147,7 +149,7 @@ impl SimServer {
             target.set_incarnation(self.media.incarnation);
             durable.push(recovered.horizon);
             let endpoint = Box::new(self.network.endpoint(target_node(id.0)));
-            let mut driver = Driver::new(target, endpoint, Arc::new(self.network.clock(target_node(id.0))));
+            let mut driver = Driver::new(target, endpoint, clock);
             if recovered.horizon.0 == 0 {
                 mail(&mut driver, Mail::Containers(vec![]));
             }

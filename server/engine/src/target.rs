@@ -6,9 +6,14 @@
 
 mod admit;
 mod clock;
+mod counters;
 mod error;
+mod follow;
+mod judge;
 mod parked;
 mod read;
+mod scrub;
+mod serve;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -22,23 +27,19 @@ use talea_fabric::{Hello, PeerId};
 use talea_model::{ContainerId, PoolMap, Position, SessionId, Stamp, TargetId, TxId};
 use talea_tier::Media;
 use talea_vos::{Change, Recovered, Store, StoreError, StoreOptions};
-use talea_wire::data::{Body, Reply, ReplyBody, ReplyHead, Request, StoreStat};
+use talea_wire::data::Request;
 use talea_wire::{Refusal, RefusalCode};
 use thiserror::Error;
 
-use crate::outbox::{MAX_QUEUED, Outbox, Outgoing};
-use admit::Gate;
+use crate::outbox::{MAX_QUEUED, Outbox};
 use clock::TargetClock;
-use parked::{Parked, ParkedOp, Wait};
+use counters::Counters;
+use follow::Behind;
+use judge::Changes;
+use parked::{Parked, ParkedOp};
 
 /// Items of background work that one turn does at most.
 const BACKGROUND_ITEMS: usize = 256;
-/// Bytes that the scrubber verifies at a time, and how long it then rests: 4 MiB a second.
-const SCRUB_BYTES: u64 = 256 << 10;
-const SCRUB_EVERY_NS: u64 = 62_500_000;
-/// How often an idle target is woken for a portion, and how long it then sleeps after a whole pass over what did not change.
-const IDLE_SCRUB_EVERY_NS: u64 = 2_000_000_000;
-const SCRUB_AGAIN_NS: u64 = 3_600_000_000_000;
 /// Things of the index that enumerations and queries look at in one turn at most.
 const TURN_LOOKS: usize = 8192;
 /// Ended sessions remembered so that their late requests are refused.
@@ -118,24 +119,13 @@ pub struct TargetOptions {
     pub id: TargetId,
     /// Its store's options.
     pub store: StoreOptions,
+    /// When its media were locked, in monotonic nanoseconds: no other process has served them since.
+    pub locked_ns: u64,
 }
 
 struct Peer {
     hello: Hello,
     ended: bool,
-}
-
-#[derive(Default)]
-struct Counters {
-    updates: u64,
-    fetches: u64,
-    bytes_in: u64,
-    bytes_out: u64,
-    bytes_in_place: u64,
-    container_bytes_in: BTreeMap<ContainerId, u64>,
-    turns: u64,
-    refused: u64,
-    watch: watch::Watch,
 }
 
 /// The question for the log's end (rule 8): one in flight, and those who come later share the next one.
@@ -166,6 +156,8 @@ pub struct Target {
     /// Independent transactions that were prepared here and are not over as far as the horizon knows.
     prepared: BTreeSet<TxId>,
     parked: Parked,
+    behind: Behind,
+    changes: Changes,
     log_end: LogEnd,
     effects: Vec<Effect>,
     counters: Counters,
@@ -183,8 +175,8 @@ pub struct Target {
     full: bool,
     /// Things of the index that enumerations and queries may still look at in this turn.
     looks: usize,
-    /// Others may still read in place what an earlier process named.
-    restarted: bool,
+    /// Others may still read in place what an earlier process named, which had ended by then.
+    restarted_ns: Option<u64>,
     /// What the count of blocks given back began with, as readers in place are told it.
     first_generation: u64,
     flushes: u64,
@@ -215,6 +207,8 @@ impl Target {
             ended: BTreeSet::new(),
             prepared: BTreeSet::new(),
             parked: Parked::default(),
+            behind: Behind::default(),
+            changes: Changes::default(),
             log_end: LogEnd::default(),
             effects: Vec::new(),
             counters: Counters::default(),
@@ -226,7 +220,7 @@ impl Target {
             background: true,
             full: false,
             looks: TURN_LOOKS,
-            restarted: !recovered.fresh,
+            restarted_ns: (!recovered.fresh).then_some(options.locked_ns),
             first_generation: 0,
             flushes: 0,
             scrub_at_ns: 0,
@@ -294,6 +288,7 @@ impl Target {
                 return;
             }
         };
+        self.count_told(peer, &request);
         if let Err(refusal) = self.admit(now, peer, &request, waiting) {
             self.refuse(now, peer, request.head.id, refusal, out);
             return;
@@ -307,46 +302,6 @@ impl Target {
             if let Err(refusal) = self.parked.push(op) {
                 self.refuse(now, peer, request.head.id, refusal, out);
             }
-        }
-    }
-
-    /// Entries of the pool's log were applied up to `horizon`.
-    pub fn follow(&mut self, changes: Vec<PoolChange>, horizon: Position) -> Result<(), Fatal> {
-        let mut store = Vec::with_capacity(changes.len());
-        let mut incarnation = self.store.incarnation();
-        for change in changes {
-            match change {
-                PoolChange::Store(change) => {
-                    self.note(&change);
-                    store.push(change);
-                }
-                PoolChange::Container(container) => {
-                    self.containers.iter_mut().for_each(|known| _ = known.insert(container));
-                    store.push(Change::Container(container));
-                }
-                PoolChange::Floor { container, floor, kept } => self.set_floor(container, floor, kept, &mut store),
-                PoolChange::Map(map) => {
-                    let now = map.target(self.id).map_or(incarnation, |target| target.incarnation);
-                    if std::mem::replace(&mut incarnation, now) != now {
-                        store.push(Change::Incarnation(now));
-                    }
-                    self.set_map(map);
-                }
-            }
-        }
-        self.store.follow(&store, horizon).map_err(|source| self.fatal(source))?;
-        self.raise_ceiling().map_err(|source| self.fatal(source))?;
-        self.background |= !store.is_empty();
-        self.dirty = true;
-        self.recheck = true;
-        Ok(())
-    }
-
-    /// A pool map, also outside of the log's order; an older one is ignored.
-    pub fn set_map(&mut self, map: Arc<PoolMap>) {
-        if self.map.as_ref().is_none_or(|known| known.version < map.version) {
-            self.map = Some(map);
-            self.recheck = true;
         }
     }
 
@@ -382,10 +337,16 @@ impl Target {
     /// replies go.
     pub fn finish(&mut self, now: Now, out: &mut Outbox) -> Result<(), Fatal> {
         self.tick(now);
+        if !self.behind.is_empty() {
+            self.catch_up()?;
+        }
         if std::mem::take(&mut self.recheck) || self.parked.wants_turn() {
             self.run_ready(now, out);
         }
         (self.full, self.looks) = (false, TURN_LOOKS);
+        if !self.parked.wants_to_go_on() {
+            self.changes.forget();
+        }
         for op in self.parked.expired(now.monotonic_ns) {
             let id = Request::decode(&op.bytes).map_or(0, |request| request.head.id);
             let text = format!("target {}: {}", self.id, op.wait.late(self.store.ledger().horizon()));
@@ -411,42 +372,6 @@ impl Target {
         Ok(())
     }
 
-    /// A turn begins.
-    pub fn begin_turn(&mut self) {
-        self.counters.turns += 1;
-        self.counters.watch.begin(self.counters.updates, self.counters.fetches);
-    }
-
-    /// Whether somebody has asked for counters lately, so that the turn's end is worth a look at the clock.
-    pub fn is_watched(&self, now: Now) -> bool {
-        self.counters.watch.is_on(now)
-    }
-
-    /// The turn that began took so long, its answers included.
-    pub fn end_turn(&mut self, took_ns: u64) {
-        self.counters.watch.end(self.counters.updates, self.counters.fetches, took_ns);
-    }
-
-    /// Verifies a little more of what is stored: in turns that the target has anyway, and seldom in one of its own.
-    fn scrub(&mut self, now: Now) -> Result<(), Fatal> {
-        if self.dirty {
-            self.written_in_pass = self.scrub_passes;
-        }
-        if now.monotonic_ns < self.scrub_at_ns {
-            return Ok(());
-        }
-        let scrubbed = self.store.scrub(SCRUB_BYTES).map_err(|source| self.fatal(source))?;
-        self.scrub_passes = scrubbed.passes;
-        self.scrub_at_ns = now.monotonic_ns.saturating_add(SCRUB_EVERY_NS);
-        // The pass that was under way at the last write has not seen all of it; the one after has.
-        let seen = self.scrub_passes >= self.written_in_pass + 2;
-        let rest_ns = if seen { SCRUB_AGAIN_NS } else { IDLE_SCRUB_EVERY_NS };
-        self.wake_to_scrub_ns = now.monotonic_ns.saturating_add(rest_ns);
-        // A damaged log is written anew in the background.
-        self.background |= scrubbed.damaged > 0;
-        Ok(())
-    }
-
     /// Wants since the last call.
     pub fn effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
@@ -454,113 +379,14 @@ impl Target {
 
     /// When [`finish`](Self::finish) has something to do without any input; `u64::MAX`: never.
     pub fn next_deadline(&self) -> u64 {
-        if self.background || self.recheck || self.parked.wants_turn() {
+        // Who waits for room, and only for leases to end, lets the target sleep so long.
+        let for_room = self.parked.wants_room() || !self.behind.is_empty();
+        let room_ns = if for_room { self.store.room_at().unwrap_or(0) } else { u64::MAX };
+        if self.background || self.recheck || self.parked.wants_to_go_on() {
             return 0;
         }
         let again = self.log_end.asked.map_or(u64::MAX, |(_, since)| since.saturating_add(ASK_AGAIN_NS));
-        self.parked.next_deadline().min(again).min(self.wake_to_scrub_ns)
-    }
-
-    fn note(&mut self, change: &Change) {
-        match change {
-            Change::Commit(tx, stamp) => {
-                self.prepared.remove(tx);
-                self.clock.applied(*stamp);
-            }
-            Change::Abort(tx) => _ = self.prepared.remove(tx),
-            Change::DestroyContainer(container) => {
-                self.containers.iter_mut().for_each(|known| _ = known.remove(container));
-                self.kept.remove(container);
-                self.counters.container_bytes_in.remove(container);
-            }
-            Change::EndSession(session) => {
-                self.ended.insert(*session);
-                if self.ended.len() > ENDED_SESSIONS {
-                    self.ended.pop_first();
-                }
-                let of_it = self.peers.values_mut().filter(|peer| peer.hello.session == session.0);
-                of_it.for_each(|peer| peer.ended = true);
-            }
-            _ => {}
-        }
-    }
-
-    /// The pool says which stamps are kept; the store counts them.
-    fn set_floor(&mut self, container: ContainerId, floor: Stamp, kept: Vec<Stamp>, store: &mut Vec<Change>) {
-        let now: BTreeSet<Stamp> = kept.into_iter().collect();
-        let before = self.kept.insert(container, now.clone()).unwrap_or_default();
-        store.extend(now.difference(&before).map(|stamp| Change::Keep(container, *stamp)));
-        store.push(Change::Floor(container, floor));
-        store.extend(before.difference(&now).map(|stamp| Change::Release(container, *stamp)));
-    }
-
-    fn run_ready(&mut self, now: Now, out: &mut Outbox) {
-        let horizon = self.store.ledger().horizon();
-        let map = self.map.as_ref().map(|map| map.version);
-        for mut op in self.parked.ready(horizon, map, &self.log_end.answers) {
-            let Ok(request) = Request::decode(&op.bytes) else { continue };
-            self.parked.walk = op.walk.take();
-            self.attempt(now, op.peer, &request, Some(op.wait), out);
-            let walk = self.parked.walk.take();
-            if let Some(wait) = self.take_wait() {
-                (op.wait, op.walk) = (wait, walk);
-                let (peer, id) = (op.peer, request.head.id);
-                if let Err(refusal) = self.parked.push(op) {
-                    self.refuse(now, peer, id, refusal, out);
-                }
-            }
-        }
-        let oldest = self.parked.oldest_token();
-        self.log_end.answers.retain(|token, _| *token >= oldest);
-    }
-
-    /// Serves a request, refuses it, or leaves in `self.parked` what it has to wait for.
-    fn attempt(&mut self, now: Now, peer: PeerId, request: &Request<'_>, waited: Option<Wait>, out: &mut Outbox) {
-        let id = request.head.id;
-        match self.gate(now, peer, request, waited) {
-            Gate::Wait(wait) => {
-                if let Wait::Horizon(position) = wait
-                    && position > self.caught_up_asked
-                {
-                    self.caught_up_asked = position;
-                    self.effects.push(Effect::CatchUp { position });
-                }
-                self.parked.wanted = Some(wait);
-            }
-            Gate::Refuse(refusal) => self.refuse(now, peer, id, refusal, out),
-            Gate::StaleMap(map) => {
-                let map = Box::new(PoolMap::clone(&map));
-                self.reply(now, peer, id, ReplyBody::StaleMap(map), out);
-            }
-            Gate::Go => {
-                let served = match &request.body {
-                    Body::Update(_) | Body::Punch { .. } => self.write(now, request).map(|()| {
-                        self.reply(now, peer, id, ReplyBody::Done, out);
-                    }),
-                    Body::Stat { read_in_place } => {
-                        // Who only tells what it read does not look.
-                        if *read_in_place == 0 {
-                            self.counters.watch.look(now);
-                        }
-                        self.counters.bytes_in_place = self.counters.bytes_in_place.saturating_add(*read_in_place);
-                        let stat = self.stat(request.head.container);
-                        self.reply(now, peer, id, ReplyBody::Stat(stat), out);
-                        Ok(())
-                    }
-                    _ => self.read(now, peer, request, out),
-                };
-                if matches!(served, Err(StoreError::RoomToCome { .. })) {
-                    self.parked.wanted = Some(Wait::Room);
-                } else if let Err(error) = served {
-                    let refusal = error::refusal(self.id, &request.head, &error);
-                    self.refuse(now, peer, id, refusal, out);
-                }
-            }
-        }
-    }
-
-    fn take_wait(&mut self) -> Option<Wait> {
-        self.parked.wanted.take()
+        self.parked.next_deadline().min(again).min(self.wake_to_scrub_ns).min(room_ns)
     }
 
     /// Asks for the log's end if somebody waits for a question that is not yet asked, or whose answer got lost.
@@ -578,74 +404,7 @@ impl Target {
         }
     }
 
-    fn raise_ceiling(&mut self) -> Result<(), StoreError> {
-        if let Some(to) = self.clock.wanted_ceiling() {
-            self.store.raise_ceiling(to)?;
-            self.clock.raised(to);
-            self.dirty = true;
-        }
-        Ok(())
-    }
-
     fn fatal(&self, source: StoreError) -> Fatal {
         Fatal { target: self.id, source }
-    }
-
-    fn refuse(&mut self, now: Now, peer: PeerId, id: u64, refusal: Refusal, out: &mut Outbox) {
-        self.counters.refused += 1;
-        self.reply(now, peer, id, ReplyBody::Refused(refusal), out);
-    }
-
-    fn reply(&mut self, now: Now, peer: PeerId, id: u64, body: ReplyBody<'_>, out: &mut Outbox) {
-        let head = self.encoded(now, id, body, out);
-        out.hold(peer, Outgoing { head, data: Vec::new() });
-    }
-
-    /// A reply's head and entries.
-    fn encoded(&mut self, now: Now, id: u64, body: ReplyBody<'_>, out: &mut Outbox) -> Vec<u8> {
-        let map_version = self.map.as_ref().map_or_else(Default::default, |map| map.version);
-        let head = ReplyHead { id, hlc: self.clock.tick(now.unix_us), map_version };
-        let mut bytes = out.buffer();
-        if let Err(error) = (Reply { head, body }).encode(&mut bytes) {
-            bytes.clear();
-            let text = format!("target {}: the answer cannot be encoded: {error}", self.id);
-            let refused = ReplyBody::Refused(Refusal::new(RefusalCode::Internal, text));
-            // A refusal holds nothing that could fail to encode.
-            let _ = Reply { head, body: refused }.encode(&mut bytes);
-        }
-        bytes
-    }
-
-    /// The counters, for somebody who looks now and then.
-    pub(crate) fn looked_at(&mut self, now: Now) -> StoreStat {
-        self.counters.watch.look(now);
-        self.stat(ContainerId(0))
-    }
-
-    fn stat(&self, container: ContainerId) -> StoreStat {
-        let store = self.store.stats();
-        StoreStat {
-            used_bytes: store.used_bytes,
-            capacity_bytes: store.capacity_bytes,
-            versions: store.versions,
-            log_bytes: store.log_bytes,
-            log_records: store.records,
-            updates: self.counters.updates,
-            fetches: self.counters.fetches,
-            bytes_in: self.counters.bytes_in,
-            bytes_out: self.counters.bytes_out,
-            bytes_in_place: self.counters.bytes_in_place,
-            pending_updates: self.store.pending_updates(container),
-            horizon: self.store.ledger().horizon(),
-            container_bytes_in: self.counters.container_bytes_in.get(&container).copied().unwrap_or(0),
-            turns: self.counters.turns,
-            flushes: self.flushes,
-            refused: self.counters.refused,
-            parked: self.parked.len() as u64,
-            peers: self.peers.len() as u64,
-            update_turns: self.counters.watch.update_turns,
-            fetch_turns: self.counters.watch.fetch_turns,
-            damaged: store.damaged,
-        }
     }
 }

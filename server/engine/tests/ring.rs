@@ -41,7 +41,7 @@ fn start() -> Server {
     let path = directory.path().join("target.ring").to_string_lossy().into_owned();
     let how = Listen { ring_path: path, interface: None, spin: Spin::Never, targets: 1 };
     let (endpoint, addresses) = listen(&credentials(), &how).unwrap();
-    let options = TargetOptions { id: TargetId(0), store: StoreOptions::default() };
+    let options = TargetOptions { id: TargetId(0), store: StoreOptions::default(), locked_ns: 0 };
     let (target, _) = Target::open(Box::new(RamMedium::new(256 << 20).unwrap()), options).unwrap();
     let (sender, wants) = channel();
     let hooks = Hooks {

@@ -54,6 +54,7 @@ pub(crate) struct Ready {
 fn open(settings: &Settings, directory: &mut Directory, number: u32) -> Result<Ready, Failure> {
     let id = TargetId(number);
     let media = open_media(&settings.tier, id)?;
+    let locked_ns = RealClock.monotonic_ns();
     let capacity_bytes = media.total_bytes();
     let mut store =
         StoreOptions { pool: PoolId(settings.system()), target: id, nonce: random()?, ..StoreOptions::default() };
@@ -62,7 +63,7 @@ fn open(settings: &Settings, directory: &mut Directory, number: u32) -> Result<R
         tracing::warn!(target = number, "a planted bug: commits are not atomic on this target");
         store.plant = talea_vos::Plant::IgnoreHorizonOnRead;
     }
-    let (mut target, recovered) = Target::open(media, TargetOptions { id, store })?;
+    let (mut target, recovered) = Target::open(media, TargetOptions { id, store, locked_ns })?;
     if recovered.lost {
         tracing::error!(target = number, "part of this target's log is lost; what it held reads as lost, not as holes");
     }

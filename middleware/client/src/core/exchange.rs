@@ -150,35 +150,32 @@ impl Shared {
     }
 
     /// Tells targets, for their statistics, what was read past them, if it is at least so much each. Waits for nothing: what
-    /// cannot be told now is not told.
+    /// cannot be told now is told the next time.
     pub(crate) fn tell_reads(&self, least_bytes: u64) {
         for (target, read_in_place) in self.places.take_reads(least_bytes) {
-            let now_ns = self.now_ns();
-            let (container, oid, view) = (ContainerId(0), Oid(0), View::Latest);
-            let what = "telling what was read";
-            let question = Question {
-                what,
-                target,
-                container,
-                oid,
-                order: None,
-                view,
-                began_ns: now_ns,
-                deadline_ns: now_ns + MS,
-            };
-            let mut request = question.request(Body::Stat { read_in_place });
-            let mut course = Course { session: SessionId(0), sends: 0, pauses: 0, refused_since_ns: None };
-            if self.refresh(&mut request.head, question, &mut course).is_err() {
-                return;
-            }
-            let mut head = vec![];
-            request.encode(&mut head);
-            let mut state = self.lock();
-            let Some(peer) = state.links.get(&target).and_then(|link| link.peer) else { continue };
-            if let Some(endpoint) = state.endpoint.as_deref_mut() {
-                let _ = endpoint.send(peer, &[IoSlice::new(&head)]);
+            if !self.tell_read(target, read_in_place) {
+                self.places.put_back(target, read_in_place);
             }
         }
+    }
+
+    fn tell_read(&self, target: TargetId, read_in_place: u64) -> bool {
+        let now_ns = self.now_ns();
+        let (container, oid, view) = (ContainerId(0), Oid(0), View::Latest);
+        let what = "telling what was read";
+        let question =
+            Question { what, target, container, oid, order: None, view, began_ns: now_ns, deadline_ns: now_ns + MS };
+        let mut request = question.request(Body::Stat { read_in_place });
+        let mut course = Course { session: SessionId(0), sends: 0, pauses: 0, refused_since_ns: None };
+        if self.refresh(&mut request.head, question, &mut course).is_err() {
+            return false;
+        }
+        let mut head = vec![];
+        request.encode(&mut head);
+        let mut state = self.lock();
+        let Some(peer) = state.links.get(&target).and_then(|link| link.peer) else { return false };
+        let endpoint = state.endpoint.as_deref_mut();
+        endpoint.is_some_and(|endpoint| endpoint.send(peer, &[IoSlice::new(&head)]).is_ok())
     }
 
     fn look_again_ns(&self, sends: u32) -> u64 {

@@ -171,6 +171,13 @@ impl Places {
         read.map(|(target, tier)| (*target, tier.read.swap(0, Ordering::Relaxed))).collect()
     }
 
+    /// What could not be told counts again.
+    pub(crate) fn put_back(&self, target: TargetId, bytes: u64) {
+        if let Some(tier) = self.lock().get(&target) {
+            tier.read.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
     /// A target's answer, to a request that was sent at `asked_ns`.
     pub(crate) fn learn(&self, target: TargetId, subject: &Subject<'_>, from: u64, located: Located, asked_ns: u64) {
         let mut tiers = self.lock();

@@ -24,8 +24,11 @@ pub(super) enum Wait {
     LogEnd(u64),
     /// A pool map; version 0: any.
     Map(MapVersion),
-    /// The next turn, in which more room is made for it.
-    Room,
+    /// The next turn, in which more room is made for it; refused when the store has come so far without finding any.
+    Room {
+        /// See [`talea_vos::Store::room_rounds`].
+        until_round: u64,
+    },
     /// The next turn, in which it goes on with what it looks for.
     Turn,
 }
@@ -37,7 +40,7 @@ impl Wait {
             Wait::Horizon(position) => format!("the log's position {position}"),
             Wait::LogEnd(_) => "the end of the log".to_owned(),
             Wait::Map(version) => format!("pool map {version}"),
-            Wait::Room => {
+            Wait::Room { .. } => {
                 return "the deadline passed while room was made for it on a full tier: punch data, drop snapshots, or try again".to_owned();
             }
             Wait::Turn => {
@@ -60,9 +63,8 @@ pub(super) struct ParkedOp {
 }
 
 impl Wait {
-    /// Whether only a turn is waited for.
-    fn is_of_turns(self) -> bool {
-        matches!(self, Wait::Room | Wait::Turn)
+    fn is_of_room(self) -> bool {
+        matches!(self, Wait::Room { .. })
     }
 }
 
@@ -74,8 +76,9 @@ pub(super) struct Parked {
     counts: BTreeMap<PeerId, usize>,
     /// The earliest deadline.
     earliest_ns: Option<u64>,
-    /// How many wait for a turn alone.
+    /// How many wait for a turn alone, and for one that made room.
     of_turns: usize,
+    of_room: usize,
     /// What the request just attempted has to wait for.
     pub(super) wanted: Option<Wait>,
     /// What the enumeration or query just attempted goes on with.
@@ -89,7 +92,17 @@ impl Parked {
 
     /// Whether somebody waits for nothing but a turn.
     pub(super) fn wants_turn(&self) -> bool {
+        self.of_turns > 0 || self.of_room > 0
+    }
+
+    /// Whether somebody can go on in the next turn, whatever happens until then.
+    pub(super) fn wants_to_go_on(&self) -> bool {
         self.of_turns > 0
+    }
+
+    /// Whether somebody waits for room.
+    pub(super) fn wants_room(&self) -> bool {
+        self.of_room > 0
     }
 
     pub(super) fn of(&self, peer: PeerId) -> usize {
@@ -102,7 +115,8 @@ impl Parked {
             return Err(Refusal::new(RefusalCode::Busy, text));
         }
         self.bytes += op.bytes.len();
-        self.of_turns += usize::from(op.wait.is_of_turns());
+        self.of_turns += usize::from(op.wait == Wait::Turn);
+        self.of_room += usize::from(op.wait.is_of_room());
         *self.counts.entry(op.peer).or_default() += 1;
         self.earliest_ns = Some(self.next_deadline().min(op.deadline_ns));
         self.ops.push(op);
@@ -124,7 +138,7 @@ impl Parked {
             Wait::Horizon(position) => horizon >= position,
             Wait::LogEnd(token) => answers.range(token..).next().is_some_and(|(_, position)| horizon >= *position),
             Wait::Map(version) => map.is_some_and(|known| known >= version),
-            Wait::Room | Wait::Turn => true,
+            Wait::Room { .. } | Wait::Turn => true,
         })
     }
 
@@ -161,7 +175,8 @@ impl Parked {
         let (taken, kept): (Vec<_>, _) = std::mem::take(&mut self.ops).into_iter().partition(|op| which(op));
         self.ops = kept;
         for op in &taken {
-            self.of_turns -= usize::from(op.wait.is_of_turns());
+            self.of_turns -= usize::from(op.wait == Wait::Turn);
+            self.of_room -= usize::from(op.wait.is_of_room());
             self.bytes -= op.bytes.len();
             if let Some(count) = self.counts.get_mut(&op.peer) {
                 *count -= 1;

@@ -24,6 +24,8 @@ use crate::outbox::{Outbox, Outgoing};
 const LEASE_MS: u64 = 1_000;
 /// Clocks of one machine do not drift apart, but a request is a while under way and time is read in steps.
 const LEASE_DRIFT_MS: u64 = 250;
+/// How long a block is held from the last grant on, in nanoseconds.
+pub(super) const HELD_NS: u64 = (LEASE_MS + LEASE_DRIFT_MS) * 1_000_000;
 
 /// Bytes of differences in one answer, and what one costs beside its keys.
 const DIFFERENCES_BYTES: usize = 512 * 1024;
@@ -185,14 +187,14 @@ impl Target {
     }
 
     /// Lets leases end. The count of blocks given back, which a reader compares, does not begin anew with a restart on the same
-    /// medium: nobody gives a block back each microsecond. Those leases that the process before this one granted are taken to last as
-    /// long as they can.
+    /// medium: nobody gives a block back each microsecond. Leases that the process before this one granted are taken to last as
+    /// long as they can, and on all that is free: it may have been given back under them.
     pub(super) fn tick(&mut self, now: Now) {
         if self.first_generation == 0 {
             self.first_generation = self.clock.last_us().max(now.unix_us);
         }
-        if std::mem::take(&mut self.restarted) {
-            self.store.lease_blocks(now.monotonic_ns + (LEASE_MS + LEASE_DRIFT_MS) * 1_000_000);
+        if let Some(locked_ns) = self.restarted_ns.take() {
+            self.store.hold_free(locked_ns + HELD_NS);
         }
         self.store.end_leases(now.monotonic_ns);
     }
@@ -208,7 +210,7 @@ impl Target {
     ) -> Result<Located, StoreError> {
         let share = self.store.share().ok_or(StoreError::Unsupported("mapping this kind of tier"))?;
         let found = self.store.locate(at, view, dkey, akey, from)?;
-        self.store.lease_blocks(now.monotonic_ns + (LEASE_MS + LEASE_DRIFT_MS) * 1_000_000);
+        self.store.lease_blocks(now.monotonic_ns + HELD_NS);
         let span = |span: talea_vos::Span| Span {
             index: span.index,
             count: span.count,
@@ -267,7 +269,7 @@ impl Target {
     }
 
     /// Goes through the index as far as the turn allows. `None` if that is not to the end: then the rest waits for the next turn.
-    fn walk_on(
+    pub(super) fn walk_on(
         &mut self,
         go: impl FnOnce(&Store, usize, &mut Walk) -> Result<bool, StoreError>,
     ) -> Result<Option<Walk>, StoreError> {

@@ -4,21 +4,21 @@
 
 use smallvec::SmallVec;
 use talea_model::{Order, Stamp};
-use talea_vos::{Caller, EntryUpdate, ObjectRef, Punch, StoreError};
+use talea_vos::{Ask, Caller, EntryUpdate, ObjectRef, Punch, StoreError};
 use talea_wire::data::request::Head;
 use talea_wire::data::{self, Body, Request};
 
 use super::{Now, Target};
 
 impl Target {
-    /// Does a write, once: one that was done before (rule 14) changes nothing and is well.
-    pub(super) fn write(&mut self, now: Now, request: &Request<'_>) -> Result<(), StoreError> {
+    /// Does a write, once: one that was done before (rule 14) changes nothing and is well. False if it goes on in the next turn.
+    pub(super) fn write(&mut self, now: Now, request: &Request<'_>) -> Result<bool, StoreError> {
         let head = &request.head;
         let caller =
             Caller { session: head.session, sequence: head.sequence, acknowledged_below: head.acknowledged_below };
         // A resent write is acknowledged with the turn's flush: the first one may not be durable yet.
         if caller.session.0 != 0 && self.store.already_done(&caller) {
-            return Ok(());
+            return Ok(true);
         }
         // Another one found the store full in this turn, and did the turn's share of making room.
         if self.full && matches!(request.body, Body::Update(_)) {
@@ -31,9 +31,12 @@ impl Target {
         match &request.body {
             Body::Update(entries) => {
                 let entries: SmallVec<[EntryUpdate<'_>; 4]> = entries.iter().map(entry_update).collect();
-                let done = self.store.update(at, order, stamp, head.view, caller, &entries);
+                let asks: SmallVec<[Ask<'_>; 4]> = entries.iter().map(EntryUpdate::ask).collect();
+                let Some(judged) = self.judge(at, head.view, &asks)? else { return Ok(false) };
+                let done = self.store.update_judged(at, order, stamp, head.view, caller, &entries, judged);
                 self.full |= matches!(done, Err(StoreError::RoomToCome { .. }));
                 done?;
+                entries.iter().for_each(|entry| self.changes.note(Some(at), Some(entry.dkey)));
                 self.count(head, entries.iter().map(|entry| entry.data.len() as u64).sum());
             }
             Body::Punch { dkey, akey, extent, condition } => {
@@ -43,12 +46,15 @@ impl Target {
                     (_, _, None) => Punch::Akey { dkey, akey },
                     (_, _, Some(extent)) => Punch::Range { dkey, akey, extent },
                 };
-                self.store.punch(at, order, stamp, head.view, caller, what, condition_of(*condition))?;
+                let condition = condition_of(*condition);
+                let Some(judged) = self.judge(at, head.view, &[what.ask(condition)])? else { return Ok(false) };
+                self.store.punch_judged(at, order, stamp, head.view, caller, what, condition, judged)?;
+                self.changes.note(Some(at), Some(dkey));
                 self.count(head, 0);
             }
             _ => return Err(StoreError::Bad("a read came as a write")),
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The stamp of an autocommit, under a ceiling that stands in the log before the update does (rule 10).

@@ -77,7 +77,7 @@ impl Bench {
     /// A target (re)started on a medium; its world knows map 1, container [`RUN`], and gives it a lease for an hour.
     pub(super) fn on(medium: SimMedium, unix_us: u64) -> Self {
         let store = StoreOptions { pool: PoolId(9), target: TargetId(0), nonce: 5, ..StoreOptions::default() };
-        let options = TargetOptions { id: TargetId(0), store };
+        let options = TargetOptions { id: TargetId(0), store, locked_ns: 1 };
         let (target, recovered) = Target::open(Box::new(medium.clone()), options).unwrap();
         let now = Now { monotonic_ns: 1, unix_us };
         let position = recovered.horizon;

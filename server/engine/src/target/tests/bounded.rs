@@ -3,7 +3,8 @@
 use talea_model::{ContainerId, Extent, Stamp, View};
 use talea_vos::Change;
 use talea_wire::RefusalCode;
-use talea_wire::data::{Body, Condition, EnumerateKind, QueryKind};
+use talea_wire::data::request::Head;
+use talea_wire::data::{Body, Condition, Entry, EnumerateKind, QueryKind};
 
 use super::bench::*;
 use crate::target::TURN_LOOKS;
@@ -65,6 +66,48 @@ fn an_update_of_a_full_tier_waits_while_room_is_made_in_portions() {
     assert_eq!(bench.target.parked(), 0);
 }
 
+/// Others make work without an end, and none of it makes the room that an update needs: it is told so, long before its deadline.
+#[test]
+fn an_update_that_no_work_makes_room_for_does_not_wait_for_its_deadline() {
+    let mut bench = Bench::new();
+    for n in 0..6_000u64 {
+        let head = bench.head(Some(AUTO), View::Latest);
+        bench.send(head, Body::Update(vec![array(b"wide", Extent { index: n * 2, count: 1 }, b"x")]));
+        if n % 64 == 63 {
+            bench.finish();
+        }
+    }
+    let full = (0..400u32).find(|n| {
+        let head = bench.head(Some(AUTO), View::Latest);
+        let id = bench.send(head, Body::Update(vec![single(&n.to_be_bytes(), &[1; 60_000], Condition::None)]));
+        turns_until(&mut bench, id).0 != Answer::Done
+    });
+    assert!(full.is_some());
+    // A record in a wide array is punched, and the floor rises over that: there is always much to look at.
+    let busy = |bench: &mut Bench, turn: u32| {
+        let extent = Some(Extent { index: u64::from(turn) * 2, count: 1 });
+        let head = bench.head(Some(AUTO), View::Latest);
+        bench.send(head, Body::Punch { dkey: b"wide", akey: b"a", extent, condition: Condition::None });
+        bench.later_us(1_000);
+        bench.log(&[Change::Floor(CONTAINER, bench.stamp())]);
+        bench.later_us(1_000);
+    };
+    busy(&mut bench, 0);
+    let head = Head { deadline_ms: 600_000, ..bench.head(Some(AUTO), View::Latest) };
+    let waiting = bench.send(head, Body::Update(vec![single(b"large", &[2; 1_000_000], Condition::None)]));
+    for turn in 0..2_000u32 {
+        busy(&mut bench, turn);
+        if let Some((_, answer)) = bench.finish().into_iter().find(|(id, _)| *id == waiting) {
+            assert_eq!(answer, Answer::Refused(RefusalCode::NoSpace));
+            assert!(turn > 2, "it waited for what there was to do: {turn} turns");
+            assert_eq!(bench.target.parked(), 0);
+            return;
+        }
+        assert!(bench.target.parked() > 0, "{turn} turns");
+    }
+    panic!("no answer in 2000 turns: {:?}", bench.target.store().stats());
+}
+
 #[test]
 fn punched_keys_and_records_are_gone_through_in_turns() {
     let mut bench = Bench::new();
@@ -99,6 +142,56 @@ fn punched_keys_and_records_are_gone_through_in_turns() {
         assert_eq!(answer, expected);
         assert!(turns <= 8, "{turns} turns");
     }
+}
+
+/// What a condition asks of may lie behind much that is punched: that is gone through in turns, and what others write meanwhile counts.
+#[test]
+fn conditions_are_judged_in_turns_and_in_the_state_that_they_meet() {
+    let mut bench = Bench::new();
+    for n in 0..TURN_LOOKS as u64 * 3 {
+        let extent = Extent { index: n * 2, count: 1 };
+        let head = bench.head(Some(AUTO), View::Latest);
+        bench.send(head, Body::Update(vec![array(b"array", extent, b"x")]));
+        if n % 64 == 63 {
+            bench.finish();
+        }
+    }
+    let head = bench.head(Some(AUTO), View::Latest);
+    bench.ask(head, Body::Punch { dkey: b"array", akey: b"", extent: None, condition: Condition::None });
+    let far = Extent { index: 0, count: 1 };
+    let insert = |bench: &mut Bench, data: &[u8]| {
+        let head = Head { deadline_ms: 60_000, ..bench.head(Some(AUTO), View::Latest) };
+        let entry = Entry { condition: Condition::DkeyInsert, ..array(b"array", far, data) };
+        bench.send(head, Body::Update(vec![entry]))
+    };
+    // Two who want to be the first: one is.
+    let (first, second) = (insert(&mut bench, b"1"), insert(&mut bench, b"2"));
+    assert_eq!(bench.target.parked(), 2);
+    assert_eq!(bench.target.next_deadline(), 0, "they go on without any event");
+    assert_eq!(bench.get(View::Latest, b"other"), nothing(), "somebody else is served meanwhile");
+    let (mut answers, mut turns) = (Vec::new(), 0);
+    while answers.len() < 2 && turns < 20 {
+        answers.extend(bench.finish());
+        turns += 1;
+    }
+    assert_eq!(answers, [(first, Answer::Done), (second, Answer::Refused(RefusalCode::Exists))]);
+    assert!(turns > 2, "{turns} turns");
+    let head = bench.head(Some(AUTO), View::Latest);
+    bench.ask(head, Body::Punch { dkey: b"array", akey: b"", extent: None, condition: Condition::None });
+    // A third one, before whose place (which it has passed) another writes without any condition.
+    let third = insert(&mut bench, b"3");
+    bench.finish();
+    assert_eq!(bench.target.parked(), 1);
+    let head = bench.head(Some(AUTO), View::Latest);
+    bench.send(head, Body::Update(vec![array(b"array", far, b"4")]));
+    assert_eq!(turns_until(&mut bench, third).0, Answer::Refused(RefusalCode::Exists));
+    // A punch that asks as well.
+    let head = bench.head(Some(AUTO), View::Latest);
+    bench.ask(head, Body::Punch { dkey: b"array", akey: b"", extent: None, condition: Condition::None });
+    let head = Head { deadline_ms: 60_000, ..bench.head(Some(AUTO), View::Latest) };
+    let id = bench.send(head, Body::Punch { dkey: b"array", akey: b"a", extent: None, condition: Condition::Update });
+    assert_eq!(bench.target.parked(), 1);
+    assert_eq!(turns_until(&mut bench, id).0, Answer::Refused(RefusalCode::NotFound));
 }
 
 #[test]

@@ -104,3 +104,24 @@ fn requests_that_contradict_themselves_are_refused() {
     assert_eq!(bench.ask(head, Body::Update(vec![bad])), refused(RefusalCode::Checksum));
     assert_eq!(bench.get(View::Latest, b"k"), nothing());
 }
+
+/// A client tells what it read in place as it ends its session, and waits for nothing: the session's end may be known here first.
+#[test]
+fn what_was_read_in_place_counts_though_the_session_has_ended() {
+    let mut bench = Bench::new();
+    let told = |bench: &mut Bench, session: u64, read_in_place| {
+        let head = talea_wire::data::request::Head { session: SessionId(session), ..bench.head(None, View::Latest) };
+        bench.send_raw(1, &encode(head, Body::Stat { read_in_place }));
+        bench.finish();
+    };
+    told(&mut bench, 1, 1000);
+    told(&mut bench, 2, 50_000);
+    bench.log(&[Change::EndSession(SessionId(1))]);
+    told(&mut bench, 1, 200);
+    bench.up(3);
+    let head = talea_wire::data::request::Head { session: SessionId(3), ..bench.head(None, View::Latest) };
+    match bench.ask(head, Body::Stat { read_in_place: 0 }) {
+        Some(Answer::Stat(stat)) => assert_eq!(stat.bytes_in_place, 1200, "its own, and not what it says for others"),
+        other => panic!("{other:?}"),
+    }
+}

@@ -1,6 +1,6 @@
 //! What a target keeps over a crash: what it acknowledged, its clock's ceiling, its horizon.
 
-use talea_model::{Extent, Order, TxId, View};
+use talea_model::{Extent, Order, Stamp, TxId, View};
 use talea_vos::Change;
 use talea_wire::data::{Body, Condition};
 
@@ -12,6 +12,9 @@ fn crash(bench: &Bench, back_us: u64) -> Bench {
         n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         n >> 33
     });
+    if let Some(share) = talea_tier::Medium::share(&bench.medium) {
+        survives.share_as(share.inode);
+    }
     let mut after = Bench::on(survives, bench.now.unix_us - back_us);
     // The clients did not restart.
     after.sequence = bench.sequence;
@@ -22,12 +25,12 @@ fn crash(bench: &Bench, back_us: u64) -> Bench {
 fn the_acknowledged_survives_and_later_stamps_are_above_what_was_served() {
     let mut bench = Bench::new();
     assert_eq!(bench.put(AUTO, View::Latest, b"k", b"one"), Some(Answer::Done));
-    let served = snapshot(talea_model::Stamp::from_unix_us(bench.now.unix_us + 500_000), bench.position);
+    let served = snapshot(Stamp::from_unix_us(bench.now.unix_us + 500_000), bench.position);
     assert_eq!(bench.get(served, b"k"), value(b"one"));
     // The machine comes back with a clock that went backwards.
     let mut bench = crash(&bench, 5_000_000);
     assert!(!bench.recovered.fresh && !bench.recovered.lost);
-    assert!(bench.recovered.ceiling >= talea_model::Stamp::from_unix_us(START_US + 500_000));
+    assert!(bench.recovered.ceiling >= Stamp::from_unix_us(START_US + 500_000));
     assert_eq!(bench.get(View::Latest, b"k"), value(b"one"));
     assert_eq!(bench.put(AUTO, View::Latest, b"k", b"two"), Some(Answer::Done));
     assert_eq!(bench.get(View::Latest, b"k"), value(b"two"));
@@ -75,6 +78,81 @@ fn the_count_of_blocks_given_back_does_not_begin_anew() {
     assert_eq!(generation(&mut bench), before, "nothing was given back");
     // The clock went backwards meanwhile.
     let mut bench = crash(&bench, 5_000_000);
-    bench.medium.share_as(1);
     assert!(generation(&mut bench) > before, "places from before the restart hold no longer");
+}
+
+const KEYS: u8 = 60;
+const VALUE_BYTES: usize = 60_000;
+
+/// A reader of a process that is gone goes on for as long as its lease lasts: what it reads may lie in blocks that were given back
+/// before the crash, and a restarted target knows of no lease.
+#[test]
+fn a_restarted_target_leaves_alone_what_readers_may_still_hold() {
+    let mut bench = Bench::new();
+    bench.medium.share_as(1);
+    let extent = Extent::new(0, VALUE_BYTES as u64).unwrap();
+    let write = |bench: &mut Bench, key: u8, fill: u8| {
+        let head = talea_wire::data::request::Head { deadline_ms: 5000, ..bench.head(Some(AUTO), View::Latest) };
+        bench.send(head, Body::Update(vec![array(&[key], extent, &vec![fill; VALUE_BYTES])]))
+    };
+    (0..KEYS).for_each(|key| _ = write(&mut bench, key, 1));
+    bench.finish();
+    bench.later_us(1000);
+    let view = snapshot(bench.stamp(), bench.position);
+    let mut places = Vec::new();
+    for key in 0..KEYS {
+        let head = bench.head(None, view);
+        match bench.ask(head, Body::Locate { dkey: &[key], akey: b"a", from: 0 }) {
+            Some(Answer::Located(located)) => places.extend(located.spans),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(places.len(), KEYS as usize);
+    // All of it is overwritten and given back, and a checkpoint says so: after a restart it is free.
+    bench.later_us(1000);
+    (0..KEYS).for_each(|key| _ = write(&mut bench, key, 2));
+    bench.finish();
+    let floor = Stamp(bench.stamp().0 + (1 << 20));
+    bench.log(&[Change::Floor(RUN, floor)]);
+    (0..1000).for_each(|_| _ = bench.finish());
+    let held = bench.target.store().stats().leased_bytes;
+    assert!(held >= u64::from(KEYS) * VALUE_BYTES as u64, "{held} bytes wait for the leases' end");
+    let mut bench = crash(&bench, 0);
+    bench.later_us(100_000);
+    let untouched = |bench: &Bench| {
+        let image = bench.medium.image();
+        places.iter().filter(|span| image[span.offset as usize..][..VALUE_BYTES].iter().all(|byte| *byte == 1)).count()
+    };
+    assert_eq!(untouched(&bench), places.len());
+    // Writes wait, reads and the pool's log go on.
+    let waiting: Vec<u64> = (0..KEYS).map(|key| write(&mut bench, 100 + key, 3)).collect();
+    let mut answers = bench.finish();
+    let served = bench.stamp();
+    assert_eq!(bench.get(snapshot(served, bench.position), b"k"), nothing());
+    // More of the log than the rest of its segment holds: it is caught up with when there is room.
+    let reached = bench.position;
+    for tx in 1..6_000 {
+        bench.log(&[Change::Begin(TxId(tx)), Change::Abort(TxId(tx))]);
+    }
+    assert!(bench.target.store().ledger().horizon() > reached);
+    let turns = (0..1000).take_while(|_| {
+        answers.extend(bench.finish());
+        bench.target.next_deadline() == 0
+    });
+    assert!(turns.count() < 1000, "it goes on and on");
+    let deadline_ns = bench.target.next_deadline();
+    assert!((1..=1_250_000_001).contains(&deadline_ns), "{deadline_ns}: it sleeps until the leases have ended");
+    answers.extend(bench.finish());
+    bench.later_us(1_149_000);
+    answers.extend(bench.finish());
+    assert_eq!(answers.len(), 0, "not before the time");
+    assert_eq!(untouched(&bench), places.len(), "what a reader may hold is as it was");
+    bench.later_us(2_000);
+    for _ in 0..200 {
+        answers.extend(bench.finish());
+    }
+    answers.sort_by_key(|(id, _)| *id);
+    assert_eq!(answers, waiting.iter().map(|id| (*id, Answer::Done)).collect::<Vec<_>>());
+    assert!(untouched(&bench) < places.len(), "the test sees blocks being used again");
+    assert_eq!(bench.target.store().ledger().horizon(), bench.position);
 }

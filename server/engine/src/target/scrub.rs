@@ -1,0 +1,34 @@
+//! When the target's share of scrubbing is due.
+//!
+//! Must never keep an idle target awake: it wakes now and then, and rests when all was seen.
+
+use super::{Fatal, Now, Target};
+
+/// Bytes that the scrubber verifies at a time, and how long it then rests: 4 MiB a second.
+const SCRUB_BYTES: u64 = 256 << 10;
+const SCRUB_EVERY_NS: u64 = 62_500_000;
+/// How often an idle target is woken for a portion, and how long it then sleeps after a whole pass over what did not change.
+const IDLE_SCRUB_EVERY_NS: u64 = 2_000_000_000;
+const SCRUB_AGAIN_NS: u64 = 3_600_000_000_000;
+
+impl Target {
+    /// Verifies a little more of what is stored: in turns that the target has anyway, and seldom in one of its own.
+    pub(super) fn scrub(&mut self, now: Now) -> Result<(), Fatal> {
+        if self.dirty {
+            self.written_in_pass = self.scrub_passes;
+        }
+        if now.monotonic_ns < self.scrub_at_ns {
+            return Ok(());
+        }
+        let scrubbed = self.store.scrub(SCRUB_BYTES).map_err(|source| self.fatal(source))?;
+        self.scrub_passes = scrubbed.passes;
+        self.scrub_at_ns = now.monotonic_ns.saturating_add(SCRUB_EVERY_NS);
+        // The pass that was under way at the last write has not seen all of it; the one after has.
+        let seen = self.scrub_passes >= self.written_in_pass + 2;
+        let rest_ns = if seen { SCRUB_AGAIN_NS } else { IDLE_SCRUB_EVERY_NS };
+        self.wake_to_scrub_ns = now.monotonic_ns.saturating_add(rest_ns);
+        // A damaged log is written anew in the background.
+        self.background |= scrubbed.damaged > 0;
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! Serving requests: at once, refused, or left to wait; and their replies.
+//!
+//! Must never let a reply leave: that is the turn's end.
+
+use talea_fabric::PeerId;
+use talea_model::PoolMap;
+use talea_vos::StoreError;
+use talea_wire::data::{Body, Reply, ReplyBody, ReplyHead, Request};
+use talea_wire::{Refusal, RefusalCode};
+
+use super::admit::Gate;
+use super::parked::Wait;
+use super::{Effect, Now, Target, error};
+use crate::outbox::{Outbox, Outgoing};
+
+impl Target {
+    pub(super) fn run_ready(&mut self, now: Now, out: &mut Outbox) {
+        let horizon = self.store.ledger().horizon();
+        let map = self.map.as_ref().map(|map| map.version);
+        for mut op in self.parked.ready(horizon, map, &self.log_end.answers) {
+            let Ok(request) = Request::decode(&op.bytes) else { continue };
+            self.parked.walk = op.walk.take();
+            self.attempt(now, op.peer, &request, Some(op.wait), out);
+            let walk = self.parked.walk.take();
+            if let Some(wait) = self.take_wait() {
+                (op.wait, op.walk) = (wait, walk);
+                let (peer, id) = (op.peer, request.head.id);
+                if let Err(refusal) = self.parked.push(op) {
+                    self.refuse(now, peer, id, refusal, out);
+                }
+            }
+        }
+        let oldest = self.parked.oldest_token();
+        self.log_end.answers.retain(|token, _| *token >= oldest);
+    }
+
+    /// Serves a request, refuses it, or leaves in `self.parked` what it has to wait for.
+    pub(super) fn attempt(
+        &mut self,
+        now: Now,
+        peer: PeerId,
+        request: &Request<'_>,
+        waited: Option<Wait>,
+        out: &mut Outbox,
+    ) {
+        let id = request.head.id;
+        match self.gate(now, peer, request, waited) {
+            Gate::Wait(wait) => {
+                if let Wait::Horizon(position) = wait
+                    && position > self.caught_up_asked
+                {
+                    self.caught_up_asked = position;
+                    self.effects.push(Effect::CatchUp { position });
+                }
+                self.parked.wanted = Some(wait);
+            }
+            Gate::Refuse(refusal) => self.refuse(now, peer, id, refusal, out),
+            Gate::StaleMap(map) => {
+                let map = Box::new(PoolMap::clone(&map));
+                self.reply(now, peer, id, ReplyBody::StaleMap(map), out);
+            }
+            Gate::Go => {
+                let served = match &request.body {
+                    Body::Update(_) | Body::Punch { .. } => self.write(now, request).map(|done| {
+                        if done {
+                            self.reply(now, peer, id, ReplyBody::Done, out);
+                        }
+                    }),
+                    Body::Stat { read_in_place } => {
+                        // Who only tells what it read does not look.
+                        if *read_in_place == 0 {
+                            self.counters.watch.look(now);
+                        }
+                        let stat = self.stat(request.head.container);
+                        self.reply(now, peer, id, ReplyBody::Stat(stat), out);
+                        Ok(())
+                    }
+                    _ => self.read(now, peer, request, out),
+                };
+                let served = served.map_err(|error| self.without_hope(error, waited));
+                if matches!(served, Err(StoreError::RoomToCome { .. })) {
+                    // Whoever waits already has seen the rounds before this one.
+                    let since = self.store.room_rounds() + 2;
+                    let until_round = if let Some(Wait::Room { until_round }) = waited { until_round } else { since };
+                    self.parked.wanted = Some(Wait::Room { until_round });
+                } else if let Err(error) = served {
+                    let refusal = error::refusal(self.id, &request.head, &error);
+                    self.refuse(now, peer, id, refusal, out);
+                }
+            }
+        }
+    }
+
+    /// Whoever found no room before all that could make some was done, and finds none after it, is told that there is none.
+    fn without_hope(&self, error: StoreError, waited: Option<Wait>) -> StoreError {
+        match (error, waited) {
+            // Without needed bytes: it was another's turn.
+            (StoreError::RoomToCome { needed_bytes: needed_bytes @ 1.. }, Some(Wait::Room { until_round }))
+                if self.store.room_rounds() >= until_round =>
+            {
+                self.store.no_space(needed_bytes)
+            }
+            (error, _) => error,
+        }
+    }
+
+    pub(super) fn take_wait(&mut self) -> Option<Wait> {
+        self.parked.wanted.take()
+    }
+
+    pub(super) fn refuse(&mut self, now: Now, peer: PeerId, id: u64, refusal: Refusal, out: &mut Outbox) {
+        self.counters.refused += 1;
+        self.reply(now, peer, id, ReplyBody::Refused(refusal), out);
+    }
+
+    pub(super) fn reply(&mut self, now: Now, peer: PeerId, id: u64, body: ReplyBody<'_>, out: &mut Outbox) {
+        let head = self.encoded(now, id, body, out);
+        out.hold(peer, Outgoing { head, data: Vec::new() });
+    }
+
+    /// A reply's head and entries.
+    pub(super) fn encoded(&mut self, now: Now, id: u64, body: ReplyBody<'_>, out: &mut Outbox) -> Vec<u8> {
+        let map_version = self.map.as_ref().map_or_else(Default::default, |map| map.version);
+        let head = ReplyHead { id, hlc: self.clock.tick(now.unix_us), map_version };
+        let mut bytes = out.buffer();
+        if let Err(error) = (Reply { head, body }).encode(&mut bytes) {
+            bytes.clear();
+            let text = format!("target {}: the answer cannot be encoded: {error}", self.id);
+            let refused = ReplyBody::Refused(Refusal::new(RefusalCode::Internal, text));
+            // A refusal holds nothing that could fail to encode.
+            let _ = Reply { head, body: refused }.encode(&mut bytes);
+        }
+        bytes
+    }
+}
