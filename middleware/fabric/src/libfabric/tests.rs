@@ -334,3 +334,15 @@ fn an_idle_server_sleeps() {
     assert!(waits < 50, "woke {waits} times with nothing to do");
     drop(client.join().unwrap());
 }
+
+/// A site sets `FI_PROVIDER` for its MPI: messages of ours go on by the provider of our own.
+#[test]
+fn what_a_site_chooses_for_mpi_is_not_ours() {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "libfabric::tests::every_size_goes_both_ways_and_the_end_is_noticed", "--nocapture"])
+        .env("FI_PROVIDER", "verbs")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
