@@ -71,7 +71,7 @@ fn load(text: &str) -> (SimMedium, SimMedium) {
 }
 
 fn committed() -> (PathBuf, String) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/store-v3.hex");
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/store-v4.hex");
     let text = std::fs::read_to_string(&path).unwrap_or_default();
     (path, text)
 }
