@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use talea_model::{Order, Summary, TargetId, TxId, View};
+use talea_model::{Cause, Order, Summary, TargetId, TxId, View};
 use talea_wire::codec;
 use talea_wire::control::{Begun, Committed, Reply, Request};
 use talea_wire::data::ReplyHead;
@@ -144,7 +144,14 @@ impl Epoch {
 
     /// Remembers a failure that the caller met, such as a write that it could not even make.
     pub fn fail(&self) {
-        self.lock().failed = true;
+        self.fail_for(Cause::Other);
+    }
+
+    /// Remembers a failure and why: the commit's refusal, on whatever process, names it.
+    pub(crate) fn fail_for(&self, cause: Cause) {
+        let mut summary = self.lock();
+        summary.failed = true;
+        summary.cause = summary.cause.max(cause);
     }
 
     /// Whether an update of this process failed.

@@ -1,7 +1,7 @@
 //! How calls fail: typed, naming who and where, and saying what to do.
 
 use talea_fabric::FabricError;
-use talea_model::{Oid, ServerId};
+use talea_model::{Cause, Oid, ServerId};
 use talea_wire::{Refusal, RefusalCode, WireError};
 use thiserror::Error;
 
@@ -151,6 +151,16 @@ impl ClientError {
             Self::DataLost { .. } => ErrorKind::DataLost,
             Self::Closed { .. } | Self::Failed { .. } => ErrorKind::Aborted,
             Self::Fabric(FabricError::Io { .. }) | Self::Uncertain { .. } | Self::Wire { .. } => ErrorKind::Other,
+        }
+    }
+
+    /// What it says of an update that failed with it.
+    pub(crate) fn cause(&self) -> Cause {
+        match (self, self.kind()) {
+            (Self::ServerLost { server, .. }, _) => Cause::Lost(Some(*server)),
+            (_, ErrorKind::ServerLost) => Cause::Lost(None),
+            (_, ErrorKind::NoSpace) => Cause::Full,
+            _ => Cause::Other,
         }
     }
 

@@ -355,7 +355,7 @@ struct Updating<'a> {
 impl<'a> Updating<'a> {
     async fn begin(epoch: Option<&'a Epoch>) -> Result<Self> {
         if let Some(epoch) = epoch {
-            epoch.enter_async().await.inspect_err(|_| epoch.fail())?;
+            epoch.enter_async().await.inspect_err(|error| epoch.fail_for(error.cause()))?;
         }
         Ok(Self { epoch })
     }
@@ -372,6 +372,9 @@ impl<'a> Updating<'a> {
         };
         if answered {
             self.epoch = None;
+        }
+        if let (Some(epoch), Some(error)) = (self.epoch, &error) {
+            epoch.fail_for(error.cause());
         }
         error.map_or(Ok(()), Err)
     }

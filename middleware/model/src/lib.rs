@@ -24,5 +24,5 @@ pub use ledger::{Fate, Ledger};
 pub use map::{MapVersion, PoolMap, ServerInfo, TargetInfo, TargetState};
 pub use placement::Layout;
 pub use stamp::{Hlc, Stamp};
-pub use summary::{Summary, Touched};
+pub use summary::{Cause, Summary, Touched};
 pub use view::{Order, View};

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{MapVersion, Stamp, TargetId};
+use crate::{MapVersion, ServerId, Stamp, TargetId};
 
 /// A set of targets as a bitmap, one bit a target of the map.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +48,39 @@ impl Touched {
     }
 }
 
+/// Why an update failed. Of several causes the last in this order counts: it is what a user can do something about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Cause {
+    /// Not known, or told where it happened.
+    #[default]
+    Other,
+    /// A target was full.
+    Full,
+    /// A server was lost; which, if that is known.
+    Lost(Option<ServerId>),
+}
+
+impl Cause {
+    /// In 24 bits, larger for what counts more.
+    fn code(self) -> u32 {
+        match self {
+            Self::Other => 0,
+            Self::Full => 1,
+            Self::Lost(None) => 2,
+            Self::Lost(Some(server)) => server.0.saturating_add(3).min(0xff_ffff),
+        }
+    }
+
+    fn of_code(code: u32) -> Self {
+        match code {
+            0 => Self::Other,
+            1 => Self::Full,
+            2 | 0xff_ffff.. => Self::Lost(None),
+            server => Self::Lost(Some(ServerId(server - 3))),
+        }
+    }
+}
+
 /// One process's part of an epoch, or several processes' parts merged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
@@ -57,6 +90,8 @@ pub struct Summary {
     pub map_version: MapVersion,
     /// Whether any update failed.
     pub failed: bool,
+    /// Why, if one did.
+    pub cause: Cause,
     /// Truncations of the file's size record, then the largest end written (docs/design.md §7); zeros if unused.
     pub size: (u64, u64),
     /// Targets that hold updates.
@@ -69,6 +104,7 @@ impl Default for Summary {
             hlc: Stamp::ZERO,
             map_version: MapVersion(u32::MAX),
             failed: false,
+            cause: Cause::Other,
             size: (0, 0),
             touched: Touched::default(),
         }
@@ -100,6 +136,7 @@ impl Summary {
         self.hlc = self.hlc.max(other.hlc);
         self.map_version = self.map_version.min(other.map_version);
         self.failed |= other.failed;
+        self.cause = self.cause.max(other.cause);
         self.size = self.size.max(other.size);
         self.touched.merge(&other.touched);
     }
@@ -113,7 +150,7 @@ impl Summary {
         out.fill(0);
         out[0..8].copy_from_slice(&self.hlc.0.to_le_bytes());
         out[8..12].copy_from_slice(&self.map_version.0.to_le_bytes());
-        out[12] = self.failed as u8;
+        out[12..16].copy_from_slice(&(self.cause.code() << 8 | u32::from(self.failed)).to_le_bytes());
         out[16..24].copy_from_slice(&self.size.0.to_le_bytes());
         out[24..32].copy_from_slice(&self.size.1.to_le_bytes());
         out[FIXED_BYTES..expected].copy_from_slice(&self.touched.bits);
@@ -126,10 +163,12 @@ impl Summary {
             return Err(BadSummary { found: bytes.len(), expected: FIXED_BYTES });
         }
         let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
+        let failure = (number(8) >> 32) as u32;
         Ok(Self {
             hlc: Stamp(number(0)),
             map_version: MapVersion(number(8) as u32),
-            failed: bytes[12] != 0,
+            failed: failure & 0xff != 0,
+            cause: Cause::of_code(failure >> 8),
             size: (number(16), number(24)),
             touched: Touched { bits: bytes[FIXED_BYTES..].to_vec() },
         })
@@ -142,11 +181,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn summary() -> impl Strategy<Value = Summary> {
-        (any::<u64>(), any::<u32>(), any::<bool>(), any::<(u64, u64)>(), prop::collection::vec(0u32..64, 0..8))
-            .prop_map(|(hlc, map, failed, size, targets)| {
+        (any::<u64>(), any::<u32>(), any::<bool>(), 0u32..6, any::<(u64, u64)>(), prop::collection::vec(0u32..64, 0..8))
+            .prop_map(|(hlc, map, failed, cause, size, targets)| {
                 let mut touched = Touched { bits: vec![0; 8] };
                 targets.into_iter().for_each(|t| touched.insert(TargetId(t)));
-                Summary { hlc: Stamp(hlc), map_version: MapVersion(map), failed, size, touched }
+                let cause = Cause::of_code(cause);
+                Summary { hlc: Stamp(hlc), map_version: MapVersion(map), failed, cause, size, touched }
             })
     }
 

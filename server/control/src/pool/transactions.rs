@@ -1,7 +1,7 @@
 //! Transactions: begin, commit, abort. The first fate in the log wins (rules 2, 3, 5, 12).
 
 use serde::{Deserialize, Serialize};
-use talea_model::{ContainerId, Fate, Position, SessionId, Stamp, Step, Summary, TxId, limit};
+use talea_model::{Cause, ContainerId, Fate, Position, SessionId, Stamp, Step, Summary, TargetState, TxId, limit};
 use talea_wire::control::{Begun, Committed, Reply, StepRecord};
 use talea_wire::{Refusal, RefusalCode};
 
@@ -215,13 +215,28 @@ impl Pool {
         Ok(())
     }
 
+    /// The refusal of a commit that an update failed before, with what the process that met it was told.
+    fn refuse_failed(&self, tx: TxId, cause: Cause) -> Result<(), Refusal> {
+        let map = self.map.as_ref();
+        let lost = || map?.targets.iter().find(|info| info.state != TargetState::Up).map(|info| info.server);
+        let (code, why) = match cause {
+            Cause::Lost(server) => {
+                let server = server.or_else(lost).map_or("a server".to_owned(), |server| format!("server {server}"));
+                (RefusalCode::ServerLost, format!("{server} was lost; see `talea status`, and write the epoch again"))
+            }
+            Cause::Full => (
+                RefusalCode::NoSpace,
+                "a target is full; give the system more capacity, or keep fewer steps (--keep-steps)".to_owned(),
+            ),
+            Cause::Other => (RefusalCode::Closed, "that process was told why".to_owned()),
+        };
+        refuse(code, format!("transaction {tx} is aborted: an update of it failed on one of its processes: {why}"))
+    }
+
     /// Whether all updates of the transaction are still there (rule 5). Groups have one target: any loss is one too many.
     pub(super) fn check_updates(&self, tx: TxId, summary: &Summary) -> Result<(), Refusal> {
         if summary.failed {
-            return refuse(
-                RefusalCode::Closed,
-                format!("transaction {tx} is aborted: an update of it failed on one of its processes"),
-            );
+            return self.refuse_failed(tx, summary.cause);
         }
         for target in summary.touched.iter() {
             let Some(history) = self.targets.get(&target) else { continue };
