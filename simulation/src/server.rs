@@ -8,7 +8,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use talea_control::TargetChange;
-use talea_control::node::{Action, Node, NodeConfig, StoreOp, Stored, Time};
+use talea_control::node::{Action, LogBound, Node, NodeConfig, StoreOp, Stored, Time};
 use talea_engine::{Driver, Effect, Mail, PoolChange, Target, TargetOptions};
 use talea_fabric::{Clock, Endpoint, Event, Hello, PeerId, sim::SimClock, sim::SimEndpoint, sim::SimNetwork};
 use talea_model::{PoolId, Position, ServerId, ServerInfo, Stamp, TargetId, TargetInfo, TargetState};
@@ -81,6 +81,8 @@ pub(crate) struct SimServer {
     flush_ns: u64,
     plant: Plant,
     windows: Windows,
+    /// Many cut their logs all the time.
+    log_bound: LogBound,
     random: Random,
 }
 
@@ -112,6 +114,7 @@ impl SimServer {
             flush_ns: APPEND_NS,
             plant,
             windows: windows.clone(),
+            log_bound: log_bound(&mut random),
             random,
         }
     }
@@ -200,6 +203,7 @@ impl SimServer {
             lease_ms: LEASE_MS,
             heartbeat_ms: HEARTBEAT_MS,
             horizon,
+            log_bound: self.log_bound,
         }
     }
 
@@ -371,6 +375,14 @@ impl Process {
                 }
             }
         }
+    }
+}
+
+/// Two of three logs are cut before anything is long gone, so that servers that come back find records missing.
+fn log_bound(random: &mut Random) -> LogBound {
+    match random.chance(67) {
+        true => LogBound { records: 1 + random.below(24), bytes: 1 << 20 },
+        false => LogBound::default(),
     }
 }
 

@@ -47,6 +47,21 @@ pub enum Body {
     Leader { server: Option<talea_model::ServerId>, term: u64 },
     /// Between servers: who is where.
     Cards(Vec<Card>),
+    /// From the leader to a server that follows: a part of the pool's state, where the records that it lacks are no longer kept.
+    Image(ImagePart),
+}
+
+/// A part of the image of a pool: its state after the record at a position. The rest is asked for with [`Request::Image`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImagePart {
+    /// Of which record's state.
+    pub position: Position,
+    /// Bytes of the whole image.
+    pub total_bytes: u64,
+    /// Where this part begins in it.
+    pub offset: u64,
+    /// The part.
+    pub bytes: Vec<u8>,
 }
 
 /// A server as it introduces itself to others. Of two, the one that was born later counts, then the one with the higher
@@ -132,6 +147,9 @@ pub enum Request {
     Reports,
     /// Commits an independent transaction (rule 15) that was prepared at the leader of each group that it read from.
     CommitIndependent { tx: TxId, summary: Summary, until: Stamp, named: Vec<TxId> },
+    /// From a server to the leader: the part of the image of this position that begins at this offset ([`Body::Image`]); of
+    /// another image from its beginning, if that one is no longer kept.
+    Image { position: Position, offset: u64 },
 }
 
 /// Good answers.

@@ -164,6 +164,14 @@ pub enum Entry {
         /// Open transactions that overlap what it has read; their number is bounded.
         named: Vec<TxId>,
     },
+    /// A server that was lost has come back, and its targets have followed the log up to here: fates that were kept for it may
+    /// be forgotten (rule 7).
+    Confirmed {
+        /// Which server.
+        server: ServerId,
+        /// Up to here its targets know every fate, durably.
+        durable: Position,
+    },
 }
 
 /// What a container can be told at its creation.

@@ -2,11 +2,12 @@
 //!
 //! Must never hold anything that grows with the data written.
 
-use serde::{Deserialize, Serialize};
-use talea_model::{ContainerId, PoolMap, SessionId, Stamp, TxId};
+use std::sync::Arc;
+
+use talea_model::{ContainerId, PoolMap, PoolState, SessionId, Stamp, TxId};
 
 /// A change that every target follows, in log order, up to the horizon that is delivered with it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetChange {
     /// A transaction has begun. Numbers come in order.
     Begin {
@@ -53,4 +54,6 @@ pub enum TargetChange {
     },
     /// The pool map, whole.
     Map(PoolMap),
+    /// All that matters of what was told up to the horizon, for targets that were not told it: some of it is no longer kept.
+    State(Arc<PoolState>),
 }

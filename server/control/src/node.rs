@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use talea_fabric::{Hello, PeerId};
-use talea_model::{Hlc, MapVersion, Position, ServerId, ServerInfo, SessionId, TargetInfo, limit};
+use talea_model::{Hlc, MapVersion, Position, ServerId, SessionId, limit};
 use talea_wire::control::{Body, Counters, Envelope, Reply, Request, Status};
 use talea_wire::log::Record;
 use talea_wire::{Refusal, RefusalCode, codec};
@@ -15,8 +15,10 @@ use talea_wire::{Refusal, RefusalCode, codec};
 use crate::TargetChange;
 use crate::pool::{Gap, Outcome, Pool};
 
+mod action;
 mod clients;
 mod follower;
+mod images;
 mod leader;
 mod links;
 mod log;
@@ -27,106 +29,16 @@ mod reports;
 mod tests;
 mod wait;
 
+pub use action::{Action, NodeConfig, Time};
 use clients::{Home, Peer, PeerKind};
 use follower::Follower;
 use leader::Leader;
 use links::Links;
 use question::{Origin, Question};
 use raft::Replica;
-pub use raft::{Damaged, ReplicaId, StoreOp, Stored};
+pub use raft::{Damaged, LogBound, ReplicaId, StoreOp, Stored};
 use reports::Reported;
 use wait::Waits;
-
-/// Time as the shell or the simulation sees it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Time {
-    /// Monotonic nanoseconds since an arbitrary start.
-    pub monotonic_ns: u64,
-    /// Microseconds since the Unix epoch.
-    pub unix_us: u64,
-}
-
-/// What a node is told at its start.
-#[derive(Clone, Debug)]
-pub struct NodeConfig {
-    /// This server, as the map will show it.
-    pub server: ServerInfo,
-    /// Its targets, as the map will show them.
-    pub targets: Vec<TargetInfo>,
-    /// Where servers can be found before any of them has introduced itself.
-    pub seeds: BTreeMap<ServerId, Vec<String>>,
-    /// Servers that the pool begins with.
-    pub servers_expected: usize,
-    /// Drawn anew by each process.
-    pub boot: u64,
-    /// Drawn when this server's log began; `boot` if that does not outlive the process.
-    pub life: u64,
-    /// The pool's id if this node begins it; random.
-    pub pool: u128,
-    /// Membership lease in milliseconds: how long a silent server still counts as there.
-    pub lease_ms: u64,
-    /// Interval of heartbeats in milliseconds.
-    pub heartbeat_ms: u64,
-    /// Position up to which all own targets are durable: changes up to it are not delivered again.
-    pub horizon: Position,
-}
-
-/// What the node wants done, in order.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Send a message.
-    Send {
-        /// To whom.
-        peer: PeerId,
-        /// Which.
-        bytes: Vec<u8>,
-    },
-    /// End a connection; no `peer_down` follows.
-    Close {
-        /// Which.
-        peer: PeerId,
-    },
-    /// Make changes of the log durable, in order and all of them, then call [`Node::stored`]. One such action at a time.
-    Store {
-        /// In order.
-        ops: Vec<StoreOp>,
-    },
-    /// Hand changes to the local targets; every fate up to `horizon` is known with them.
-    Deliver {
-        /// In order.
-        changes: Vec<TargetChange>,
-        /// Position up to which the log has been followed.
-        horizon: Position,
-    },
-    /// Everything up to the log's end, as it was when [`Node::log_end`] was called or later, has been delivered.
-    CatchUpDone {
-        /// The caller's.
-        token: u64,
-    },
-    /// The log's end could not be learned.
-    CatchUpFailed {
-        /// The caller's.
-        token: u64,
-        /// Why.
-        refusal: Refusal,
-    },
-    /// Whether the local targets may serve: this server holds its membership lease (rule 11).
-    Serving(bool),
-    /// Watch a process and call [`Node::process_died`] when it ends.
-    Watch {
-        /// The peer that it stands behind.
-        peer: PeerId,
-        /// Its process id, vouched for by the kernel.
-        pid: u32,
-    },
-    /// Connect to another server once, then call [`Node::server_up`] or [`Node::server_unreachable`].
-    Connect {
-        /// Which.
-        server: ServerId,
-        /// Where it may be; the first that answers is taken.
-        addresses: Vec<String>,
-    },
-}
 
 enum Role {
     Leader(Leader),
@@ -156,6 +68,8 @@ pub struct Node {
     undelivered: Vec<TargetChange>,
     delivered: Position,
     durable: Position,
+    /// The targets are told the whole state next, because some of what led to it is no longer kept.
+    owes_state: bool,
     actions: Vec<Action>,
 }
 
@@ -180,6 +94,7 @@ impl Node {
             undelivered: Vec::new(),
             delivered: Position(0),
             durable: config.horizon,
+            owes_state: false,
             actions: vec![Action::Serving(false)],
             config,
         };
@@ -284,6 +199,10 @@ impl Node {
     pub fn targets_durable(&mut self, now: Time, position: Position) {
         self.begin(now);
         self.durable = self.durable.max(position);
+        if self.is_leader() {
+            self.confirm(self.config.server.id, position);
+            self.finish();
+        }
     }
 
     /// A local target wants everything up to the log's end as it is now (rule 8).
@@ -390,6 +309,7 @@ impl Node {
             (Body::Reply(reply), _) if from_leader => self.forward_answered(envelope.id, Ok(reply)),
             (Body::Refused(refusal), _) if from_leader => self.forward_answered(envelope.id, Err(refusal)),
             (Body::Batch(records), _) if from_leader => self.batch(records),
+            (Body::Image(part), _) if from_leader => self.image_part(peer, part),
             (Body::Raft(call), PeerKind::Server(_)) => self.raft_call(peer, envelope.id, &call),
             (Body::RaftAnswer(answer), PeerKind::Server(_)) => {
                 if let Some(replica) = &self.replica {
@@ -504,7 +424,10 @@ impl Node {
         let horizon = self.pool.position();
         if horizon > self.delivered {
             self.delivered = horizon;
-            let changes = std::mem::take(&mut self.undelivered);
+            let mut changes = std::mem::take(&mut self.undelivered);
+            if let Some(state) = self.owed_state() {
+                changes = vec![state];
+            }
             self.actions.push(Action::Deliver { changes, horizon });
         }
     }

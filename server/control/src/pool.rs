@@ -16,6 +16,8 @@ use thiserror::Error;
 use crate::TargetChange;
 
 mod containers;
+mod fates;
+pub(crate) mod image;
 mod independent;
 mod members;
 mod query;
@@ -26,6 +28,7 @@ mod tests;
 mod transactions;
 
 use containers::Container;
+use fates::Fates;
 use members::TargetHistory;
 use sessions::{Producer, Session};
 use snapshots::Lease;
@@ -39,6 +42,10 @@ pub const MAX_NAMED_SNAPSHOTS: usize = 1024;
 pub const MAX_RESULTS: usize = 64;
 /// Fates of closed transactions that are kept for who asks late; older ones read as closed, without the details.
 pub const MAX_FATES: usize = 65_536;
+/// So many more are forgotten at a time.
+const FATES_AT_ONCE: usize = 1_024;
+/// Fates that are kept beyond that for servers that were lost and may come back, at most.
+const MAX_FATES_BEHIND: usize = 4 * MAX_FATES;
 
 /// What the proposer of an entry is told.
 pub type Outcome = Result<Reply, Refusal>;
@@ -85,6 +92,7 @@ pub struct Pool {
     last_tx: TxId,
     open: BTreeMap<TxId, OpenTx>,
     closed: BTreeMap<TxId, Closed>,
+    fates: Fates,
     last_lease: LeaseId,
     leases: BTreeMap<LeaseId, Lease>,
     producer: Producer,
@@ -181,6 +189,7 @@ impl Pool {
                 self.commit_independent(commit, applied)
             }
             Entry::Producer { container, state } => self.set_producer(*container, *state, record.session, applied),
+            Entry::Confirmed { server, durable } => self.confirmed(*server, *durable),
         }
     }
 }

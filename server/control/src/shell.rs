@@ -17,6 +17,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::TargetChange;
+pub use crate::node::LogBound;
 use crate::node::{Damaged, Node, NodeConfig, Stored, Time};
 use crate::store::{FileLog, Log, StoreError};
 
@@ -58,6 +59,8 @@ pub struct ControlConfig {
     pub log_directory: Option<PathBuf>,
     /// Position up to which all own targets are durable: changes up to it are not delivered again.
     pub horizon: Position,
+    /// How long the log may grow before it is cut.
+    pub log_bound: LogBound,
 }
 
 /// Why a control plane did not start, or ended.
@@ -213,6 +216,7 @@ fn node_config(config: &ControlConfig, listeners: &Listeners, life: u64) -> Node
         lease_ms: config.lease_ms.max(2 * HEARTBEAT_MS_MIN),
         heartbeat_ms: (config.lease_ms / 4).max(HEARTBEAT_MS_MIN),
         horizon: config.horizon,
+        log_bound: config.log_bound,
     }
 }
 

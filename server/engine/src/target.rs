@@ -12,6 +12,7 @@ mod follow;
 mod judge;
 mod parked;
 mod read;
+mod resync;
 mod scrub;
 mod serve;
 #[cfg(test)]
@@ -24,7 +25,7 @@ use std::sync::Arc;
 
 use talea_fabric::endpoint::MAX_PAYLOAD_BYTES;
 use talea_fabric::{Hello, PeerId};
-use talea_model::{ContainerId, PoolMap, Position, SessionId, Stamp, TargetId, TxId};
+use talea_model::{ContainerId, PoolMap, PoolState, Position, SessionId, Stamp, TargetId, TxId};
 use talea_tier::Media;
 use talea_vos::{Change, Recovered, Store, StoreError, StoreOptions};
 use talea_wire::data::Request;
@@ -74,6 +75,8 @@ pub enum PoolChange {
     },
     /// A new pool map.
     Map(Arc<PoolMap>),
+    /// All that matters of what was told up to the horizon: some of it was not told to this target, and is no longer kept.
+    State(Arc<PoolState>),
 }
 
 /// What a target wants of the world.
@@ -103,13 +106,26 @@ pub enum Effect {
 
 /// What ends a target: it must not serve on, and its process with it.
 #[derive(Debug, Error)]
-#[error("target {target}: {source}")]
-pub struct Fatal {
-    /// Which target.
-    pub target: TargetId,
-    /// Why.
-    #[source]
-    pub source: StoreError,
+pub enum Fatal {
+    /// Its store failed.
+    #[error("target {target}: {source}")]
+    Store {
+        /// Which target.
+        target: TargetId,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// It missed so much of the pool's log that it cannot know any more what became of what it holds (rule 7).
+    #[error(
+        "target {target}: it was away for so long that nobody knows any more what became of transaction {tx}, which wrote here.          Nothing was changed. Move the server's data away and start it again: it comes back empty"
+    )]
+    Behind {
+        /// Which target.
+        target: TargetId,
+        /// A transaction that wrote here.
+        tx: TxId,
+    },
 }
 
 /// How to start a target.
@@ -147,12 +163,14 @@ pub struct Target {
     map: Option<Arc<PoolMap>>,
     /// Containers there are, once somebody has said which.
     containers: Option<BTreeSet<ContainerId>>,
-    /// Kept stamps below each floor, as this process told its store.
+    /// Kept stamps below each floor, as its store was told.
     kept: BTreeMap<ContainerId, BTreeSet<Stamp>>,
     /// The incarnation under which the pool has to know it before it serves.
     incarnation: Option<u64>,
     peers: BTreeMap<PeerId, Peer>,
     ended: BTreeSet<SessionId>,
+    /// What this target was told in place of the log's beginning: sessions that are not open in it have ended.
+    known: Option<Arc<PoolState>>,
     /// Independent transactions that were prepared here and are not over as far as the horizon knows.
     prepared: BTreeSet<TxId>,
     parked: Parked,
@@ -194,17 +212,19 @@ impl Target {
     pub fn open(media: impl Into<Media>, options: TargetOptions) -> Result<(Target, Recovered), Fatal> {
         let id = options.id;
         let store = StoreOptions { max_answer_bytes: MAX_PAYLOAD_BYTES as u64, ..options.store };
-        let (store, recovered) = Store::open(media, store).map_err(|source| Fatal { target: id, source })?;
+        let (store, recovered) = Store::open(media, store).map_err(|source| Fatal::Store { target: id, source })?;
+        let kept = follow::kept_of(&store);
         let target = Target {
             id,
             store,
             clock: TargetClock::after(recovered.ceiling),
             map: None,
             containers: None,
-            kept: BTreeMap::new(),
+            kept,
             incarnation: None,
             peers: BTreeMap::new(),
             ended: BTreeSet::new(),
+            known: None,
             prepared: BTreeSet::new(),
             parked: Parked::default(),
             behind: Behind::default(),
@@ -258,7 +278,8 @@ impl Target {
 
     /// A peer connected.
     pub fn peer_up(&mut self, peer: PeerId, hello: Hello) {
-        let ended = self.ended.contains(&SessionId(hello.session));
+        let session = SessionId(hello.session);
+        let ended = self.ended.contains(&session) || self.known.as_ref().is_some_and(|known| known.has_ended(session));
         self.peers.insert(peer, Peer { hello, ended });
     }
 
@@ -405,6 +426,6 @@ impl Target {
     }
 
     fn fatal(&self, source: StoreError) -> Fatal {
-        Fatal { target: self.id, source }
+        Fatal::Store { target: self.id, source }
     }
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::Deserialize;
+use talea_control::LogBound;
 use talea_fabric::Credentials;
 use talea_tier::TiersConfig;
 
@@ -130,9 +131,20 @@ pub(crate) struct Config {
     /// Where to show counters to Prometheus; without it nowhere.
     #[serde(default)]
     pub(crate) metrics: Option<MetricsConfig>,
+    /// How long the pool's log may grow before it is cut.
+    #[serde(default)]
+    pub(crate) log_bound: Option<LogBoundConfig>,
     /// A planted bug.
     #[serde(default)]
     pub(crate) plant: Option<Plant>,
+}
+
+/// What a replica of the pool's log keeps, about.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LogBoundConfig {
+    records: u64,
+    bytes: u64,
 }
 
 /// Where counters are shown, and who may see them.
@@ -170,6 +182,12 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// How long the pool's log may grow before it is cut.
+    pub(crate) fn log_bound(&self) -> LogBound {
+        let told = self.config.log_bound.map(|told| LogBound { records: told.records.max(1), bytes: told.bytes });
+        told.unwrap_or_default()
+    }
+
     /// The system's id, as a number.
     pub(crate) fn system(&self) -> u128 {
         u128::from_be_bytes(self.config.system.0)

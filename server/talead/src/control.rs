@@ -143,6 +143,7 @@ impl Ready {
             lease_ms: settings.config.membership_lease_ms,
             log_directory: data_directory(settings),
             horizon: self.joint.bridge().durable(),
+            log_bound: settings.log_bound(),
         };
         let (happenings, receiver) = unbounded_channel();
         let handle = self.joint.handle.clone();

@@ -20,5 +20,6 @@ pub fn pool_change(change: TargetChange) -> PoolChange {
         TargetChange::EndSession { session } => PoolChange::Store(Change::EndSession(session)),
         TargetChange::DestroyContainer { container } => PoolChange::Store(Change::DestroyContainer(container)),
         TargetChange::Map(map) => PoolChange::Map(Arc::new(map)),
+        TargetChange::State(state) => PoolChange::State(state),
     }
 }

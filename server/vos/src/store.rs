@@ -37,7 +37,7 @@ use scrub::Scrub;
 use update::Keeping;
 pub use walk::{LOOKS, Walk};
 
-use talea_model::{ContainerId, Fate, Ledger, Order, Stamp, TxId, View};
+use talea_model::{ContainerId, Fate, Ledger, Order, SessionId, Stamp, TxId, View};
 
 use crate::index::lens::Lens;
 use crate::index::version::Tag;
@@ -116,6 +116,21 @@ impl Store {
     /// Whether a transaction wrote here and is not settled yet.
     pub fn has_written(&self, tx: TxId) -> bool {
         self.memory.index.touched.contains_key(&tx)
+    }
+
+    /// Transactions that have written here and are not settled, whatever is known of their fates.
+    pub fn unsettled(&self) -> impl Iterator<Item = TxId> {
+        self.memory.index.touched.keys().copied()
+    }
+
+    /// Containers that something is known of here, with the stamps that stay readable below their floors.
+    pub fn containers(&self) -> impl Iterator<Item = (ContainerId, impl Iterator<Item = Stamp>)> {
+        self.memory.index.containers.iter().map(|(id, container)| (*id, container.kept.keys().copied()))
+    }
+
+    /// Sessions of which requests are remembered.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.memory.done.keys().copied()
     }
 
     /// Versions of open transactions in a container.

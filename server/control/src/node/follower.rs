@@ -11,10 +11,14 @@ use talea_wire::control::{Reply, Request};
 use talea_wire::log::Record;
 use talea_wire::{Refusal, RefusalCode};
 
+use super::images::Partial;
 use super::question::{Origin, Own, Question};
 use super::wait::Wait;
 use super::{Action, Node, NodeConfig, Role, Time};
 use crate::pool::Outcome;
+
+mod catch_up;
+mod forward;
 
 /// First and longest pause before another attempt to connect to the leader, in milliseconds.
 const RETRY_MS_MIN: u64 = 20;
@@ -63,6 +67,8 @@ pub(super) struct Follower {
     heartbeat_ns: u64,
     /// Whether missing records have been asked for.
     refollowing: bool,
+    /// A part of the pool's image.
+    pub(super) image: Option<Partial>,
     /// Wait for the next question for the log's end.
     pub(super) catch_ups: Vec<CatchUp>,
     /// Wait for the answer to the one that is on its way.
@@ -92,6 +98,7 @@ impl Follower {
             alone_since_ns: now.monotonic_ns,
             heartbeat_ns: u64::MAX,
             refollowing: false,
+            image: None,
             catch_ups: Vec::new(),
             catching_up: Vec::new(),
             reaching: Vec::new(),
@@ -200,7 +207,8 @@ impl Node {
             return Refusal::new(RefusalCode::ServerLost, format!("server {here} leads the log no more: try again"));
         };
         let text = format!(
-            "no server that leads the pool's log can be reached from server {here}; the last one tried is server {leader}. If              most of the log's replicas are gone, so is what was not committed; start the system anew"
+            "no server that leads the pool's log can be reached from server {here}; the last one tried is server {leader}. If \
+             most of the log's replicas are gone, so is what was not committed; start the system anew"
         );
         Refusal::new(RefusalCode::ServerLost, text)
     }
@@ -258,52 +266,6 @@ impl Node {
         }
     }
 
-    /// Passes a question on to the leader, now or once it is there again.
-    pub(super) fn forward(&mut self, question: Question) {
-        let (now_ns, refusal) = (self.now.monotonic_ns, self.leader_lost());
-        let here = self.config.server.id;
-        let is_founder = here == ServerId(0) && self.replica.is_none() && self.pool.map().is_none();
-        let Role::Follower(follower) = &mut self.role else { return };
-        let is_note = question.origin == Origin::Own(Own::Note);
-        if is_founder && matches!(question.origin, Origin::Client { .. }) {
-            let text = "the pool has not begun: some of its servers are not up yet, try again";
-            return self.answer(question.origin, Err(Refusal::new(RefusalCode::Busy, text)));
-        }
-        let is_hopeless = follower.is_down() && follower.gives_up_ns(&self.config) <= now_ns;
-        if is_hopeless && !is_note {
-            return self.answer(question.origin, Err(refusal));
-        }
-        if follower.pending.len() >= MAX_PENDING && !is_note {
-            let text = format!("{MAX_PENDING} requests are on their way from server {here}: try again");
-            return self.answer(question.origin, Err(Refusal::new(RefusalCode::Busy, text)));
-        }
-        follower.last_id += 1;
-        let id = follower.last_id;
-        follower.pending.insert(id, Pending { question, sent: false, timer_ns: u64::MAX });
-        self.send_pending(id);
-    }
-
-    /// Sends a pending question if the link is ready for it, and sets its timer.
-    fn send_pending(&mut self, id: u64) {
-        let now_ns = self.now.monotonic_ns;
-        let Role::Follower(follower) = &mut self.role else { return };
-        let Some(pending) = follower.pending.get_mut(&id) else { return };
-        let is_setup = matches!(pending.question.origin, Origin::Own(Own::Register | Own::Ready { .. }));
-        let mut timer_ns = pending.question.deadline_ns;
-        match follower.link {
-            Link::Up { peer, ready } if ready || is_setup => {
-                pending.sent = true;
-                if pending.question.may_repeat() {
-                    timer_ns = timer_ns.min(now_ns + RESEND_MS * 1_000_000);
-                }
-                let question = pending.question.clone();
-                follower.set_timer(id, timer_ns);
-                self.send_request(peer, id, &question);
-            }
-            _ => follower.set_timer(id, timer_ns),
-        }
-    }
-
     fn ask_own(&mut self, own: Own, request: Request) {
         let origin = Origin::Own(own);
         self.forward(Question { origin, session: SessionId(0), sequence: 0, deadline_ns: u64::MAX, request });
@@ -322,7 +284,7 @@ impl Node {
         self.ask_own(Own::Ready { sent_ns }, Request::LogEnd);
     }
 
-    fn ask_for_records(&mut self, peer: PeerId) {
+    pub(super) fn ask_for_records(&mut self, peer: PeerId) {
         let request = Request::Follow { after: self.pool.position() };
         let origin = Origin::Own(Own::Note);
         let question = Question { origin, session: SessionId(0), sequence: 0, deadline_ns: u64::MAX, request };
@@ -374,13 +336,6 @@ impl Node {
             {
                 self.answer(question.origin, Err(Refusal::new(RefusalCode::ServerLost, text.clone())));
             }
-        }
-    }
-
-    /// The leader answered.
-    pub(super) fn forward_answered(&mut self, id: u64, outcome: Outcome) {
-        if let Some(question) = self.follower().and_then(|follower| follower.remove(id)) {
-            self.answer(question.origin, outcome);
         }
     }
 
@@ -489,54 +444,6 @@ impl Node {
         self.reached();
     }
 
-    /// Tells those who waited for a position that has been reached.
-    pub(super) fn reached(&mut self) {
-        let position = self.pool.position();
-        let Some(follower) = self.follower() else { return };
-        let (there, not_yet) =
-            std::mem::take(&mut follower.reaching).into_iter().partition(|(end, _)| *end <= position);
-        follower.reaching = not_yet;
-        let there: Vec<(Position, CatchUp)> = there;
-        there.into_iter().for_each(|(_, what)| self.caught_up(what));
-    }
-
-    /// Joins the next question for the log's end; the one on its way may have been answered before this moment.
-    pub(super) fn catch_up_with_leader(&mut self, what: CatchUp) {
-        let (now_ns, lease_ms) = (self.now.monotonic_ns, self.config.lease_ms);
-        let Some(follower) = self.follower() else { return };
-        if follower.is_down() && follower.alone_since_ns + lease_ms * 1_000_000 <= now_ns {
-            return self.fail_catch_up(what);
-        }
-        follower.catch_ups.push(what);
-        self.ask_for_end();
-    }
-
-    fn ask_for_end(&mut self) {
-        let Some(follower) = self.follower() else { return };
-        let is_ready = matches!(follower.link, Link::Up { ready: true, .. });
-        if is_ready && follower.catching_up.is_empty() && !follower.catch_ups.is_empty() {
-            follower.catching_up = std::mem::take(&mut follower.catch_ups);
-            self.ask_own(Own::CatchUp, Request::LogEnd);
-        }
-    }
-
-    fn reach(&mut self, end: Position, what: CatchUp) {
-        if self.pool.position() >= end {
-            return self.caught_up(what);
-        }
-        if let Some(follower) = self.follower() {
-            follower.reaching.push((end, what));
-        }
-    }
-
-    fn fail_catch_up(&mut self, what: CatchUp) {
-        let refusal = self.leader_lost();
-        match what {
-            CatchUp::Token(token) => self.actions.push(Action::CatchUpFailed { token, refusal }),
-            CatchUp::Wait(wait, _) => self.answer(wait.origin, Err(refusal)),
-        }
-    }
-
     /// Everything that time makes due at a follower.
     pub(super) fn follower_timers(&mut self) {
         let now_ns = self.now.monotonic_ns;
@@ -588,23 +495,5 @@ impl Node {
             }
         }
         waiting.into_iter().for_each(|what| self.fail_catch_up(what));
-    }
-
-    fn pending_timers(&mut self) {
-        let now_ns = self.now.monotonic_ns;
-        while let Some(follower) = self.follower() {
-            let leader = follower.leader;
-            let Some((at_ns, id)) = follower.timers.first().copied().filter(|(at_ns, _)| *at_ns <= now_ns) else {
-                break;
-            };
-            let deadline_ns = follower.pending.get(&id).map_or(0, |pending| pending.question.deadline_ns);
-            if deadline_ns > now_ns {
-                follower.timers.remove(&(at_ns, id));
-                self.send_pending(id);
-            } else if let Some(question) = follower.remove(id) {
-                let text = format!("server {leader}, which leads the pool's log, did not answer within the deadline");
-                self.answer(question.origin, Err(Refusal::new(RefusalCode::Deadline, text)));
-            }
-        }
     }
 }

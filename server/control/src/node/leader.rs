@@ -11,6 +11,7 @@ use talea_wire::control::{Body, Reply, Request};
 use talea_wire::log::Entry;
 use talea_wire::{Refusal, RefusalCode, codec};
 
+use super::images::Image;
 use super::question::{Origin, Own, Question};
 use super::raft::{LeaderId, Proposal};
 use super::{Action, Node, NodeConfig, Role};
@@ -36,6 +37,8 @@ pub(super) struct Leader {
     /// In one entry of the log, whose ticket is the last one given.
     pub(super) in_flight: Vec<InFlight>,
     pub(super) followers: BTreeMap<ServerId, Follower>,
+    /// What servers that are far behind are sent.
+    pub(super) image: Option<Image>,
 }
 
 /// A proposal until it is applied.
@@ -70,7 +73,8 @@ impl Leader {
     /// One that begins to lead. Its tickets begin anywhere: entries that an earlier process proposed may still be on their way.
     pub(super) fn new(leading: LeaderId, boot: u64) -> Self {
         let ticket = boot & u64::from(u32::MAX);
-        Self { leading, ticket, queue: VecDeque::new(), in_flight: Vec::new(), followers: BTreeMap::new() }
+        let (queue, in_flight, followers) = (VecDeque::new(), Vec::new(), BTreeMap::new());
+        Self { leading, ticket, queue, in_flight, followers, image: None }
     }
 
     /// Who asked for the entry with this ticket.
@@ -132,7 +136,7 @@ impl Node {
     }
 
     /// Proposes an entry of the service's own.
-    fn note(&mut self, entry: Entry) {
+    pub(super) fn note(&mut self, entry: Entry) {
         self.propose(SessionId(0), 0, entry, Origin::Own(Own::Note), Stamp::ZERO, (false, None));
     }
 
@@ -311,7 +315,11 @@ impl Node {
                 known.sent = Some(after);
                 self.feed_followers();
             }
-            Request::Horizon { .. } => self.answer(question.origin, Ok(Reply::Position(self.pool.position()))),
+            Request::Image { position, offset } => self.send_image(peer, position, offset),
+            Request::Horizon { durable } => {
+                self.confirm(server, durable);
+                self.answer(question.origin, Ok(Reply::Position(self.pool.position())));
+            }
             _ => self.serve(question),
         }
     }
@@ -436,9 +444,15 @@ impl Node {
     pub(super) fn feed_followers(&mut self) {
         let (Role::Leader(leader), Some(replica)) = (&mut self.role, &self.replica) else { return };
         let end = self.pool.position();
-        let mut batches = Vec::new();
+        let (mut batches, mut behind) = (Vec::new(), Vec::new());
         for follower in leader.followers.values_mut() {
             let (Some(peer), Some(sent)) = (follower.peer, &mut follower.sent) else { continue };
+            if *sent < end && replica.tail.after(*sent).is_none() {
+                // It asks to follow again when it has the image.
+                follower.sent = None;
+                behind.push(peer);
+                continue;
+            }
             while *sent < end
                 && let Some(rest) = replica.tail.after(*sent)
             {
@@ -456,5 +470,6 @@ impl Node {
             }
         }
         batches.into_iter().for_each(|(peer, records)| self.send(peer, 0, Body::Batch(records)));
+        behind.into_iter().for_each(|peer| self.begin_image(peer));
     }
 }

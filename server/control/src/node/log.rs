@@ -15,7 +15,7 @@ use super::leader::{InFlight, Leader};
 use super::question::{Origin, Own};
 use super::raft::{Committed, LeaderId, Payload, Replica, TypeConfig};
 use super::{Action, Node, Role};
-use crate::pool::Outcome;
+use crate::pool::{Outcome, Pool};
 
 impl Node {
     /// Lets the replica do all that it can do now; says whether it did anything.
@@ -37,14 +37,15 @@ impl Node {
         for committed in applied {
             match committed {
                 Committed::Entry(entry) => self.committed(entry),
-                Committed::Snapshot(bytes) => self.pool_replaced(&bytes),
+                Committed::Snapshot(pool) => self.snapshot_installed(*pool),
             }
         }
+        let has_cut = self.cut_log();
         if !rejected.is_empty() {
             self.step_down();
         }
         self.check_leading();
-        has_run
+        has_run || has_cut
     }
 
     /// An entry is committed.
@@ -86,6 +87,7 @@ impl Node {
             }
             if let Some(replica) = &mut self.replica {
                 replica.tail.push(record, bytes);
+                replica.count_applied(bytes);
             }
         }
         // Followers hear of an entry before the answers on the same connections, so that they know what they pass on.
@@ -109,8 +111,29 @@ impl Node {
     }
 
     /// A snapshot stands for all entries up to it.
-    fn pool_replaced(&mut self, _bytes: &[u8]) {
-        tracing::error!("a snapshot of the pool came, and none is ever made");
+    fn snapshot_installed(&mut self, pool: Pool) {
+        if let Some(replica) = &mut self.replica {
+            replica.restart(pool.position());
+        }
+        self.replace_pool(pool);
+    }
+
+    /// Makes an image of the pool if the log has grown enough since the last one. Only the state after what this server's own
+    /// replica has applied will do: the leader may have told it of more.
+    fn cut_log(&mut self) -> bool {
+        let bound = self.config.log_bound;
+        let Some(replica) = &mut self.replica else { return false };
+        if self.pool.position() != replica.position || !replica.wants_image(bound) {
+            return false;
+        }
+        match self.pool.to_image() {
+            Ok(image) => replica.make_image(image),
+            Err(error) => {
+                tracing::error!(%error, "no image of the pool can be made");
+                return false;
+            }
+        }
+        true
     }
 
     /// Steps down once nobody vouches for this leader any more.

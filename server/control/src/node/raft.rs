@@ -4,7 +4,7 @@
 //! clock: the node tells it the time and carries its messages and its writes. Must never be shared between nodes: openraft
 //! finds its executor by thread, and only while the node runs it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Cursor;
 use std::sync::{Arc, Mutex};
@@ -15,18 +15,23 @@ use talea_fabric::PeerId;
 use talea_model::{Position, ServerId, SessionId, Stamp};
 use talea_wire::log::{Entry as LogEntry, Record};
 
+mod cut;
 mod network;
 mod runtime;
 mod shelf;
+mod tail;
 #[cfg(test)]
 mod tests;
 
+use cut::Cuts;
+pub use cut::LogBound;
 pub(super) use network::Outgoing;
 use network::{Answer, Call, Network};
 use runtime::{Executor, Runtime, lock};
 pub(super) use shelf::Committed;
 use shelf::Shelf;
 pub use shelf::{Damaged, StoreOp, Stored};
+pub(super) use tail::Tail;
 
 /// One replica. A server whose log was lost comes back with another `life`, and so as another replica: one that has forgotten
 /// its votes must not vote again under its old name.
@@ -89,6 +94,9 @@ type Membership = StoredMembership<ReplicaId, EmptyNode>;
 /// A leader and its term.
 pub(super) type LeaderId = openraft::LeaderId<ReplicaId>;
 
+/// Bytes of an image in one message.
+pub(super) const PART_BYTES: usize = 256 * 1024;
+
 /// The times of a replica, all from the membership lease: a leader is replaced before the leases that it gave end.
 #[derive(Clone, Copy, Debug)]
 struct Timing {
@@ -115,9 +123,10 @@ impl Timing {
             install_snapshot_timeout: 4 * self.election_ms_max,
             max_payload_entries: 256,
             replication_lag_threshold: 4096,
+            // When, and what then goes, is decided by `cut`.
             snapshot_policy: SnapshotPolicy::Never,
-            snapshot_max_chunk_size: 256 * 1024,
-            max_in_snapshot_log_to_keep: 0,
+            max_in_snapshot_log_to_keep: u64::MAX,
+            snapshot_max_chunk_size: PART_BYTES as u64,
             ..openraft::Config::default()
         }
     }
@@ -126,30 +135,6 @@ impl Timing {
     /// clocks.
     fn vouched_ns(self) -> u64 {
         (self.election_ms_max - self.election_ms_max / 8) * 1_000_000
-    }
-}
-
-/// The newest records, for those who follow.
-#[derive(Debug, Default)]
-pub(super) struct Tail {
-    /// Position of the first one kept.
-    first: u64,
-    records: VecDeque<(Record, usize)>,
-}
-
-impl Tail {
-    /// Adds the record that follows.
-    pub(super) fn push(&mut self, record: Record, bytes: usize) {
-        if self.records.is_empty() {
-            self.first = record.position.0;
-        }
-        self.records.push_back((record, bytes));
-    }
-
-    /// The records after a position; `None` if some of them are no longer here.
-    pub(super) fn after(&self, position: Position) -> Option<impl Iterator<Item = &(Record, usize)>> {
-        let skip = (position.0 + 1).checked_sub(self.first)?;
-        Some(self.records.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)))
     }
 }
 
@@ -187,6 +172,7 @@ pub(super) struct Replica {
     /// The leader whose first entry was applied last.
     pub(super) led: Option<LeaderId>,
     pub(super) tail: Tail,
+    cuts: Cuts,
     // Last: what the others hold of it goes first.
     executor: Executor,
 }
@@ -226,6 +212,7 @@ impl Replica {
             position: Position(0),
             led: None,
             tail: Tail::default(),
+            cuts: Cuts::default(),
             executor,
         };
         if replica.is_alone() {
@@ -335,6 +322,7 @@ impl Replica {
             self.raft.runtime_config().elect(true);
         }
         let has_run = self.executor.run(now_ns);
+        self.note_cut();
         if self.metrics.has_changed().unwrap_or(false) {
             let ago_ms = self.metrics.borrow_and_update().millis_since_quorum_ack;
             if let Some(ago_ms) = ago_ms {

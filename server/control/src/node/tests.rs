@@ -1,14 +1,16 @@
 //! Nodes and clients, joined by in-memory connections that keep their order and can break.
 
 mod chaos;
+mod compaction;
 mod counts;
 mod failover;
 mod rules;
 mod stopped;
+mod view;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use talea_model::{ContainerId, Stamp, Step, Summary, TargetId, TargetState, TxId};
+use talea_model::{ContainerId, ServerInfo, Stamp, Step, Summary, TargetId, TargetInfo, TargetState, TxId};
 use talea_wire::control::{Begun, Committed, Waited};
 use talea_wire::log::{ContainerProperties, ProducerState};
 
@@ -62,6 +64,9 @@ struct World {
     lives: Vec<u64>,
     watched: Vec<(usize, PeerId, u32)>,
     stopped: stopped::Stopped,
+    log_bound: LogBound,
+    /// All records of the log so far, gathered while the replicas keep them.
+    records: Vec<Record>,
 }
 
 impl World {
@@ -103,6 +108,8 @@ impl World {
             lives: (100..100 + servers as u64).collect(),
             watched: Vec::new(),
             stopped: stopped::Stopped::default(),
+            log_bound: LogBound::default(),
+            records: Vec::new(),
         }
     }
 
@@ -128,6 +135,7 @@ impl World {
             lease_ms: LEASE_MS,
             heartbeat_ms: 500,
             horizon: Position(0),
+            log_bound: self.log_bound,
         };
         self.nodes[server] = Some(Node::new(config, self.now, self.media[server].clone()).unwrap());
         self.told[server] = Told::default();
@@ -173,7 +181,10 @@ impl World {
 
     fn act(&mut self, server: usize) {
         let Some(node) = &mut self.nodes[server] else { return };
-        for action in node.take_actions() {
+        let actions = node.take_actions();
+        self.gather(server);
+        let mut has_stored = false;
+        for action in actions {
             match action {
                 Action::Send { peer, bytes } => {
                     if let Some(other) = self.links.get(&End::Node(server, peer)) {
@@ -191,7 +202,10 @@ impl World {
                 }
                 Action::Store { ops } => {
                     ops.into_iter().for_each(|op| self.media[server].apply(op));
-                    self.with(server, |node, now| node.stored(now));
+                    let now = self.now;
+                    self.nodes[server].iter_mut().for_each(|node| node.stored(now));
+                    // What follows from it comes after the other actions.
+                    has_stored = true;
                 }
                 Action::Deliver { changes, horizon } => {
                     assert!(horizon > self.told[server].horizon, "the horizon never goes back");
@@ -204,6 +218,9 @@ impl World {
                 Action::Watch { peer, pid } => self.watched.push((server, peer, pid)),
                 Action::Connect { server: to, .. } => self.connect(server, to),
             }
+        }
+        if has_stored {
+            self.act(server);
         }
     }
 
@@ -244,10 +261,18 @@ impl World {
         ends.into_iter().for_each(|end| self.cut(end));
     }
 
-    /// All records, as the leader's replica holds them.
+    /// All records, as the replicas held them when they were new.
     fn records(&self) -> Vec<Record> {
-        let replica = self.node(self.leader()).replica.as_ref().unwrap();
-        replica.tail.after(Position(0)).unwrap().map(|(record, _)| record.clone()).collect()
+        self.records.clone()
+    }
+
+    /// Takes the records that are new.
+    fn gather(&mut self, server: usize) {
+        let Some(replica) = self.nodes[server].as_ref().and_then(|node| node.replica.as_ref()) else { return };
+        let known = self.records.last().map_or(Position(0), |record| record.position);
+        if let Some(new) = replica.tail.after(known) {
+            self.records.extend(new.map(|(record, _)| record.clone()));
+        }
     }
 
     /// The server that leads; the newest, if an old one does not know yet.

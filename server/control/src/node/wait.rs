@@ -68,6 +68,11 @@ impl Waits {
         }
     }
 
+    /// Containers that somebody waits for.
+    pub(super) fn containers(&self) -> impl Iterator<Item = ContainerId> {
+        self.by_container.iter().map(|(container, _)| *container)
+    }
+
     fn of(&self, container: ContainerId) -> Vec<u64> {
         self.by_container.range((container, 0)..=(container, u64::MAX)).map(|(_, id)| *id).collect()
     }

@@ -48,7 +48,7 @@ impl Container {
         self.subscriptions.values().min().copied()
     }
 
-    fn kept_below_floor(&self) -> Vec<Stamp> {
+    pub(super) fn kept_below_floor(&self) -> Vec<Stamp> {
         self.kept.range(..self.floor).map(|(stamp, _)| *stamp).collect()
     }
 }

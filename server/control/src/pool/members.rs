@@ -1,7 +1,9 @@
 //! The pool map: who serves, and what was lost when (rules 5, 9, 10, 12).
 
 use serde::{Deserialize, Serialize};
-use talea_model::{MapVersion, PoolId, PoolMap, ServerId, ServerInfo, Stamp, TargetId, TargetInfo, TargetState, limit};
+use talea_model::{
+    ContainerId, MapVersion, PoolId, PoolMap, ServerId, ServerInfo, Stamp, TargetId, TargetInfo, TargetState, limit,
+};
 use talea_wire::RefusalCode;
 use talea_wire::control::Reply;
 
@@ -13,6 +15,8 @@ use crate::TargetChange;
 pub(super) struct TargetHistory {
     /// Map version in which it was last lost or came back without (some of) its log.
     pub(super) changed: MapVersion,
+    /// The last container that was made before it came back without what it had stored.
+    pub(super) lost_through: ContainerId,
 }
 
 impl Pool {
@@ -87,6 +91,9 @@ impl Pool {
         }
         if Some(&map) != self.map.as_ref() {
             self.change_map(map, &lost, proposed, applied);
+            for target in &lost {
+                self.targets.entry(*target).or_default().lost_through = self.last_container;
+            }
             if !lost.is_empty() {
                 let reason = format!("server {} came back without what it had stored", server.id);
                 self.abort_where(&reason, applied, |_, _| true);
@@ -119,11 +126,15 @@ impl Pool {
             return Ok(Reply::Done);
         }
         let down = state == TargetState::Down;
-        let server = map.target(changed[0]).map_or(0, |target| target.server.0);
+        let mut servers: Vec<ServerId> =
+            changed.iter().filter_map(|id| map.target(*id)).map(|known| known.server).collect();
+        servers.dedup();
+        let server = servers[0];
         self.change_map(map, if down { &changed } else { &[] }, proposed, applied);
         if down {
             // A writer that had joined there may be lost with it, and nobody else knows what it joined (rule 12).
             self.abort_where(&format!("server {server} was lost, with it perhaps a writer"), applied, |_, _| true);
+            servers.into_iter().for_each(|server| self.note_lost(server));
         }
         Ok(Reply::Done)
     }

@@ -72,6 +72,11 @@ impl Pool {
         self.sessions.contains_key(&session)
     }
 
+    /// Whether a session was opened and has ended.
+    pub(crate) fn has_ended(&self, session: SessionId) -> bool {
+        session <= self.last_session && !self.has_session(session)
+    }
+
     pub(super) fn session_open(&mut self, home: ServerId, name: &str) -> Outcome {
         if self.sessions.len() >= limit::MAX_SESSIONS {
             return refuse(RefusalCode::Busy, format!("the pool has {} sessions, its limit", limit::MAX_SESSIONS));

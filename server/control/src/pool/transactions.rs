@@ -5,7 +5,7 @@ use talea_model::{Cause, ContainerId, Fate, Position, SessionId, Stamp, Step, Su
 use talea_wire::control::{Begun, Committed, Reply, StepRecord};
 use talea_wire::{Refusal, RefusalCode};
 
-use super::{Applied, MAX_FATES, Outcome, Pool, refuse};
+use super::{Applied, Outcome, Pool, refuse};
 use crate::TargetChange;
 
 /// An open transaction.
@@ -176,9 +176,7 @@ impl Pool {
         let why = Refusal::new(RefusalCode::Closed, why).text;
         let OpenTx { container, collective, .. } = open;
         self.closed.insert(tx, Closed { fate, position: self.position, container, collective, why });
-        while self.closed.len() > MAX_FATES {
-            self.closed.pop_first();
-        }
+        self.note_closing(tx);
         applied.changes.push(match fate {
             Fate::Committed(stamp) => TargetChange::Commit { tx, stamp },
             Fate::Aborted | Fate::Open => TargetChange::Abort { tx },

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use talea_control::TargetChange;
-use talea_control::shell::{self, Control, ControlConfig, ControlError, ControlHandle, Listeners, TargetLink};
+use talea_control::shell::{
+    self, Control, ControlConfig, ControlError, ControlHandle, Listeners, LogBound, TargetLink,
+};
 use talea_fabric::member::Spin;
 use talea_fabric::{
     Address, Clock, Credentials, Endpoint, Event, FabricError, Hello, PeerId, RealClock, StreamEndpoint, node_id,
@@ -169,6 +171,7 @@ impl System {
             lease_ms: self.lease_ms,
             log_directory,
             horizon: Position(0),
+            log_bound: LogBound::default(),
         };
         let told = Arc::new(Mutex::new(Told::default()));
         let (handle, inbox) = shell::channel();

@@ -2,11 +2,11 @@
 //!
 //! Must never let the horizon pass what the store has logged.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use talea_model::{ContainerId, PoolMap, Position, Stamp};
-use talea_vos::{Change, StoreError};
+use talea_vos::{Change, Store, StoreError};
 
 use super::{ENDED_SESSIONS, Fatal, PoolChange, Target};
 
@@ -21,6 +21,11 @@ impl Behind {
         self.parts.is_empty()
     }
 
+    /// How far they go.
+    fn horizon(&self) -> Option<Position> {
+        self.parts.back().map(|(_, horizon)| *horizon)
+    }
+
     /// The last incarnation among them.
     fn incarnation(&self) -> Option<u64> {
         let changes = self.parts.iter().rev().flat_map(|(changes, _)| changes.iter().rev());
@@ -28,9 +33,18 @@ impl Behind {
     }
 }
 
+/// The stamps that a store keeps below its containers' floors.
+pub(super) fn kept_of(store: &Store) -> BTreeMap<ContainerId, BTreeSet<Stamp>> {
+    store.containers().map(|(id, kept)| (id, kept.collect())).collect()
+}
+
 impl Target {
     /// Entries of the pool's log were applied up to `horizon`.
     pub fn follow(&mut self, changes: Vec<PoolChange>, horizon: Position) -> Result<(), Fatal> {
+        if horizon < self.behind.horizon().unwrap_or_else(|| self.store.ledger().horizon()) {
+            self.follow_again(changes);
+            return Ok(());
+        }
         let mut store = Vec::with_capacity(changes.len());
         let mut incarnation = self.behind.incarnation().unwrap_or_else(|| self.store.incarnation());
         for change in changes {
@@ -47,6 +61,16 @@ impl Target {
                         store.push(Change::Incarnation(now));
                     }
                     self.set_map(map);
+                }
+                PoolChange::State(state) => {
+                    // It is made of what the store knows: what waits for room says nothing that it does not say.
+                    if !self.behind.is_empty() {
+                        self.behind.parts.clear();
+                        self.kept = kept_of(&self.store);
+                    }
+                    let own = state.map.as_ref().and_then(|map| map.target(self.id));
+                    incarnation = own.map_or(incarnation, |target| target.incarnation);
+                    self.resync(state, &mut store)?;
                 }
             }
         }
@@ -85,7 +109,7 @@ impl Target {
         }
     }
 
-    fn note(&mut self, change: &Change) {
+    pub(super) fn note(&mut self, change: &Change) {
         match change {
             Change::Commit(tx, stamp) => {
                 self.prepared.remove(tx);
@@ -110,7 +134,13 @@ impl Target {
     }
 
     /// The pool says which stamps are kept; the store counts them.
-    fn set_floor(&mut self, container: ContainerId, floor: Stamp, kept: Vec<Stamp>, store: &mut Vec<Change>) {
+    pub(super) fn set_floor(
+        &mut self,
+        container: ContainerId,
+        floor: Stamp,
+        kept: Vec<Stamp>,
+        store: &mut Vec<Change>,
+    ) {
         let now: BTreeSet<Stamp> = kept.into_iter().collect();
         let before = self.kept.insert(container, now.clone()).unwrap_or_default();
         store.extend(now.difference(&before).map(|stamp| Change::Keep(container, *stamp)));

@@ -8,3 +8,4 @@ mod horizon;
 mod independent;
 mod refusals;
 mod restart;
+mod resync;

@@ -12,13 +12,14 @@ use std::sync::{Arc, Mutex};
 
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage, RaftStateMachine};
 use openraft::{
-    AsyncRuntime, EntryPayload, OptionalSend, RaftLogReader, RaftSnapshotBuilder, Snapshot, SnapshotMeta, StorageError,
+    AsyncRuntime, EntryPayload, OptionalSend, RaftLogReader, RaftSnapshotBuilder, Snapshot, StorageError,
     StorageIOError, StoredMembership,
 };
 use thiserror::Error;
 
 use super::runtime::{Runtime, Sender, lock};
 use super::{Entry, LogId, Membership, Meta, ReplicaId, TypeConfig, Vote};
+use crate::pool::Pool;
 use openraft::async_runtime::AsyncOneshotSendExt;
 
 /// Bytes of log entries in one message, at most; one entry goes whatever its size.
@@ -100,23 +101,63 @@ enum Waiting {
     Op(Sender<()>),
 }
 
+/// A snapshot: up to where it stands for the log, and the pool's image.
+#[derive(Clone)]
+pub(super) struct Kept {
+    pub(super) meta: Meta,
+    pub(super) image: Arc<Vec<u8>>,
+}
+
+impl Kept {
+    /// As the medium keeps it: the length of what describes it, that, the image.
+    #[allow(clippy::result_large_err)] // openraft's error, in openraft's traits
+    fn encode(&self) -> Result<Vec<u8>, StorageError<ReplicaId>> {
+        let meta = encode(&self.meta)?;
+        let mut bytes = Vec::with_capacity(4 + meta.len() + self.image.len());
+        bytes.extend((meta.len() as u32).to_le_bytes());
+        bytes.extend(meta);
+        bytes.extend(self.image.iter());
+        Ok(bytes)
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (length, rest) = bytes.split_first_chunk::<4>()?;
+        let (meta, image) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        Some(Kept { meta: decode(meta)?, image: Arc::new(image.to_vec()) })
+    }
+}
+
 /// The state of the shelf.
 #[derive(Default)]
 pub(super) struct Inner {
     vote: Option<Vote>,
     log: BTreeMap<u64, (Entry, usize)>,
+    /// Bytes of the log.
+    log_bytes: usize,
     purged: Option<LogId>,
-    snapshot: Option<(Meta, Arc<Vec<u8>>)>,
+    pub(super) snapshot: Option<Kept>,
     ops: Vec<StoreOp>,
     waiting: Vec<Waiting>,
     flushing: Vec<Waiting>,
     is_busy: bool,
-    last_applied: Option<LogId>,
-    membership: Membership,
+    pub(super) last_applied: Option<LogId>,
+    pub(super) membership: Membership,
     /// Committed and in order, for the node.
     pub(super) applied: Vec<Committed>,
-    /// The pool as it is after `last_applied`, laid ready before a snapshot is asked for.
-    pub(super) pool: Option<(Option<LogId>, Vec<u8>)>,
+    /// A snapshot of the pool as it is after `last_applied`, laid ready before openraft is asked to make one.
+    pub(super) ready: Option<Kept>,
+}
+
+impl Inner {
+    /// Entries that are kept, and their bytes.
+    #[cfg(test)]
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.log.len(), self.log_bytes)
+    }
+
+    fn count_bytes(&mut self) {
+        self.log_bytes = self.log.values().map(|(_, bytes)| bytes).sum();
+    }
 }
 
 /// What the log says has happened.
@@ -124,8 +165,8 @@ pub(super) struct Inner {
 pub(in crate::node) enum Committed {
     /// An entry.
     Entry(Entry),
-    /// A snapshot took the place of all entries so far.
-    Snapshot(Arc<Vec<u8>>),
+    /// A snapshot took the place of all entries so far: the pool as it was after the last of them.
+    Snapshot(Box<Pool>),
 }
 
 /// The shelf, shared by openraft's parts.
@@ -147,12 +188,12 @@ impl Shelf {
             inner.purged = Some(decode(bytes).ok_or_else(|| wrong("where it begins cannot be read"))?);
         }
         if let Some(bytes) = &stored.snapshot {
-            let (meta, pool): (Meta, Vec<u8>) = decode(bytes).ok_or_else(|| wrong("its snapshot cannot be read"))?;
-            inner.last_applied = meta.last_log_id;
-            inner.membership = meta.last_membership.clone();
-            let pool = Arc::new(pool);
-            inner.applied.push(Committed::Snapshot(pool.clone()));
-            inner.snapshot = Some((meta, pool));
+            let kept = Kept::decode(bytes).ok_or_else(|| wrong("its snapshot cannot be read"))?;
+            let pool = Pool::from_image(&kept.image).map_err(|error| Damaged(format!("its snapshot: {error}")))?;
+            inner.last_applied = kept.meta.last_log_id;
+            inner.membership = kept.meta.last_membership.clone();
+            inner.applied.push(Committed::Snapshot(Box::new(pool)));
+            inner.snapshot = Some(kept);
         }
         let mut next = inner.purged.map(|id| id.index + 1);
         for (index, bytes) in &stored.entries {
@@ -165,6 +206,11 @@ impl Shelf {
                 return Err(Damaged(format!("entry {index} claims to be entry {}", entry.log_id.index)));
             }
             inner.log.insert(*index, (entry, bytes.len()));
+        }
+        if inner.log.is_empty() || inner.purged.is_some() || inner.log.contains_key(&0) {
+            inner.count_bytes();
+        } else {
+            return Err(wrong("its first entries are missing"));
         }
         Ok(Shelf(Arc::new(Mutex::new(inner))))
     }
@@ -271,6 +317,7 @@ impl RaftLogStorage<TypeConfig> for Shelf {
         let mut inner = lock(&self.0);
         for entry in entries {
             let (index, bytes) = (entry.log_id.index, encode(&entry)?);
+            inner.log_bytes += bytes.len();
             inner.log.insert(index, (entry, bytes.len()));
             inner.ops.push(StoreOp::Append { index, bytes });
         }
@@ -281,6 +328,7 @@ impl RaftLogStorage<TypeConfig> for Shelf {
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError<ReplicaId>> {
         let mut inner = lock(&self.0);
         inner.log.split_off(&log_id.index);
+        inner.count_bytes();
         inner.ops.push(StoreOp::Truncate { from: log_id.index });
         Ok(())
     }
@@ -288,6 +336,7 @@ impl RaftLogStorage<TypeConfig> for Shelf {
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError<ReplicaId>> {
         let mut inner = lock(&self.0);
         inner.log = inner.log.split_off(&(log_id.index + 1));
+        inner.count_bytes();
         inner.purged = Some(log_id);
         let id = encode(&log_id)?;
         inner.ops.push(StoreOp::Purge { through: log_id.index, id });
@@ -335,49 +384,48 @@ impl RaftStateMachine<TypeConfig> for Shelf {
         snapshot: Box<Cursor<Vec<u8>>>,
     ) -> Result<(), StorageError<ReplicaId>> {
         let (sender, durable) = Runtime::oneshot();
+        let kept = Kept { meta: meta.clone(), image: Arc::new(snapshot.into_inner()) };
+        let pool = Pool::from_image(&kept.image);
+        let pool = pool.map_err(|error| StorageIOError::read_snapshot(Some(meta.signature()), &error))?;
         {
             let mut inner = lock(&self.0);
-            let pool = snapshot.into_inner();
-            inner.ops.push(StoreOp::Snapshot(encode(&(meta, &pool))?));
+            inner.ops.push(StoreOp::Snapshot(kept.encode()?));
             inner.waiting.push(Waiting::Op(sender));
             inner.last_applied = meta.last_log_id;
             inner.membership = meta.last_membership.clone();
-            let pool = Arc::new(pool);
-            inner.applied.push(Committed::Snapshot(pool.clone()));
-            inner.snapshot = Some((meta.clone(), pool));
+            inner.applied.push(Committed::Snapshot(Box::new(pool)));
+            inner.snapshot = Some(kept);
         }
         durable.await.map_err(|error| StorageIOError::write_snapshot(None, &error).into())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError<ReplicaId>> {
         let current = lock(&self.0).snapshot.clone();
-        Ok(current.map(|(meta, pool)| Snapshot { meta, snapshot: Box::new(Cursor::new(pool.to_vec())) }))
+        Ok(current.map(|kept| Snapshot { meta: kept.meta, snapshot: Box::new(Cursor::new(kept.image.to_vec())) }))
     }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Shelf {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError<ReplicaId>> {
         let (sender, durable) = Runtime::oneshot();
-        let (meta, pool) = {
+        let kept = {
             let mut inner = lock(&self.0);
-            let (last_log_id, pool) = match inner.pool.take() {
-                Some(ready) => ready,
-                None => {
-                    let text = std::io::Error::other("the pool's state was not laid ready");
-                    return Err(StorageIOError::read_snapshot(None, &text).into());
-                }
+            let Some(kept) = inner.ready.take() else {
+                let text = std::io::Error::other("the pool's state was not laid ready");
+                return Err(StorageIOError::read_snapshot(None, &text).into());
             };
-            let index = last_log_id.map_or(0, |id| id.index);
-            let last_membership = inner.membership.clone();
-            let meta = SnapshotMeta { last_log_id, last_membership, snapshot_id: format!("{index}") };
-            inner.ops.push(StoreOp::Snapshot(encode(&(&meta, &pool))?));
+            // One that was installed meanwhile is newer, and entries may have gone for it.
+            let newer = inner.snapshot.clone().filter(|known| known.meta.last_log_id >= kept.meta.last_log_id);
+            if let Some(Kept { meta, image }) = newer {
+                return Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(image.to_vec())) });
+            }
+            inner.ops.push(StoreOp::Snapshot(kept.encode()?));
             inner.waiting.push(Waiting::Op(sender));
-            let pool = Arc::new(pool);
-            inner.snapshot = Some((meta.clone(), pool.clone()));
-            (meta, pool)
+            inner.snapshot = Some(kept.clone());
+            kept
         };
         // The entries that it covers go only once it is durable.
         durable.await.map_err(|error| StorageIOError::write_snapshot(None, &error))?;
-        Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(pool.to_vec())) })
+        Ok(Snapshot { meta: kept.meta, snapshot: Box::new(Cursor::new(kept.image.to_vec())) })
     }
 }

@@ -50,8 +50,8 @@ struct Sent {
     answer_ids: Vec<u64>,
 }
 
-fn run(servers: usize, history: &[Do]) {
-    let mut world = World::of(servers);
+fn run(servers: usize, log_bound: LogBound, history: &[Do]) {
+    let mut world = World::cutting(servers, log_bound);
     let mut sent: Vec<Sent> = Vec::new();
     for home in 0..4 {
         world.client(home % servers);
@@ -109,6 +109,7 @@ fn check(world: &World, sent: &[Sent]) {
     assert!((0..servers).all(|server| world.node(server).is_ready()), "all serve again");
     let same = (1..servers).all(|server| world.node(server).pool() == world.node(0).pool());
     assert!(same, "all have the same state");
+    (0..servers).for_each(|server| world.check_view(server));
     // The log says what happened: from it, each transaction's fate and each step, once.
     let mut replayed = Pool::default();
     let mut begun: Vec<TxId> = Vec::new();
@@ -156,11 +157,16 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn holds_under_any_history(history in history(2)) {
-        run(2, &history);
+        run(2, LogBound::default(), &history);
     }
 
     #[test]
     fn holds_under_any_history_with_three_replicas(history in history(3)) {
-        run(3, &history);
+        run(3, LogBound::default(), &history);
+    }
+
+    #[test]
+    fn holds_under_any_history_while_logs_are_cut(servers in 2usize..4, records in 1u64..20, history in history(2)) {
+        run(servers, LogBound { records, bytes: 1 << 20 }, &history);
     }
 }

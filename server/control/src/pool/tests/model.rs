@@ -65,6 +65,7 @@ impl Model {
                     assert_eq!(self.fates.insert(*tx, Fate::Aborted), Some(Fate::Open), "the first fate wins");
                 }
                 TargetChange::Map(map) => self.issue(map.stamp),
+                TargetChange::State(_) => panic!("a record says what it changes"),
                 TargetChange::Floor { floor, .. } => assert!(self.issued.iter().chain([floor]).max() >= Some(floor)),
                 TargetChange::Container { .. }
                 | TargetChange::EndSession { .. }
