@@ -22,6 +22,7 @@ mod images;
 mod leader;
 mod links;
 mod log;
+mod mend;
 mod question;
 mod raft;
 mod reports;
@@ -234,7 +235,10 @@ impl Node {
         // First what openraft has to say: who leads may have changed.
         self.turn_replica();
         match self.role {
-            Role::Leader(_) => self.judge_followers(),
+            Role::Leader(_) => {
+                self.judge_followers();
+                self.mend_replicas();
+            }
             Role::Follower(_) => self.follower_timers(),
         }
         self.finish();

@@ -39,6 +39,8 @@ pub(super) struct Leader {
     pub(super) followers: BTreeMap<ServerId, Follower>,
     /// What servers that are far behind are sent.
     pub(super) image: Option<Image>,
+    /// When it looks next whether all replicas are there.
+    pub(super) look_ns: u64,
 }
 
 /// A proposal until it is applied.
@@ -62,7 +64,9 @@ pub(super) struct Follower {
     boot: u64,
     heard_ns: u64,
     /// It has been declared lost, and is nobody until it registers again.
-    lost: bool,
+    pub(super) lost: bool,
+    /// When that was.
+    pub(super) lost_ns: u64,
     /// Last position sent; `None` before it asked for the log on this connection.
     sent: Option<Position>,
     server: ServerInfo,
@@ -74,7 +78,7 @@ impl Leader {
     pub(super) fn new(leading: LeaderId, boot: u64) -> Self {
         let ticket = boot & u64::from(u32::MAX);
         let (queue, in_flight, followers) = (VecDeque::new(), Vec::new(), BTreeMap::new());
-        Self { leading, ticket, queue, in_flight, followers, image: None }
+        Self { leading, ticket, queue, in_flight, followers, image: None, look_ns: 0 }
     }
 
     /// Who asked for the entry with this ticket.
@@ -128,6 +132,7 @@ impl Node {
             boot: 0,
             heard_ns,
             lost: false,
+            lost_ns: 0,
             sent: None,
             server: server.clone(),
             targets: Vec::new(),
@@ -339,6 +344,7 @@ impl Node {
             boot,
             heard_ns,
             lost: false,
+            lost_ns: 0,
             sent,
             server: server.clone(),
             targets: targets.clone(),
@@ -382,22 +388,24 @@ impl Node {
 
     /// A follower's connection ended. Its process may live and come back within the lease, unless it is known to be dead.
     pub(super) fn follower_gone(&mut self, server: ServerId, peer: PeerId, died: bool) {
+        let now_ns = self.now.monotonic_ns;
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(known) = leader.followers.get_mut(&server).filter(|known| known.peer == Some(peer)) else { return };
         known.peer = None;
         known.sent = None;
         if died {
-            known.lost = true;
+            (known.lost, known.lost_ns) = (true, now_ns);
             self.declare_lost(server);
         }
     }
 
     /// The process behind a connection that ended before is dead: if it was a follower's last one, so is the server.
     pub(super) fn departed_died(&mut self, peer: PeerId) {
+        let now_ns = self.now.monotonic_ns;
         let Role::Leader(leader) = &mut self.role else { return };
         let gone = leader.followers.iter_mut().find(|(_, known)| known.last_peer == peer && known.peer.is_none());
         if let Some((server, known)) = gone.filter(|(_, known)| !known.lost) {
-            known.lost = true;
+            (known.lost, known.lost_ns) = (true, now_ns);
             let server = *server;
             self.declare_lost(server);
         }
@@ -410,7 +418,7 @@ impl Node {
         let mut silent = Vec::new();
         for (id, follower) in &mut leader.followers {
             if !follower.lost && follower.heard_ns.saturating_add(patience_ns) <= now_ns {
-                follower.lost = true;
+                (follower.lost, follower.lost_ns) = (true, now_ns);
                 follower.sent = None;
                 silent.push((*id, follower.peer.take()));
             }

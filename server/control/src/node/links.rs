@@ -57,6 +57,13 @@ impl Links {
     }
 }
 
+impl Links {
+    /// What a server said of itself over a connection that stands.
+    pub(super) fn card_of(&self, server: ServerId) -> Option<&Card> {
+        self.met.get(&server).map(|(_, card)| card)
+    }
+}
+
 /// How many replicas a log has on so many servers: as many as their majority survives the loss of one, or two. Two servers
 /// have one: with two replicas the loss of either would end the pool.
 pub(super) fn replicas_wanted(servers: usize) -> usize {

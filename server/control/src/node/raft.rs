@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Cursor;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use openraft::{EmptyNode, Raft, ServerState, SnapshotMeta, SnapshotPolicy, StoredMembership};
@@ -16,6 +17,7 @@ use talea_model::{Position, ServerId, SessionId, Stamp};
 use talea_wire::log::{Entry as LogEntry, Record};
 
 mod cut;
+mod members;
 mod network;
 mod runtime;
 mod shelf;
@@ -173,6 +175,8 @@ pub(super) struct Replica {
     pub(super) led: Option<LeaderId>,
     pub(super) tail: Tail,
     cuts: Cuts,
+    /// The members are being changed from here.
+    changing: Arc<AtomicBool>,
     // Last: what the others hold of it goes first.
     executor: Executor,
 }
@@ -213,6 +217,7 @@ impl Replica {
             led: None,
             tail: Tail::default(),
             cuts: Cuts::default(),
+            changing: Arc::default(),
             executor,
         };
         if replica.is_alone() {

@@ -4,6 +4,7 @@ mod chaos;
 mod compaction;
 mod counts;
 mod failover;
+mod mended;
 mod rules;
 mod stopped;
 mod view;

@@ -15,7 +15,7 @@ impl World {
     }
 
     /// Lets time pass until a request is answered.
-    fn answer(&mut self, client: usize, id: u64) -> Outcome {
+    pub(super) fn answer(&mut self, client: usize, id: u64) -> Outcome {
         for _ in 0..100 {
             if let Some(answer) = self.clients[client].answers.remove(&id) {
                 return answer;
