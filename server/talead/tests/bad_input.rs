@@ -108,7 +108,8 @@ fn a_full_pool_refuses_the_write_fails_the_commit_and_keeps_what_was_committed()
     assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
     assert!(error.to_string().contains("larger tier"), "no remedy: {error}");
     let error = epoch.commit(&epoch.summary(), b"", false).committed.map(drop).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Aborted, "{error}");
+    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+    assert!(error.to_string().contains("is aborted") && error.to_string().contains("capacity"), "{error}");
     assert_eq!(look(&object, &View::Latest, 8), Ok(1));
     // The space of what was aborted is there again, without help.
     let epoch = run.begin(true).unwrap();
