@@ -88,7 +88,7 @@ impl Endpoint for Loop {
         uncounted(|| {
             let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
             let answer = match codec::decode::<Envelope>(&bytes) {
-                Ok(Envelope { id, body: Body::Request(request), .. }) => world::control_reply(id, &request, 1),
+                Ok(Envelope { id, body: Body::Request(request), .. }) => world::control_reply(id, &request, 1, 9),
                 _ => {
                     self.sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     let request = data::Request::decode(&bytes).unwrap();

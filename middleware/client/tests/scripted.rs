@@ -82,6 +82,21 @@ fn a_broken_connection_is_made_again_and_a_dead_server_is_named() {
 }
 
 #[test]
+fn a_connection_names_the_session_that_its_requests_belong_to() {
+    let mut world = World::new(|_, request| reply(request, ReplyBody::Done));
+    let object = world.object();
+    world.run(object.update_async(&Write::Auto, &[value(b"v")])).unwrap();
+    // The client cannot connect, asks for a map meanwhile, and gets another session with it.
+    world.network.sever(SERVER, CLIENT);
+    world.network.advance(world.network.now_ns() + 1_000_000);
+    world.client.drive();
+    world.network.partition(&[SERVER], &[CLIENT]);
+    (world.session, world.heal_ns) = (10, world.network.now_ns() + 20_000_000);
+    world.run(object.update_async(&Write::Auto, &[value(b"v")])).unwrap();
+    assert_eq!((world.seen.len(), world.strange), (2, 0));
+}
+
+#[test]
 fn bytes_that_do_not_match_their_checksum_are_not_returned() {
     let mut world = World::new(|n, request| {
         let checksum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, b"data") as u32;

@@ -279,9 +279,16 @@ impl Shared {
             }
         }
         let connected = self.with_endpoint_unlocked(|endpoint| endpoint.connect(address, &hello, until_ns));
-        let mut state = self.lock();
+        let mut state = self.lock_with_endpoint();
         state.reach(key).connecting = false;
         match connected {
+            // Another session was opened since the caller looked, and targets know a connection by its session.
+            Ok(peer) if key != PeerKey::Home && state.home.session.0 != session => {
+                if let Some(endpoint) = state.endpoint.as_deref_mut() {
+                    endpoint.disconnect(peer);
+                }
+                Ok(None)
+            }
             Ok(peer) => {
                 *state.reach(key) = Reach::default();
                 state.peers.insert(peer, key);

@@ -1,6 +1,7 @@
 //! A client and a scripted server on the simulated fabric.
 #![allow(dead_code)] // no test uses all of it
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::IoSlice;
 use std::pin::pin;
@@ -33,6 +34,14 @@ pub(crate) struct World {
     script: Script,
     pub(crate) seen: Vec<(u64, u64, MapVersion, usize)>,
     pub(crate) version: u32,
+    /// The session that the home server gives.
+    pub(crate) session: u64,
+    /// When the network heals, whatever is wrong with it.
+    pub(crate) heal_ns: u64,
+    /// Sessions that connections said they belong to.
+    hellos: BTreeMap<PeerId, u64>,
+    /// Data requests of another session than their connection's.
+    pub(crate) strange: usize,
 }
 
 pub(crate) fn map(version: u32, state: TargetState) -> PoolMap {
@@ -67,7 +76,9 @@ impl World {
         let tuning = Tuning { resend_ms: Some(50), deadline_ms: 2_000, short_way, ..Tuning::default() };
         let (endpoint, clock) = (Box::new(network.endpoint(CLIENT)), Arc::new(network.clock(CLIENT)));
         let client = Client::with_endpoint(endpoint, clock, Address::Sim(SERVER), 1, tuning);
-        Self { network, server, client, script: Box::new(script), seen: vec![], version: 1 }
+        let (script, hellos) = (Box::new(script), BTreeMap::new());
+        let (version, session, heal_ns, strange) = (1, 9, u64::MAX, 0);
+        Self { network, server, client, script, seen: vec![], version, session, heal_ns, hellos, strange }
     }
 
     /// Runs a future on virtual time.
@@ -81,8 +92,13 @@ impl World {
             if !self.client.drive() && !served {
                 let timer_ns = self.client.next_deadline_ns();
                 let next_ns = self.network.next_event_ns().map_or(timer_ns, |event_ns| event_ns.min(timer_ns));
+                let next_ns = next_ns.min(self.heal_ns);
                 assert_ne!(next_ns, u64::MAX, "nothing will ever happen");
                 self.network.advance(next_ns);
+                if next_ns == self.heal_ns {
+                    self.network.heal();
+                    self.heal_ns = u64::MAX;
+                }
             }
         }
         panic!("a call hangs");
@@ -92,6 +108,9 @@ impl World {
         let mut any = false;
         while let Some(event) = self.server.recv() {
             any = true;
+            if let Event::Up { peer, hello, .. } = &event {
+                self.hellos.insert(*peer, hello.session);
+            }
             let Event::Message { peer, message } = event else { continue };
             match codec::decode::<Envelope>(&message) {
                 Ok(Envelope { id, body: Body::Request(request), .. }) => self.control(peer, id, &request),
@@ -102,6 +121,7 @@ impl World {
                         _ => 0,
                     };
                     let head = request.head;
+                    self.strange += usize::from(self.hellos.get(&peer) != Some(&head.session.0));
                     self.seen.push((head.sequence, head.acknowledged_below, head.map_version, entries));
                     let reply = (self.script)(self.seen.len(), &request);
                     if !reply.is_empty() {
@@ -114,7 +134,8 @@ impl World {
     }
 
     fn control(&mut self, peer: PeerId, id: u64, request: &Request) {
-        self.server.send(peer, &[IoSlice::new(&control_reply(id, request, self.version))]).unwrap();
+        let reply = control_reply(id, request, self.version, self.session);
+        self.server.send(peer, &[IoSlice::new(&reply)]).unwrap();
     }
 
     pub(crate) fn object(&mut self) -> Object {
@@ -125,7 +146,7 @@ impl World {
 }
 
 /// The home server's answer: one container, and the map of a version.
-pub(crate) fn control_reply(id: u64, request: &Request, version: u32) -> Vec<u8> {
+pub(crate) fn control_reply(id: u64, request: &Request, version: u32, session: u64) -> Vec<u8> {
     let info = ContainerInfo {
         container: ContainerId(1),
         name: "c".into(),
@@ -139,13 +160,13 @@ pub(crate) fn control_reply(id: u64, request: &Request, version: u32) -> Vec<u8>
     };
     let body = match request {
         Request::SessionOpen { .. } => {
-            Body::Reply(Reply::Session { session: SessionId(9), map: map(version, TargetState::Up) })
+            Body::Reply(Reply::Session { session: SessionId(session), map: map(version, TargetState::Up) })
         }
         Request::ContainerOpen { .. } => Body::Reply(Reply::Container(info)),
         Request::Map => Body::Reply(Reply::Map(map(version, TargetState::Up))),
         _ => Body::Refused(Refusal::new(RefusalCode::Unsupported, "scripted")),
     };
-    let envelope = Envelope { id, hlc: STAMP, session: SessionId(9), sequence: 0, deadline_ms: 0, body };
+    let envelope = Envelope { id, hlc: STAMP, session: SessionId(session), sequence: 0, deadline_ms: 0, body };
     codec::encode(&envelope).unwrap()
 }
 
