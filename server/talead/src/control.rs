@@ -16,6 +16,7 @@ use crate::bridge::{Bridge, Word};
 use crate::config::{FabricChoice, Settings};
 use crate::directory::Directory;
 use crate::failure::Failure;
+use crate::port;
 use crate::targets::data_directory;
 
 /// What happens in the control plane that the process has to know.
@@ -101,16 +102,30 @@ pub(crate) struct Ready {
 pub(crate) fn open(settings: &Settings, directory: &mut Directory) -> Result<Ready, Failure> {
     let path = directory.path(&format!("server-{}.sock", settings.server));
     let unix = Address::Unix { node: node_id().to_owned(), path: path.to_string_lossy().into_owned() };
-    let mut addresses = vec![unix];
-    if settings.config.fabric != FabricChoice::Ring {
-        let interface = settings.config.interface.as_deref().unwrap_or("127.0.0.1");
-        addresses.push(Address::Tcp { host_port: format!("{interface}:0") });
-    }
-    let listeners = Listeners::bind(&addresses)?;
+    let listeners = if settings.config.fabric == FabricChoice::Ring {
+        Listeners::bind(&[unix])?
+    } else {
+        bind_with_port(settings, unix)?
+    };
     directory.own(path);
     let (handle, inbox) = shell::channel();
     let joint = Joint { bridge: Arc::default(), handle };
     Ok(Ready { listeners, joint, inbox })
+}
+
+/// Listens for other nodes too: at the port of the server's last life, where the others look for it, if that is free.
+fn bind_with_port(settings: &Settings, unix: Address) -> Result<Listeners, Failure> {
+    let (data, server) = (data_directory(settings), settings.server);
+    let interface = settings.config.interface.as_deref().unwrap_or("127.0.0.1");
+    let bind = |host_port| Listeners::bind(&[unix.clone(), Address::Tcp { host_port }]);
+    let at_last = port::remembered(data.as_deref(), server, interface).and_then(|host_port| bind(host_port).ok());
+    let listeners = at_last.map_or_else(|| bind(format!("{interface}:0")), Ok)?;
+    for address in listeners.addresses() {
+        if let Address::Tcp { host_port } = address {
+            port::remember(data.as_deref(), server, host_port);
+        }
+    }
+    Ok(listeners)
 }
 
 impl Ready {

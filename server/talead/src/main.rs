@@ -12,6 +12,7 @@ mod failure;
 mod incarnation;
 mod inspect;
 mod metrics;
+mod port;
 mod server;
 mod stop;
 mod targets;

@@ -120,11 +120,14 @@ fn a_durable_system_comes_back_after_a_kill_with_what_was_acknowledged() {
         epoch = outcome.next.unwrap();
     }
     fill(&object, &Write::Inside(&epoch), 8, 99).unwrap();
+    let addresses = server.control.clone();
     server.child.kill().unwrap();
     server.child.wait().unwrap();
     std::mem::forget(epoch);
     let mut server = Server::start(&path, &options);
     server.wait_ready();
+    assert!(addresses.iter().any(|address| address.starts_with("tcp:")), "{addresses:?}");
+    assert_eq!(server.control, addresses, "others look for it where it was");
     let reader = client(&server, 20_000);
     let run = reader.container_open("run").unwrap();
     let object = run.object(oid);
