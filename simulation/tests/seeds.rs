@@ -5,7 +5,7 @@ use talea_simulation::world::{FAULTS, Struck};
 use talea_simulation::{Settings, check, run};
 
 /// Seeds of each of the four tests, which run beside each other where there are cores for it.
-const SEEDS: u64 = 250;
+const SEEDS: u64 = 500;
 
 /// Every fourth seed from `first` on. Together they must have met each kind of fault, and got something done all the same.
 fn all_keep_all_invariants(first: u64) {

@@ -160,11 +160,6 @@ impl Cluster {
     }
 
     pub fn kill(&mut self, server: u32) -> bool {
-        // On a node of its own it would be at another port afterwards, and knows nobody before it hears from the others
-        // (docs/status.md).
-        if self.namespaces && server == 0 {
-            return false;
-        }
         let Some(mut gone) = self.servers[server as usize].take() else { return false };
         self.struck += 1;
         self.tell(&format!("server {server} is killed"));

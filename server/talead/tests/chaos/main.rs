@@ -2,7 +2,7 @@
 //! namespaces) cut off from each other, as a seed says. Afterwards every step that was committed is there, once, and holds what it
 //! held; what anybody saw meanwhile was that, or a typed error; and every call ended within its deadline.
 //!
-//! `tools/suites/chaos` and `chaos-root` run it: `cargo test -p talead --test chaos -- loopback --seconds 60 --seed 7`.
+//! `tools/suites/chaos` and `chaos-root` run it: `cargo test --workspace --test chaos -- loopback --seconds 60 --seed 7`.
 #![allow(missing_docs, unreachable_pub)]
 
 mod cluster;
@@ -87,7 +87,7 @@ fn storm(chaos: &Chaos, namespaces: bool) -> Result<(), String> {
     let seed = chaos.seed.unwrap_or_else(drawn);
     let place = if namespaces { "namespaces" } else { "loopback" };
     println!(
-        "chaos: seed {seed}; again: cargo test -p talead --test chaos -- {place} --seed {seed} --seconds {}",
+        "chaos: seed {seed}; again: cargo test --workspace --test chaos -- {place} --seed {seed} --seconds {}",
         chaos.seconds
     );
     let temporary = tempfile::Builder::new().prefix("talea-chaos.").tempdir_in("/dev/shm");
