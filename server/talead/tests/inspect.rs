@@ -81,6 +81,38 @@ fn a_whole_store_is_shown_and_left_as_it_is() {
 }
 
 #[test]
+fn a_log_and_a_checkpoint_of_several_segments_are_whole() {
+    for (checkpoint_bytes, chain) in [(1 << 30, "log"), (1, "checkpoint")] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().display();
+        let config: TiersConfig = format!("pmem:{path}:8M,nvme:{path}:4M").parse().unwrap();
+        let options = StoreOptions { nonce: 9, checkpoint_bytes, ..StoreOptions::default() };
+        let (mut store, _) = Store::open(open_media(&config, TargetId(0)).unwrap(), options).unwrap();
+        let at = ObjectRef { container: ContainerId(7), oid: Oid::new(ObjectClass::S1, 1) };
+        for key in 0..2000u32 {
+            let (key, data) = (key.to_le_bytes(), [key as u8; 100]);
+            let (kind, condition, checksum) = (ValueKind::Single, Condition::None, crc32c(&data));
+            let entry = EntryUpdate { dkey: &key, akey: b"a", kind, condition, extents: &[], data: &data, checksum };
+            let order = Order::Auto { tied: None };
+            store.update(at, order, Stamp(10), View::Latest, Caller::default(), &[entry]).unwrap();
+        }
+        store.flush().unwrap();
+        while store.background(100).unwrap() {}
+        store.flush().unwrap();
+        drop(store);
+        let (output, text) = inspect(dir.path(), &["--json"]);
+        assert!(
+            output.status.success(),
+            "{chain}: {}",
+            text.lines().filter(|l| l.contains("problem")).collect::<String>()
+        );
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let leads_on = |line: &&serde_json::Value| line["record"]["kind"] == "NEXT" && line["record"]["chain"] == chain;
+        assert!(lines.iter().filter(leads_on).count() > 1, "{chain}: {text}");
+    }
+}
+
+#[test]
 fn what_is_damaged_is_named() {
     for (file, pattern, word) in [
         ("target-0", &b"small value in the log"[..], "are damaged or missing"),

@@ -53,7 +53,7 @@ enum Next {
 }
 
 /// Reads the chain that begins with `first`, whose first record has number `first_lsn`, and takes record `until` for the torn tail
-/// wherever it stands. `each` may stop it.
+/// wherever it stands. `each` gets every record, those that lead to another segment too, and may stop it.
 pub(crate) fn scan(
     medium: &dyn Medium,
     nonce: u64,
@@ -102,16 +102,16 @@ pub(crate) fn scan(
                     scanned.next_lsn = header.lsn + 1;
                     scanned.proven = scanned.proven.max(header.flushed);
                     scanned.filled = at as u64;
-                    if header.kind == kind::NEXT {
-                        following = Segment::from_next(meta);
-                        scanned.lost |= following.is_none();
-                        break;
-                    }
                     let data_at = segment.start + (start + meta.len()) as u64;
                     let data = DataAt { at: data_at, end: segment.start + (start + header.len as usize) as u64 };
                     let found = Found { lsn: header.lsn, flushed: header.flushed, kind: header.kind, meta, data };
                     if each(found).is_break() {
                         return Ok(scanned);
+                    }
+                    if header.kind == kind::NEXT {
+                        following = Segment::from_next(meta);
+                        scanned.lost |= following.is_none();
+                        break;
                     }
                 }
                 Next::Segment { segment, first_lsn } => {

@@ -211,6 +211,10 @@ impl Looking<'_> {
         let mut walk = Walk::new("checkpoint", CHECKPOINT_LSN, self.media, superblock);
         let (mut memory, mut known) = (Memory::default(), 0);
         let scanned = scan(self.media, superblock.nonce, superblock.checkpoint, CHECKPOINT_LSN, u64::MAX, |found| {
+            if found.kind == kind::NEXT {
+                walk.record(&found, describe(&found), &mut *self.each);
+                return ControlFlow::Continue(());
+            }
             // Into a memory of its own: damage in one record must not hide what is in the next. Only parts of a dkey share one.
             if found.kind != kind::MORE {
                 (memory, known) = (Memory::default(), 0);
@@ -379,6 +383,7 @@ fn kind_name(number: u8) -> &'static str {
         kind::DKEY => "DKEY",
         kind::END => "END",
         kind::MORE => "MORE",
+        kind::NEXT => "NEXT",
         _ => "UNKNOWN",
     }
 }
@@ -396,6 +401,10 @@ fn describe(found: &Record) -> Result<(String, Vec<Place>), BadRecord> {
         format!("container {} object {}, {order}", head.at.container, head.at.oid)
     };
     let what = match found.kind {
+        kind::NEXT => {
+            let (start, len, number) = (from.u64()?, from.u64()?, from.u64()?);
+            format!("goes on in segment {number} at {start}, {len} bytes")
+        }
         kind::UPDATE => {
             let (update, mut data) = (Head::decode(&mut from, found.lsn)?, found.data);
             let mut what = head(&update);

@@ -15,6 +15,7 @@ use crate::checksum::granules;
 use crate::index::version::Place;
 use crate::log::chain::CHECKPOINT_LSN;
 use crate::log::header::Superblock;
+use crate::log::record::kind;
 use crate::log::scan::{Scanned, scan};
 use crate::log::{Resume, Segment, SegmentUse};
 use crate::spaces::Spaces;
@@ -93,6 +94,9 @@ fn read(media: &Media, superblock: &Superblock, until: u64) -> Result<Pass, Stor
     if superblock.checkpoint.len > 0 {
         let mut pinned = None;
         let scanned = scan(media, superblock.nonce, superblock.checkpoint, CHECKPOINT_LSN, u64::MAX, |found| {
+            if found.kind == kind::NEXT {
+                return ControlFlow::Continue(());
+            }
             match memory.replay_checkpoint(&found) {
                 Ok(None) => ControlFlow::Continue(()),
                 Ok(Some(segments)) => {
@@ -108,7 +112,7 @@ fn read(media: &Media, superblock: &Superblock, until: u64) -> Result<Pass, Stor
         in_use.extend(pinned.unwrap_or_default());
     }
     let scanned = scan(media, superblock.nonce, superblock.log, superblock.first_lsn, until, |found| {
-        memory.lost |= memory.replay(&found).is_err();
+        memory.lost |= found.kind != kind::NEXT && memory.replay(&found).is_err();
         memory.named.prove(found.flushed);
         ControlFlow::Continue(())
     })?;
