@@ -23,7 +23,7 @@ pub const SERVERS: u32 = 5;
 pub const WRITERS: u32 = 3;
 /// Deadline of every call, and what a call may take beyond it on a machine that has other things to do.
 pub const DEADLINE_MS: u64 = 4_000;
-pub const GRACE_MS: u64 = 3_000;
+pub const GRACE_MS: u64 = 6_000;
 
 #[derive(Parser)]
 struct Arguments {
@@ -90,7 +90,9 @@ fn storm(chaos: &Chaos, namespaces: bool) -> Result<(), String> {
         "chaos: seed {seed}; again: cargo test --workspace --test chaos -- {place} --seed {seed} --seconds {}",
         chaos.seconds
     );
-    let temporary = tempfile::Builder::new().prefix("talea-chaos.").tempdir_in("/dev/shm");
+    // Another user of the machine has no business there, whatever the umask is.
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    let temporary = tempfile::Builder::new().prefix("talea-chaos.").permissions(private).tempdir_in("/dev/shm");
     let temporary = temporary.map_err(|error| error.to_string())?;
     let directory = chaos.directory.clone().unwrap_or_else(|| temporary.path().to_owned());
     let mut cluster = cluster::Cluster::start(&directory, namespaces)?;
