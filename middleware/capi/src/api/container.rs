@@ -3,6 +3,7 @@
 use std::ffi::{c_char, c_int, c_void};
 
 use talea_client::{Container, ContainerProperties, Lagging, ProducerState};
+use talea_posix::Fault;
 use talea_posix::backing::client::fault;
 
 use super::system::SYSTEMS;
@@ -26,16 +27,26 @@ pub unsafe extern "C" fn talea_container_create(
     exist_ok: c_int,
     out: *mut *mut talea_container_t,
 ) -> c_int {
-    public(|| {
-        place(out, "container")?;
-        let system = SYSTEMS.get(system)?;
-        // SAFETY: the caller's contract.
-        let name = unsafe { text(name, "container's name") }?;
-        let made =
-            system.client.container_create(name, ContainerProperties::default(), exist_ok != 0).map_err(fault)?;
-        // SAFETY: checked above, valid by the caller's contract.
-        unsafe { put(out, CONTAINERS.add(made), "container") }
-    })
+    // SAFETY: the caller's contract.
+    public(|| unsafe { create(system, name, exist_ok, ContainerProperties::default(), out) })
+}
+
+/// # Safety
+/// That of the functions which call it.
+unsafe fn create(
+    system: *mut talea_system_t,
+    name: *const c_char,
+    exist_ok: c_int,
+    properties: ContainerProperties,
+    out: *mut *mut talea_container_t,
+) -> Result<(), Fault> {
+    place(out, "container")?;
+    let system = SYSTEMS.get(system)?;
+    // SAFETY: the caller's contract.
+    let name = unsafe { text(name, "container's name") }?;
+    let made = system.client.container_create(name, properties, exist_ok != 0).map_err(fault)?;
+    // SAFETY: checked above, valid by the caller's contract.
+    unsafe { put(out, CONTAINERS.add(made), "container") }
 }
 
 /// As talea_container_create(), for a container that keeps the last `kept_steps` steps (0: as many as others), and with what
@@ -53,10 +64,6 @@ pub unsafe extern "C" fn talea_container_create_keeping(
     out: *mut *mut talea_container_t,
 ) -> c_int {
     public(|| {
-        place(out, "container")?;
-        let system = SYSTEMS.get(system)?;
-        // SAFETY: the caller's contract.
-        let name = unsafe { text(name, "container's name") }?;
         let lagging = match lagging {
             TALEA_LAGGING_KEEP => Lagging::Keep,
             TALEA_LAGGING_DROP => Lagging::Drop,
@@ -70,9 +77,8 @@ pub unsafe extern "C" fn talea_container_create_keeping(
         if kept_steps > 0 {
             properties.kept_steps = kept_steps;
         }
-        let made = system.client.container_create(name, properties, exist_ok != 0).map_err(fault)?;
-        // SAFETY: checked above, valid by the caller's contract.
-        unsafe { put(out, CONTAINERS.add(made), "container") }
+        // SAFETY: the caller's contract.
+        unsafe { create(system, name, exist_ok, properties, out) }
     })
 }
 
