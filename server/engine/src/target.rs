@@ -118,7 +118,8 @@ pub enum Fatal {
     },
     /// It missed so much of the pool's log that it cannot know any more what became of what it holds (rule 7).
     #[error(
-        "target {target}: it was away for so long that nobody knows any more what became of transaction {tx}, which wrote here.          Nothing was changed. Move the server's data away and start it again: it comes back empty"
+        "target {target}: it was away for so long that nobody knows any more what became of transaction {tx}, which wrote here. \
+         Nothing was changed. Move the server's data away and start it again: it comes back empty"
     )]
     Behind {
         /// Which target.
