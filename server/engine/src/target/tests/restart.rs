@@ -1,10 +1,14 @@
 //! What a target keeps over a crash: what it acknowledged, its clock's ceiling, its horizon.
 
-use talea_model::{Extent, Order, Stamp, TxId, View};
+use std::sync::Arc;
+
+use talea_model::{ContainerState, Extent, Fate, Order, PoolState, Stamp, TxId, View};
 use talea_vos::Change;
+use talea_wire::RefusalCode;
 use talea_wire::data::{Body, Condition};
 
 use super::bench::*;
+use crate::target::PoolChange;
 
 fn crash(bench: &Bench, back_us: u64) -> Bench {
     let mut n = 0u64;
@@ -84,17 +88,17 @@ fn the_count_of_blocks_given_back_does_not_begin_anew() {
 const KEYS: u8 = 60;
 const VALUE_BYTES: usize = 60_000;
 
-/// A reader of a process that is gone goes on for as long as its lease lasts: what it reads may lie in blocks that were given back
-/// before the crash, and a restarted target knows of no lease.
-#[test]
-fn a_restarted_target_leaves_alone_what_readers_may_still_hold() {
+/// Asks to write a large value.
+fn write(bench: &mut Bench, key: u8, fill: u8) -> u64 {
+    let extent = Extent::new(0, VALUE_BYTES as u64).unwrap();
+    let head = talea_wire::data::request::Head { deadline_ms: 5000, ..bench.head(Some(AUTO), View::Latest) };
+    bench.send(head, Body::Update(vec![array(&[key], extent, &vec![fill; VALUE_BYTES])]))
+}
+
+/// A target after a crash, all of whose free space was named to readers not long before; where these values lie.
+fn restarted_under_readers() -> (Bench, Vec<u64>) {
     let mut bench = Bench::new();
     bench.medium.share_as(1);
-    let extent = Extent::new(0, VALUE_BYTES as u64).unwrap();
-    let write = |bench: &mut Bench, key: u8, fill: u8| {
-        let head = talea_wire::data::request::Head { deadline_ms: 5000, ..bench.head(Some(AUTO), View::Latest) };
-        bench.send(head, Body::Update(vec![array(&[key], extent, &vec![fill; VALUE_BYTES])]))
-    };
     (0..KEYS).for_each(|key| _ = write(&mut bench, key, 1));
     bench.finish();
     bench.later_us(1000);
@@ -103,7 +107,7 @@ fn a_restarted_target_leaves_alone_what_readers_may_still_hold() {
     for key in 0..KEYS {
         let head = bench.head(None, view);
         match bench.ask(head, Body::Locate { dkey: &[key], akey: b"a", from: 0 }) {
-            Some(Answer::Located(located)) => places.extend(located.spans),
+            Some(Answer::Located(located)) => places.extend(located.spans.iter().map(|span| span.offset)),
             other => panic!("{other:?}"),
         }
     }
@@ -119,9 +123,25 @@ fn a_restarted_target_leaves_alone_what_readers_may_still_hold() {
     assert!(held >= u64::from(KEYS) * VALUE_BYTES as u64, "{held} bytes wait for the leases' end");
     let mut bench = crash(&bench, 0);
     bench.later_us(100_000);
+    (bench, places)
+}
+
+/// Puts more of the pool's log into it than the rest of its segment holds: aborted transactions 1 to 5999.
+fn overtake(bench: &mut Bench) {
+    for tx in 1..6_000 {
+        bench.log(&[Change::Begin(TxId(tx)), Change::Abort(TxId(tx))]);
+    }
+    assert!(bench.target.store().ledger().horizon() < bench.position, "all of it found room");
+}
+
+/// A reader of a process that is gone goes on for as long as its lease lasts: what it reads may lie in blocks that were given back
+/// before the crash, and a restarted target knows of no lease.
+#[test]
+fn a_restarted_target_leaves_alone_what_readers_may_still_hold() {
+    let (mut bench, places) = restarted_under_readers();
     let untouched = |bench: &Bench| {
         let image = bench.medium.image();
-        places.iter().filter(|span| image[span.offset as usize..][..VALUE_BYTES].iter().all(|byte| *byte == 1)).count()
+        places.iter().filter(|at| image[**at as usize..][..VALUE_BYTES].iter().all(|byte| *byte == 1)).count()
     };
     assert_eq!(untouched(&bench), places.len());
     // Writes wait, reads and the pool's log go on.
@@ -131,9 +151,7 @@ fn a_restarted_target_leaves_alone_what_readers_may_still_hold() {
     assert_eq!(bench.get(snapshot(served, bench.position), b"k"), nothing());
     // More of the log than the rest of its segment holds: it is caught up with when there is room.
     let reached = bench.position;
-    for tx in 1..6_000 {
-        bench.log(&[Change::Begin(TxId(tx)), Change::Abort(TxId(tx))]);
-    }
+    overtake(&mut bench);
     assert!(bench.target.store().ledger().horizon() > reached);
     let turns = (0..1000).take_while(|_| {
         answers.extend(bench.finish());
@@ -155,4 +173,45 @@ fn a_restarted_target_leaves_alone_what_readers_may_still_hold() {
     assert_eq!(answers, waiting.iter().map(|id| (*id, Answer::Done)).collect::<Vec<_>>());
     assert!(untouched(&bench) < places.len(), "the test sees blocks being used again");
     assert_eq!(bench.target.store().ledger().horizon(), bench.position);
+}
+
+/// What waits for room is overtaken by the pool's state, which stands for it, too.
+#[test]
+fn a_state_replaces_what_a_restarted_target_has_no_room_to_follow_yet() {
+    let (mut bench, _) = restarted_under_readers();
+    assert_eq!(bench.put(AUTO, View::Latest, b"k", b"kept"), Some(Answer::Done));
+    // Whatever was read at stays: later writes go above.
+    let kept = Stamp::from_unix_us(bench.now.unix_us + 900_000);
+    assert_eq!(bench.get(snapshot(kept, bench.position), b"k"), value(b"kept"));
+    assert_eq!(bench.put(AUTO, View::Latest, b"k", b"last"), Some(Answer::Done));
+    overtake(&mut bench);
+    let floor = Stamp(kept.0 + (1 << 20));
+    let follow = |bench: &mut Bench, change: PoolChange| {
+        bench.position.0 += 1;
+        bench.target.follow(vec![change], bench.position).unwrap();
+    };
+    follow(&mut bench, PoolChange::Floor { container: RUN, floor, kept: vec![kept] });
+    let state = PoolState {
+        ceiling: floor,
+        last_tx: TxId(6_001),
+        closed: vec![(TxId(6_001), Fate::Aborted)],
+        last_container: RUN,
+        containers: vec![ContainerState { container: RUN, floor, kept: vec![kept] }],
+        map: Some(map(1)),
+        ..PoolState::default()
+    };
+    follow(&mut bench, PoolChange::State(Arc::new(state)));
+    bench.later_us(1_300_000);
+    (0..200).for_each(|_| _ = bench.finish());
+    assert_eq!(bench.target.store().ledger().horizon(), bench.position);
+    assert_eq!(bench.get(snapshot(kept, bench.position), b"k"), value(b"kept"), "the store was not told to keep it");
+    assert_eq!(bench.get(snapshot(Stamp(kept.0 - 1), bench.position), b"k"), refused(RefusalCode::Retention));
+    for tx in [3_000, 6_001] {
+        let view = inside(tx, floor, bench.position);
+        assert_eq!(
+            bench.put(Order::Pending(TxId(tx)), view, b"z", b"late"),
+            refused(RefusalCode::Closed),
+            "zombie {tx}"
+        );
+    }
 }
