@@ -1,7 +1,7 @@
 //! Stamps, fates, sessions, the producer's word.
 
 use super::*;
-use talea_model::Fate;
+use talea_model::{Cause, Fate};
 use talea_wire::control::Waited;
 use talea_wire::log::ProducerState;
 
@@ -66,6 +66,29 @@ fn rule_5_without_updates_no_step() {
     let summary = bench.touched(&[0]);
     let committed = bench.commit(begun.tx, summary).unwrap();
     assert_eq!((committed.step, committed.made_step), (Step(1), false), "only collective epochs make steps");
+}
+
+#[test]
+fn rule_5_a_commit_refused_for_an_update_says_why_that_failed() {
+    let mut bench = Bench::new();
+    let fail = |bench: &mut Bench, causes: &[Cause]| {
+        let tx = bench.begin().tx;
+        let mut summary = bench.touched(&[0]);
+        causes.iter().for_each(|cause| summary.merge(&Summary { failed: true, cause: *cause, ..Summary::default() }));
+        let refusal = bench.commit(tx, summary).unwrap_err();
+        assert_eq!(bench.pool.fate(tx), Some(Fate::Aborted));
+        (refusal.code, refusal.text)
+    };
+    let (code, text) = fail(&mut bench, &[Cause::Lost(Some(ServerId(1))), Cause::Full, Cause::Other]);
+    assert!(code == RefusalCode::ServerLost && text.contains("server 1 was lost"), "{text}");
+    let (code, text) = fail(&mut bench, &[Cause::Other, Cause::Full]);
+    assert!(code == RefusalCode::NoSpace && text.contains("a target is full"), "{text}");
+    let (code, _) = fail(&mut bench, &[Cause::Other]);
+    assert_eq!(code, RefusalCode::Closed);
+    // Who met it did not know which server it was; the pool does.
+    bench.ok(Entry::Targets { targets: vec![TargetId(0)], state: TargetState::Down });
+    let (code, text) = fail(&mut bench, &[Cause::Lost(None)]);
+    assert!(code == RefusalCode::ServerLost && text.contains("server 0 was lost"), "{text}");
 }
 
 #[test]
