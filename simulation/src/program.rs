@@ -230,7 +230,8 @@ async fn commit(context: &Context, job: &Arc<Mutex<Job>>, epoch: &Epoch, round: 
     let outcome = epoch.commit_async(&summary, &epoch.tx().0.to_le_bytes(), true).await;
     let known = match &outcome.committed {
         Ok(committed) => Outcome::Committed { stamp: committed.stamp, step: committed.step },
-        Err(error) if error.kind() != ErrorKind::Aborted => Outcome::Unknown,
+        // Only who was told that there is no commit got another epoch with the answer.
+        Err(error) if error.kind() != ErrorKind::Aborted && outcome.next.is_none() => Outcome::Unknown,
         Err(_) => Outcome::Aborted,
     };
     context.note(epoch.tx(), |transaction| transaction.outcome = known);
