@@ -23,7 +23,7 @@ pub const SERVERS: u32 = 5;
 pub const WRITERS: u32 = 3;
 /// Deadline of every call, and what a call may take beyond it on a machine that has other things to do.
 pub const DEADLINE_MS: u64 = 4_000;
-pub const GRACE_MS: u64 = 6_000;
+pub const GRACE_MS: u64 = 3_000;
 
 #[derive(Parser)]
 struct Arguments {

@@ -108,15 +108,9 @@ fn contents(steps: &BTreeMap<u64, String>) -> Result<BTreeMap<u64, Vec<u64>>, St
 /// Every call ended in time, with a result or an error that faults explain.
 fn ended(said: &[(String, Vec<Line>)]) -> Result<(), String> {
     for (who, line) in said.iter().flat_map(|(who, all)| all.iter().map(move |line| (who, line))) {
-        // A look is two calls.
-        let calls = if line.call == "look" { 2 } else { 1 };
-        if line.ms > calls * DEADLINE_MS + GRACE_MS {
-            return Err(format!(
-                "{who}: {} took {} ms; its deadline is {} ms",
-                line.call,
-                line.ms,
-                calls * DEADLINE_MS
-            ));
+        if line.ms > DEADLINE_MS + GRACE_MS {
+            let Line { call, ms, .. } = line;
+            return Err(format!("{who}: {call} took {ms} ms; its deadline is {DEADLINE_MS} ms"));
         }
         if !EXPECTED.contains(&line.outcome.as_str()) {
             return Err(format!("{who}: {} ended with {}: {}", line.call, line.outcome, line.text));

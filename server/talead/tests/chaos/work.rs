@@ -269,14 +269,15 @@ impl Follower {
             );
             let Ok(WaitOutcome::Steps { steps: told, .. }) = waited else { continue };
             for step in told {
-                let look = || {
-                    let snapshot = run.snapshot(SnapshotAt::Step(step.step))?;
-                    read(&run, &snapshot.view())
-                };
-                // Opening, reading: two calls.
-                let _ = caller.call("look", look, |values, line| {
-                    (line.step, line.values) = (step.step.0, values.clone());
-                });
+                let open = || run.snapshot(SnapshotAt::Step(step.step));
+                let Ok(snapshot) = caller.call("open", open, |_, _| {}) else { continue };
+                let _ = caller.call(
+                    "look",
+                    || read(&run, &snapshot.view()),
+                    |values, line| {
+                        (line.step, line.values) = (step.step.0, values.clone());
+                    },
+                );
             }
         }
     }
