@@ -204,6 +204,8 @@ pub struct Target {
     /// When an idle target is woken for it.
     wake_to_scrub_ns: u64,
     /// Passes of the scrubber that have ended, and how many had at the last write.
+    /// Where the log says that the medium is damaged.
+    damage_told: BTreeSet<u64>,
     scrub_passes: u64,
     written_in_pass: u64,
 }
@@ -246,6 +248,7 @@ impl Target {
             flushes: 0,
             scrub_at_ns: 0,
             wake_to_scrub_ns: u64::MAX,
+            damage_told: BTreeSet::new(),
             scrub_passes: 0,
             written_in_pass: 0,
         };

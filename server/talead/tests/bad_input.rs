@@ -6,7 +6,8 @@ mod data;
 mod support;
 
 use std::fs;
-use std::io::{Read, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -151,11 +152,12 @@ fn content(value: u8) -> Vec<u8> {
 fn damage(data: &Path, pattern: &[u8]) {
     for entry in fs::read_dir(data).unwrap() {
         let path = entry.unwrap().path();
-        let mut image = fs::read(&path).unwrap();
+        let image = fs::read(&path).unwrap();
         if let Some(at) = image.windows(pattern.len()).position(|window| window == pattern) {
-            image[at + pattern.len() / 2] ^= 1;
-            fs::write(&path, image).unwrap();
-            return;
+            let at = at + pattern.len() / 2;
+            // In place: a server may have mapped it.
+            let file = fs::File::options().write(true).open(&path).unwrap();
+            return file.write_all_at(&[image[at] ^ 1], at as u64).unwrap();
         }
     }
     panic!("the pattern is in no file");
@@ -205,4 +207,27 @@ fn a_corrupted_pool_log_is_named_and_the_server_does_not_start() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains(&*log.to_string_lossy()), "the file is not named: {text}");
     assert_eq!(fs::read(&log).unwrap(), image, "the damaged log was changed");
+}
+
+#[test]
+fn a_bit_that_flips_under_a_running_server_is_told_in_its_log() {
+    let outer = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (path, data) = (outer.path().join("s"), outer.path().join("data"));
+    fs::create_dir(&data).unwrap();
+    let mut server = Server::start(&path, &Options { tier: &tier(&data), ..ALONE });
+    server.wait_ready();
+    let log = BufReader::new(server.child.stderr.take().unwrap());
+    let client = client(&server, 20_000);
+    let object = container(&client).object(client.new_oid(ObjectClass::SX));
+    for value in 0..8 {
+        put(&object, &key(value), &content(value)).unwrap();
+    }
+    damage(&data, &content(3));
+    let (told, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || log.lines().map_while(Result::ok).for_each(|line| drop(told.send(line))));
+    let named = std::iter::from_fn(|| lines.recv_timeout(PATIENCE).ok()).find(|line| line.contains("is damaged"));
+    let named = named.expect("the scrubber says nothing");
+    assert!(named.contains("ERROR") && named.contains("target_id=") && named.contains("at=offset"), "{named}");
+    let read = |value: u8| get(&object, &key(value), content(value).len()).map_err(|error| error.kind());
+    assert_eq!((read(3), read(4)), (Err(ErrorKind::DataLost), Ok(content(4))));
 }

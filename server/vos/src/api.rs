@@ -1,5 +1,7 @@
 //! The words of the store's calls. Plain data; nothing here does anything.
 
+use std::fmt;
+
 use talea_model::{ContainerId, Extent, Key, Oid, PoolId, Position, SessionId, Stamp, TargetId, TxId};
 
 /// Planted bugs that tests must catch.
@@ -382,6 +384,17 @@ pub enum DamageKind {
     Checkpoint,
     /// A value; it reads as DATA_LOST.
     Value,
+}
+
+impl fmt::Display for DamageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Superblock => "a superblock, which is written anew",
+            Self::Log => "a record of the log, whose place the next checkpoint takes",
+            Self::Checkpoint => "a record of the checkpoint, whose place the next one takes",
+            Self::Value => "a value, which reads as DATA_LOST; read an earlier step, and check the machine",
+        })
+    }
 }
 
 /// Bytes of the medium that are not what was written.

@@ -2,6 +2,9 @@
 //!
 //! Must never keep an idle target awake: it wakes now and then, and rests when all was seen.
 
+use talea_tier::Address;
+use talea_vos::Damage;
+
 use super::{Fatal, Now, Target};
 
 /// Bytes that the scrubber verifies at a time, and how long it then rests: 4 MiB a second.
@@ -29,6 +32,21 @@ impl Target {
         self.wake_to_scrub_ns = now.monotonic_ns.saturating_add(rest_ns);
         // A damaged log is written anew in the background.
         self.background |= scrubbed.damaged > 0;
+        if scrubbed.damaged > 0 || !self.damage_told.is_empty() {
+            self.tell_damage();
+        }
         Ok(())
+    }
+
+    /// Says once in the server's log what is damaged, and again if it was whole in between.
+    fn tell_damage(&mut self) {
+        let told = std::mem::take(&mut self.damage_told);
+        for Damage { kind, offset, bytes } in self.store.damage() {
+            if !told.contains(offset) {
+                let at = Address(*offset);
+                tracing::error!(target_id = %self.id, %at, bytes, "the medium is damaged: {kind}");
+            }
+            self.damage_told.insert(*offset);
+        }
     }
 }
