@@ -6,7 +6,7 @@ mod world;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use talea_client::{EntryFetch, ShortWay};
+use talea_client::{ClientError, EntryFetch, ShortWay};
 use talea_fabric::Memory;
 use talea_fabric::sim::SimNetwork;
 use talea_model::{Extent, LeaseId, Position, Stamp, View};
@@ -168,4 +168,20 @@ fn places_given_back_meanwhile_are_asked_for_anew() {
     assert_eq!(read(&mut world, &other), (PLACED, 1));
     assert_eq!(read(&mut world, &object), (PLACED, 1), "its places may have been given back");
     assert_eq!(read(&mut world, &object), (PLACED, 0));
+}
+
+#[test]
+fn a_call_of_many_arrays_has_one_deadline() {
+    let (_medium, way) = medium();
+    let mut world = World::with(way, |_, _| vec![]);
+    let object = world.object();
+    let began_ns = world.network.now_ns();
+    let extents = [Extent::new(0, BYTES as u64).unwrap()];
+    let keys: Vec<Vec<u8>> = (0..5).map(|number| vec![number]).collect();
+    let mut outs = vec![[0; BYTES]; keys.len()];
+    let parts = keys.iter().zip(&mut outs);
+    let mut entries: Vec<_> = parts.map(|(key, out)| EntryFetch::array(key, b"a", 1, &extents, out)).collect();
+    let error = world.run(object.fetch_async(&VIEW, &mut entries)).unwrap_err();
+    assert!(matches!(error, ClientError::Deadline { .. }), "{error}");
+    assert_eq!(world.network.now_ns() - began_ns, 2_000 * MS);
 }

@@ -89,8 +89,8 @@ impl Object {
         for (index, entry) in entries.iter_mut().enumerate() {
             push_pieces(index, entry, &mut pieces)?;
         }
-        let pieces = self.fetch_short(view, pieces, |index, one| results[index].join(one)).await?;
         let question = self.container.question("fetching", TargetId(0), self.oid, None, *view);
+        let pieces = self.fetch_short(question, pieces, |index, one| results[index].join(one)).await?;
         let mut messages = self.pack_fetches(pieces)?;
         let mut first_error = None;
         while !messages.is_empty() {

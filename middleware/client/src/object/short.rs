@@ -4,6 +4,7 @@
 //! verified at its first use under a lease; under the same lease it cannot change. Must never report damage itself: whatever
 //! does not fit is read again by the long way, which does.
 
+use smallvec::SmallVec;
 use talea_model::{TargetId, View};
 use talea_wire::RefusalCode;
 use talea_wire::data::{Body, ReplyBody, ValueKind};
@@ -27,24 +28,26 @@ enum Short {
 }
 
 impl Object {
-    /// Takes out of `pieces` what could be read in place, and gives `done` its results.
+    /// Takes out of `pieces` what could be read in place, and gives `done` its results. All of it is part of the one call that
+    /// `question` is of: a target that does not answer is asked once, and not for each piece.
     pub(super) async fn fetch_short<'k, 'o>(
         &self,
-        view: &View,
+        question: Question,
         mut pieces: Pieces<'k, 'o>,
         mut done: impl FnMut(usize, Found),
     ) -> Result<Pieces<'k, 'o>> {
-        let View::Snapshot { stamp, .. } = *view else { return Ok(pieces) };
+        let View::Snapshot { stamp, .. } = question.view else { return Ok(pieces) };
         let shared = &self.container.client.shared;
         let layout = self.layout()?;
         let mut left = Pieces::new();
+        let mut silent: SmallVec<[TargetId; 4]> = SmallVec::new();
         for mut piece in pieces.drain(..) {
             let target = layout.leader_of(piece.entry.dkey);
             let ValueKind::Array { record_bytes } = piece.entry.kind else {
                 left.push(piece);
                 continue;
             };
-            if !shared.may_read_in_place(target) {
+            if silent.contains(&target) || !shared.may_read_in_place(target) {
                 left.push(piece);
                 continue;
             }
@@ -56,9 +59,10 @@ impl Object {
                     Short::Done(found) => break done(piece.index, found),
                     Short::Ask(from) if asked <= piece.entry.extents.len() => {
                         asked += 1;
-                        if self.ask_places(target, view, &subject, from).await {
+                        if self.ask_places(Question { target, ..question }, &subject, from).await {
                             continue;
                         }
+                        silent.push(target);
                     }
                     Short::Ask(_) | Short::Long => {}
                 }
@@ -69,9 +73,9 @@ impl Object {
     }
 
     /// Asks where records lie; false if that helps nobody.
-    async fn ask_places(&self, target: TargetId, view: &View, subject: &Subject<'_>, from: u64) -> bool {
+    async fn ask_places(&self, question: Question, subject: &Subject<'_>, from: u64) -> bool {
         let shared = &self.container.client.shared;
-        let question = self.container.question("locating", target, self.oid, None, *view);
+        let target = question.target;
         let mut request = question.request(Body::Locate { dkey: subject.dkey, akey: subject.akey, from });
         let asked_ns = shared.now_ns();
         let read = |body: ReplyBody<'_>| match body {
@@ -79,7 +83,7 @@ impl Object {
             _ => Err(ClientError::unexpected("locating")),
         };
         let moved = |_: &Body<'_>| self.layout().is_ok_and(|layout| layout.leader_of(subject.dkey) != target);
-        match shared.exchange(Question { target, ..question }, &mut request, moved, read).await {
+        match shared.exchange(question, &mut request, moved, read).await {
             Ok(Answer::Done(located, _)) => {
                 shared.places.learn(target, subject, from, *located, asked_ns);
                 shared.tell_reads(TELL_READS_BYTES);
