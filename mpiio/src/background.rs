@@ -164,6 +164,10 @@ impl Worker {
             let Task { file, direction, batches, state } = task;
             // SAFETY: the program's memory, until the request is complete.
             let outcome = guarded(|| unsafe { transfer::run_batches(&file, direction, &batches) });
+            let outcome = outcome.or_else(|failure| match direction {
+                Direction::Read => Err(failure),
+                Direction::Write => written_later(&file, failure, &batches),
+            });
             file.transfer_ended();
             drop(file);
             // Counted before it can be seen: the count never falls below zero.
@@ -174,6 +178,15 @@ impl Worker {
             state.ended.notify_all();
         }
     }
+}
+
+/// A write that failed, as [`OpenFile::postpone`] tells it; its bytes if that is later.
+fn written_later(file: &OpenFile, failure: Failure, batches: &[Vec<Piece>]) -> Result<u64, Failure> {
+    let pieces = || batches.iter().flatten();
+    let from = pieces().map(|piece| piece.offset).min().unwrap_or(0);
+    let end = pieces().map(|piece| piece.offset.saturating_add(piece.bytes)).max().unwrap_or(0);
+    file.postpone(failure, Some((from.cast_signed(), end.cast_signed())))?;
+    Ok(pieces().map(|piece| piece.bytes).sum())
 }
 
 /// Starts a transfer; returns its request.

@@ -27,7 +27,7 @@ pub(crate) fn sync(file: &OpenFile) -> Result<(), Failure> {
     // The program's hint may leave commits to the close. What was written is at the servers in either case.
     if file.writable() && matches!(wishes::sync_commits(&file.hints), Ok(false)) {
         file.await_transfers();
-        return agree::outcome(&file.group, Ok(()));
+        return file.compare();
     }
     commit_now(file)
 }
@@ -73,11 +73,23 @@ fn settle(file: &OpenFile, end: End) -> Result<(), Failure> {
     let group = &file.group;
     file.await_transfers();
     let counters = file.state().counters.numbers();
-    let reduced = file.reduction.run(group, counters, |summary| file.storage.flush(summary))?;
+    let kept = file.postponed();
+    let reduced = file.reduction.run(group, counters, |summary| flush(file, summary))?;
     let (outcome, result) = if group.rank == 0 { decide(file, end, reduced) } else { (Ok(()), Vec::new()) };
     let (outcome, result) = agree::broadcast(group, outcome, result)?;
     let advanced = if result.is_empty() { Ok(()) } else { file.storage.advance(&result) };
+    if outcome.is_err() {
+        // On all ranks alike. What failed first says more than that the commit was refused for it.
+        agree::outcome(group, kept.map_or(Ok(()), Err))?;
+    }
     outcome.and(advanced)
+}
+
+/// Ends this rank's part of the epoch, with what failed in it. libtalea knows of writes that failed, and refuses their commit as it
+/// begins the next epoch.
+pub(crate) fn flush(file: &OpenFile, summary: &mut [u8]) -> Result<(), Failure> {
+    let flushed = file.storage.flush(summary);
+    file.end_postponed().and(flushed)
 }
 
 /// What rank 0 does with the merged summary.
@@ -116,7 +128,7 @@ fn delete_on_close(file: &OpenFile) -> Result<(), Failure> {
     let group = &file.group;
     file.await_transfers();
     let counters = file.state().counters.numbers();
-    let reduced = file.reduction.run(group, counters, |summary| file.storage.flush(summary))?;
+    let reduced = file.reduction.run(group, counters, |summary| flush(file, summary))?;
     let outcome = if group.rank == 0 {
         let _ = pointer::forget(file, reduced.numbers);
         let aborted = if file.writable() { file.storage.abort() } else { Ok(()) };

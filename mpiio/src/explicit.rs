@@ -148,7 +148,7 @@ impl Explicit {
         let mut parts = Vec::new();
         for file in &files {
             file.await_transfers();
-            let reduced = file.reduction.run(&file.group, [i64::MIN; 2], |summary| file.storage.flush(summary))?;
+            let reduced = file.reduction.run(&file.group, [i64::MIN; 2], |summary| commit::flush(file, summary))?;
             parts.push(reduced);
         }
         let mine = |summary: &mut [u8]| {

@@ -13,6 +13,7 @@ use crate::errhandler::Handler;
 use crate::error::{Failure, checked, mpi};
 use crate::explicit::Explicit;
 use crate::pointer::Used;
+use crate::postponed::Postponed;
 use crate::storage::StorageFile;
 use crate::transfer::{Begun, Direction};
 use crate::view::View;
@@ -80,6 +81,8 @@ pub(crate) struct State {
     pub(crate) explicit: Option<Arc<Explicit>>,
     /// The counters that this process has used.
     pub(crate) counters: Used,
+    /// What has failed on this rank and is still to be told.
+    pub(crate) postponed: Option<Postponed>,
 }
 
 /// An open file.
@@ -136,6 +139,7 @@ impl OpenFile {
             atomic: false,
             explicit: None,
             counters: Used::default(),
+            postponed: None,
         };
         Arc::new_cyclic(|me| OpenFile {
             path,

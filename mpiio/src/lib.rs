@@ -26,6 +26,7 @@ mod info;
 mod open;
 mod pointer;
 mod position;
+mod postponed;
 mod real;
 mod representation;
 mod request;

@@ -105,7 +105,7 @@ pub(crate) unsafe fn blocking(
 ) -> Result<(), Failure> {
     // SAFETY: passed on to the caller.
     unsafe {
-        let done = transfer(file, direction, place, buffer)?;
+        let done = alone(file, direction, place, buffer)?;
         request::fill(status, &done)
     }
 }
@@ -138,7 +138,7 @@ unsafe fn together(file: &OpenFile, direction: Direction, place: Place, buffer: 
         // SAFETY: passed on to the caller.
         return unsafe { transfer(file, direction, place, buffer) };
     }
-    let call = guarded(|| call(file, direction, place, buffer));
+    let call = guarded(|| call(file, direction, place, buffer).and_then(|call| intact(file, direction, call)));
     let mine =
         call.as_ref().map_or([i64::MIN; 4], |(checked, start)| buffering::numbers(file, direction, checked, *start));
     let ((checked, start), all) = agree::outcome_and_maximum(&file.group, call, mine)?;
@@ -171,7 +171,7 @@ pub(crate) unsafe fn nonblocking(
         if let Some(started) = in_background(file, direction, place, buffer)? {
             return answer(request, started);
         }
-        let done = transfer(file, direction, place, buffer)?;
+        let done = alone(file, direction, place, buffer)?;
         answer(request, request::completed(done)?)
     }
 }
@@ -192,7 +192,7 @@ unsafe fn in_background(
         return Ok(None);
     }
     let finest = checked.memory.finest().min(checked.view.finest()).max(1);
-    if checked.bytes / finest > background::MOST_PIECES as u64 {
+    if checked.bytes / finest > background::MOST_PIECES as u64 || file.postponed().is_some() {
         return Ok(None);
     }
     let start = reserve(file, place, checked.etypes)?;
@@ -327,10 +327,46 @@ fn check(file: &OpenFile, direction: Direction, place: Place, buffer: Buffer) ->
 /// # Safety
 /// The buffer is the program's, as MPI wants it.
 unsafe fn transfer(file: &OpenFile, direction: Direction, place: Place, buffer: Buffer) -> Result<Pending, Failure> {
-    let (checked, start) = call(file, direction, place, buffer)?;
+    let (checked, start) = call(file, direction, place, buffer).and_then(|call| intact(file, direction, call))?;
     // SAFETY: passed on to the caller.
     let moved = pointer::alone(file, || unsafe { run(file, direction, &checked, start) })?;
     Ok(finished(file, place, &checked, start, moved))
+}
+
+/// One rank's I/O that no other rank hears of: a failed write is told later, if all ranks can hear of it then.
+///
+/// # Safety
+/// The buffer is the program's, as MPI wants it.
+unsafe fn alone(file: &OpenFile, direction: Direction, place: Place, buffer: Buffer) -> Result<Pending, Failure> {
+    let (checked, start) = call(file, direction, place, buffer)?;
+    let moved = may_run(file, direction, &checked, start)
+        // SAFETY: passed on to the caller.
+        .and_then(|()| pointer::alone(file, || unsafe { run(file, direction, &checked, start) }))
+        .or_else(|failure| match direction {
+            Direction::Read => Err(failure),
+            Direction::Write => {
+                let written = checked.place(start)?;
+                file.postpone(failure, Some(written)).map(|()| checked.bytes)
+            }
+        })?;
+    Ok(finished(file, place, &checked, start, moved))
+}
+
+/// Refuses a write if the epoch has failed on this rank already (no deadline is waited for again), and a read of what was not written.
+fn may_run(file: &OpenFile, direction: Direction, checked: &Checked, start: i64) -> Result<(), Failure> {
+    match (direction, file.postponed()) {
+        (_, None) => Ok(()),
+        (Direction::Write, Some(failure)) => Err(failure),
+        (Direction::Read, Some(_)) => {
+            let (from, end) = checked.place(start)?;
+            file.require_written(from, end)
+        }
+    }
+}
+
+/// A call that may run.
+fn intact(file: &OpenFile, direction: Direction, call: (Checked, i64)) -> Result<(Checked, i64), Failure> {
+    may_run(file, direction, &call.0, call.1).map(|()| call)
 }
 
 /// Checks a call and takes its place; pointers have moved on then. At the place `Ordered` it is collective, whatever fails.
@@ -365,6 +401,15 @@ impl Checked {
         let last = start.saturating_add(self.etypes).saturating_sub(1);
         let etype = i64::try_from(self.view.etype_bytes).unwrap_or(i64::MAX);
         Ok(self.view.byte_offset(last)?.saturating_add(etype).saturating_sub(self.view.byte_offset(start)?))
+    }
+
+    /// The first byte of the file, and the one past the last, for a call from elementary type `start` on.
+    fn place(&self, start: i64) -> Result<(i64, i64), Failure> {
+        if self.etypes == 0 {
+            return Ok((0, 0));
+        }
+        let from = self.view.byte_offset(start)?;
+        Ok((from, from.saturating_add(self.span(start)?)))
     }
 
     /// Bytes of memory for bytes of the file, which is what a status counts.

@@ -74,6 +74,11 @@ pub(crate) fn sync_commits(hints: &Hints) -> Result<bool, Failure> {
     }
 }
 
+/// Is each write visible to all as soon as it returns?
+pub(crate) fn commits_writes(hints: &Hints) -> bool {
+    value(hints, "talea_epoch") == Some("none")
+}
+
 /// The path that is meant: with `talea_step` that of the step.
 pub(crate) fn path(given: &CStr, hints: &Hints, amode: i32) -> Result<CString, Failure> {
     let Some(step) = value(hints, "talea_step") else { return Ok(given.to_owned()) };

@@ -15,7 +15,7 @@ use crate::{commit, info, pointer};
 on_file! {
     MPI_File_set_size PMPI_File_set_size (file; size: MPI_Offset) => size::change(file, size, Change::Exactly);
     MPI_File_preallocate PMPI_File_preallocate (file; size: MPI_Offset) => size::change(file, size, Change::AtLeast);
-    MPI_File_get_size PMPI_File_get_size (file; size: *mut MPI_Offset) => answer(size, file.storage.size()?.cast_signed());
+    MPI_File_get_size PMPI_File_get_size (file; size: *mut MPI_Offset) => answer(size, file.size()?);
     MPI_File_get_group PMPI_File_get_group (file; group: *mut MPI_Group) => answer(group, position::group(file)?);
     MPI_File_get_amode PMPI_File_get_amode (file; amode: *mut c_int) => answer(amode, file.amode);
     MPI_File_set_info PMPI_File_set_info (file; info: MPI_Info) => info::read(info).map(drop);

@@ -1,5 +1,5 @@
 /* One rank fails (the environment says where): all get the same class and the text that names the server, nobody hangs. Arguments: the
- * call that fails, the rank, and where all ranks learn of it: open, sync, close, or a collective data call. */
+ * call that fails, the rank, where all ranks learn of it (open, sync, close, or a collective data call), and the form of the call. */
 #include "check.h"
 
 static int rank, size;
@@ -17,6 +17,25 @@ static int write_all(MPI_File file, const char *form) {
     }
     code = MPI_File_write_at_all(file, 4 * rank, &rank, 1, MPI_INT, MPI_STATUS_IGNORE);
     return code;
+}
+
+/* Writes that are not collective: no rank learns of the failure before all do, for the others may be waiting for it. */
+static void write_alone(MPI_File file, int failing) {
+    static int many[1 << 16];
+    int back = -1;
+    MPI_Offset bytes;
+    MPI_Request request;
+    OK(MPI_File_write_at(file, 4 * rank, &rank, 1, MPI_INT, MPI_STATUS_IGNORE));
+    MPI_Barrier(MPI_COMM_WORLD);
+    OK(MPI_File_iwrite_at(file, 64 + rank * (MPI_Offset)sizeof many, many, 1 << 16, MPI_INT, &request));
+    OK(MPI_Wait(&request, MPI_STATUS_IGNORE));
+    OK(MPI_File_get_size(file, &bytes));
+    /* But nobody is told that bytes are there which are not. */
+    int code = MPI_File_read_at(file, 4 * rank, &back, 1, MPI_INT, MPI_STATUS_IGNORE);
+    if (rank == failing)
+        FAILS(code, MPI_ERR_IO, "server 1 is lost");
+    else
+        CHECK(code == MPI_SUCCESS && back == rank);
 }
 
 /* The same class on every rank, and the server's name in every rank's text. */
@@ -46,9 +65,18 @@ int main(int argc, char **argv) {
     }
     OK(code);
     if (strcmp(call, "write") == 0 && strcmp(form, "alone") == 0) {
-        /* Not collective: only this rank learns of it at once, and all of them when the epoch should commit. */
+        write_alone(file, failing);
+    } else if (strcmp(call, "write") == 0 && strcmp(form, "later") == 0) {
+        write_alone(file, failing);
+        same(write_all(file, "explicit"));
+    } else if (strcmp(call, "write") == 0 && strcmp(form, "atomic") == 0) {
+        /* Each write is told at once where it counts at once. */
+        OK(MPI_File_set_atomicity(file, 1));
         code = MPI_File_write_at(file, 4 * rank, &rank, 1, MPI_INT, MPI_STATUS_IGNORE);
         CHECK((code != MPI_SUCCESS) == (rank == failing));
+    } else if (strcmp(call, "size") == 0) {
+        MPI_Offset bytes;
+        OK(MPI_File_get_size(file, &bytes));
     } else if (strcmp(call, "write") == 0) {
         same(write_all(file, form));
     } else {
@@ -59,7 +87,7 @@ int main(int argc, char **argv) {
         OK(MPI_File_close(&file));
     } else if (strcmp(at, "sync") == 0) {
         code = MPI_File_sync(file);
-        if (strcmp(call, "write") == 0) {
+        if (strcmp(call, "write") == 0 && strcmp(form, "alone") != 0) {
             CHECK(class_of(code) != MPI_SUCCESS);
         } else {
             same(code);

@@ -1,0 +1,80 @@
+//! Failures of calls that one rank makes alone, kept until all ranks of the file meet.
+//!
+//! A program that goes on differently on one rank hangs: HDF5 1.10 leaves a flush on the rank whose write of metadata failed, and
+//! the other ranks wait for it in a barrier. MPI lets writes be buffered until the sync (MPI 4.1 §14.6.1), so where several ranks
+//! have the file open, an independent write that the storage refused returns, and the next collective write, sync or close fails
+//! on all ranks for it. Owns what failed and where. Must never let an epoch commit in which something failed, nor give a read the
+//! bytes that a failed write should have replaced.
+
+use talea_abi::Code;
+
+use crate::agree;
+use crate::error::Failure;
+use crate::file::OpenFile;
+use crate::wishes;
+
+/// The first failure of this rank in the epoch.
+#[derive(Clone, Debug)]
+pub(crate) struct Postponed {
+    failure: Failure,
+    /// Bytes that writes since then should have filled, from the first to past the last.
+    missing: Option<(i64, i64)>,
+    /// It was no write: libtalea does not know that the epoch must not commit.
+    is_ours: bool,
+}
+
+/// Is it the storage's failure, and not the call's?
+fn is_of_storage(failure: &Failure) -> bool {
+    let Failure::Storage { code, .. } = failure else { return false };
+    matches!(code, Code::ServerLost | Code::Deadline | Code::NoSpace | Code::Aborted | Code::DataLost | Code::Other)
+}
+
+impl OpenFile {
+    /// Keeps a failure for later: the caller goes on as if the bytes from the first to past the last were `written`. Gives it back
+    /// if it has to be told now: other ranks do not wait for this one, or take each write for committed.
+    pub(crate) fn postpone(&self, failure: Failure, written: Option<(i64, i64)>) -> Result<(), Failure> {
+        let alone = self.group.size == 1 || !self.writable() || wishes::commits_writes(&self.hints);
+        let mut state = self.state();
+        if alone || state.atomic || !is_of_storage(&failure) {
+            return Err(failure);
+        }
+        let kept = state.postponed.get_or_insert(Postponed { failure, missing: None, is_ours: written.is_none() });
+        let join = |(from, end): (i64, i64), missing: (i64, i64)| (from.min(missing.0), end.max(missing.1));
+        kept.missing = written.map(|bytes| kept.missing.map_or(bytes, |missing| join(bytes, missing))).or(kept.missing);
+        Ok(())
+    }
+
+    /// What was kept in this epoch.
+    pub(crate) fn postponed(&self) -> Option<Failure> {
+        self.state().postponed.as_ref().map(|kept| kept.failure.clone())
+    }
+
+    /// The epoch ends, and with it what was kept: an error if nobody else keeps the epoch from its commit.
+    pub(crate) fn end_postponed(&self) -> Result<(), Failure> {
+        let kept = self.state().postponed.take().filter(|kept| kept.is_ours);
+        kept.map_or(Ok(()), |kept| Err(kept.failure))
+    }
+
+    /// Refuses to read bytes that are not what this rank has written.
+    pub(crate) fn require_written(&self, from: i64, end: i64) -> Result<(), Failure> {
+        let state = self.state();
+        let overlaps = |(first, last): (i64, i64)| from < last && first < end;
+        let kept = state.postponed.as_ref().filter(|kept| kept.missing.is_some_and(overlaps));
+        kept.map_or(Ok(()), |kept| Err(kept.failure.clone()))
+    }
+
+    /// Its size in bytes; as far as this rank knows if the servers cannot be asked, and then the epoch fails.
+    pub(crate) fn size(&self) -> Result<i64, Failure> {
+        let bytes = self.storage.size().or_else(|failure| {
+            self.postpone(failure, None)?;
+            // SAFETY: no pieces.
+            unsafe { self.storage.read(&[]) }
+        });
+        bytes.map(u64::cast_signed)
+    }
+
+    /// A sync that commits nothing: all ranks learn what has failed on any.
+    pub(crate) fn compare(&self) -> Result<(), Failure> {
+        agree::outcome(&self.group, self.postponed().map_or(Ok(()), Err))
+    }
+}
