@@ -24,6 +24,16 @@ pub(crate) struct SystemView {
     replicas: Vec<u32>,
     /// Servers of which some target does not serve.
     missing: Vec<u32>,
+    /// What of the data is damaged or gone, and what to do.
+    troubles: Vec<Trouble>,
+}
+
+/// Data that is damaged or gone.
+#[derive(Serialize)]
+pub(crate) struct Trouble {
+    pub(crate) text: String,
+    /// What to do.
+    pub(crate) remedy: &'static str,
 }
 
 #[derive(Serialize)]
@@ -43,6 +53,8 @@ struct TargetView {
     fetches: u64,
     bytes_in: u64,
     bytes_out: u64,
+    /// Places of its media that the scrubber knows to be damaged.
+    damaged: u64,
 }
 
 #[derive(Serialize)]
@@ -81,10 +93,21 @@ impl SystemView {
                     fetches: stat.fetches,
                     bytes_in: stat.bytes_in,
                     bytes_out: stat.bytes_out + stat.bytes_in_place,
+                    damaged: stat.damaged,
                 });
             }
             servers.push(ServerView { server: server.id.0, host: server.host.clone(), targets });
         }
+        let damaged = servers.iter().flat_map(|server: &ServerView| &server.targets);
+        let damaged =
+            damaged.filter(|target| target.damaged > 0).map(|target| damaged_text(target.target, target.damaged));
+        let names = |through| {
+            let gone = status.containers.iter().filter(move |info| info.container <= through);
+            gone.map(|info| info.name.clone()).collect::<Vec<_>>()
+        };
+        let lost = status.lost.iter().map(|(target, through)| (target.0, names(*through)));
+        let lost = lost.filter(|(_, names)| !names.is_empty()).map(|(target, names)| lost_text(target, &names));
+        let troubles = damaged.chain(lost).collect();
         let is_missing = |server: &u32| {
             status.map.targets.iter().any(|target| target.server.0 == *server && !status.map.is_up(target.id))
         };
@@ -113,14 +136,52 @@ impl SystemView {
             leader: status.leader.0,
             replicas: status.replicas.iter().map(|server| server.0).collect(),
             missing,
+            troubles,
         })
     }
+}
+
+fn damaged_text(target: u32, damaged: u64) -> Trouble {
+    let places = if damaged == 1 { "1 place".to_owned() } else { format!("{damaged} places") };
+    let text = format!(
+        "target {target}: {places} of its media damaged (its server's log names them); values there read as DATA_LOST"
+    );
+    Trouble { text, remedy: "read an earlier step, and check the machine" }
+}
+
+fn lost_text(target: u32, containers: &[String]) -> Trouble {
+    let names = containers.join(", ");
+    let text =
+        format!("target {target}: came back without what it had stored; what lay there of {names} reads as DATA_LOST");
+    Trouble { text, remedy: "copy out what can still be read, and write into a new container" }
 }
 
 /// Numbers of servers, for people.
 fn numbers(servers: &[u32]) -> String {
     let all: Vec<String> = servers.iter().map(u32::to_string).collect();
     format!("{} {}", if servers.len() == 1 { "server" } else { "servers" }, all.join(", "))
+}
+
+impl SystemView {
+    /// Data that is damaged or gone.
+    pub(crate) fn troubles(&self) -> &[Trouble] {
+        &self.troubles
+    }
+
+    /// How many servers there are.
+    pub(crate) fn servers(&self) -> usize {
+        self.servers.len()
+    }
+
+    /// How many sessions are open.
+    pub(crate) fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// How many targets do not serve.
+    pub(crate) fn down(&self) -> usize {
+        self.servers.iter().flat_map(|server| &server.targets).filter(|target| target.state != "up").count()
+    }
 }
 
 impl fmt::Display for SystemView {
@@ -139,6 +200,9 @@ impl fmt::Display for SystemView {
                 "  degraded: {} not serving; what is there cannot be read until it is back",
                 numbers(&self.missing)
             )?;
+        }
+        for Trouble { text, remedy } in &self.troubles {
+            writeln!(f, "  {text}: {remedy}")?;
         }
         for server in &self.servers {
             writeln!(f, "  server {} on {}", server.server, server.host)?;

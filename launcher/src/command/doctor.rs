@@ -14,6 +14,7 @@ use crate::cli::DoctorArgs;
 use crate::failure::Failure;
 use crate::family::Family;
 use crate::notice::count;
+use crate::output::SystemView;
 use crate::{locate, media};
 
 /// How bad it is.
@@ -268,32 +269,24 @@ fn tier(site: &Site) -> Vec<Finding> {
 
 fn systems() -> Vec<Finding> {
     let list = RuntimeDir::from_env().and_then(|runtime| runtime.list()).unwrap_or_default();
-    let ask = |name: &str| connect(Some(name)).and_then(|client| Ok(client.with_deadline_ms(5_000).status()?));
-    list.into_iter()
-        .map(|system| match ask(&system.file.name) {
-            Ok(status) => {
-                let down =
-                    status.map.targets.iter().filter(|target| target.state != talea_model::TargetState::Up).count();
-                let text = format!(
-                    "{}: {}, {}",
-                    system.file.name,
-                    count(status.map.servers.len() as u64, "server"),
-                    count(status.sessions.len() as u64, "session")
-                );
-                match down {
-                    0 => good("system", text),
-                    n => bad(
-                        "system",
-                        format!("{text}; {n} targets are down"),
-                        "copy out what is left and start it anew",
-                    ),
-                }
-            }
-            Err(error) => {
-                bad("system", format!("{}: {error}", system.file.name), format!("talea down {}", system.file.name))
-            }
-        })
-        .collect()
+    list.iter().flat_map(|system| of_system(&system.file.name)).collect()
+}
+
+fn of_system(name: &str) -> Vec<Finding> {
+    let what = "system";
+    let asked = connect(Some(name)).and_then(|client| Ok(SystemView::of(&client.with_deadline_ms(5_000), name)?));
+    let view = match asked {
+        Ok(view) => view,
+        Err(error) => return vec![bad(what, format!("{name}: {error}"), format!("talea down {name}"))],
+    };
+    let text =
+        format!("{name}: {}, {}", count(view.servers() as u64, "server"), count(view.sessions() as u64, "session"));
+    let mut findings = vec![match view.down() {
+        0 => good(what, text),
+        n => bad(what, format!("{text}; {n} targets are down"), "copy out what is left and start it anew"),
+    }];
+    findings.extend(view.troubles().iter().map(|it| bad(what, format!("{name}: {}", it.text), it.remedy)));
+    findings
 }
 
 #[cfg(test)]

@@ -298,6 +298,9 @@ pub struct Status {
     pub leader: talea_model::ServerId,
     /// Servers that hold a replica of the log.
     pub replicas: Vec<talea_model::ServerId>,
+    /// Targets that came back without what they had stored, and the last container that was there then: what lay on them of it and of
+    /// those before reads as DATA_LOST.
+    pub lost: Vec<(talea_model::TargetId, ContainerId)>,
 }
 
 /// Counters of the control plane, for I5 by counting.

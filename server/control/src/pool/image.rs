@@ -84,12 +84,7 @@ impl Pool {
             closed: self.closed.iter().map(|(tx, closed)| (*tx, closed.fate)).collect(),
             last_container: self.last_container,
             containers: containers.collect(),
-            lost: self
-                .targets
-                .iter()
-                .filter(|(_, past)| past.lost_through.0 > 0)
-                .map(|(id, past)| (*id, past.lost_through))
-                .collect(),
+            lost: self.lost(),
             last_session: self.last_session,
             sessions: self.sessions.keys().copied().collect(),
             map: self.map.clone(),

@@ -102,6 +102,12 @@ impl Pool {
         Ok(Reply::Done)
     }
 
+    /// Targets that have lost what they had stored, and the last container of which.
+    pub(super) fn lost(&self) -> Vec<(TargetId, ContainerId)> {
+        let lost = self.targets.iter().filter(|(_, past)| past.lost_through.0 > 0);
+        lost.map(|(id, past)| (*id, past.lost_through)).collect()
+    }
+
     pub(super) fn set_targets(
         &mut self,
         targets: &[TargetId],

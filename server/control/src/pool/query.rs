@@ -70,6 +70,7 @@ impl Pool {
             counters,
             leader,
             replicas,
+            lost: self.lost(),
         })))
     }
 
