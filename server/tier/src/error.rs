@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use talea_model::size::Iec;
 use thiserror::Error;
 
 /// Why a tier cannot be used.
@@ -42,6 +43,18 @@ pub enum TierError {
         offset: u64,
         /// The system's reason.
         source: std::io::Error,
+    },
+    /// The file system below cannot hold it. Nothing was changed.
+    #[error(
+        "a tier of {} does not fit {}: the file system has room for {}; free some, or configure a smaller tier", Iec(*bytes), path.display(), Iec(*room_bytes)
+    )]
+    TooLarge {
+        /// Where it was to be.
+        path: PathBuf,
+        /// Its size in bytes.
+        bytes: u64,
+        /// What there is room for, in bytes.
+        room_bytes: u64,
     },
     /// Reading or writing failed.
     #[error("{what} at offset {offset} failed: {source}: the device may be failing; see the kernel's log")]

@@ -45,13 +45,12 @@ impl Room {
 
     /// Whether the file system could hold all of it, as far as one can know before it is taken.
     pub(crate) fn check(&self, file: &File) -> Result<(), TierError> {
-        let (Ok(system), Ok(own)) = (fstatvfs(file), fstat(file)) else { return Ok(()) };
-        let has_bytes = system.f_bavail.saturating_mul(system.f_frsize).saturating_add(own.st_blocks as u64 * 512);
-        // One without a limit says 0 of all.
-        if system.f_blocks == 0 || has_bytes >= self.capacity_bytes {
-            return Ok(());
+        match room_bytes(file) {
+            Some(bytes) if bytes < self.capacity_bytes => {
+                Err(TierError::NoRoom { offset: bytes, source: std::io::ErrorKind::StorageFull.into() })
+            }
+            _ => Ok(()),
         }
-        Err(TierError::NoRoom { offset: has_bytes, source: std::io::ErrorKind::StorageFull.into() })
     }
 
     /// There is room for all bytes below it.
@@ -87,6 +86,14 @@ impl Room {
     }
 }
 
+/// Bytes that a file may come to, as far as its file system has a limit and says it.
+fn room_bytes(file: &File) -> Option<u64> {
+    let (system, own) = (fstatvfs(file).ok()?, fstat(file).ok()?);
+    // One without a limit says 0 of all.
+    (system.f_blocks > 0)
+        .then(|| system.f_bavail.saturating_mul(system.f_frsize).saturating_add(own.st_blocks as u64 * 512))
+}
+
 /// One process at a time: two would write one log.
 pub(crate) fn lock(file: &File) -> std::io::Result<()> {
     flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
@@ -107,12 +114,18 @@ pub(crate) fn only_if_old(
     if len_before >= capacity_bytes {
         return Ok(());
     }
+    let room_bytes = room_bytes(file).unwrap_or(0);
     if len_before == 0 {
         let _ = std::fs::remove_file(path);
     } else {
         let _ = file.set_len(len_before);
     }
-    Err(error)
+    match error {
+        TierError::NoRoom { .. } => {
+            Err(TierError::TooLarge { path: path.to_owned(), bytes: capacity_bytes, room_bytes })
+        }
+        other => Err(other),
+    }
 }
 
 /// Lets the next user in, though other handles to the file may still be open.

@@ -169,8 +169,8 @@ fn disk() {
     for (name, open) in [("pmem", pmem as Open), ("nvme", nvme as Open)] {
         let refused = open(&on.join("large"), 1 << 30).err();
         let text = refused.as_ref().map(ToString::to_string).unwrap_or_default();
-        assert!(matches!(refused, Some(TierError::NoRoom { .. })), "{name}: {text}");
-        assert!(text.contains("configure a smaller one"), "{name}: {text}");
+        assert!(matches!(refused, Some(TierError::TooLarge { .. })), "{name}: {text}");
+        assert!(text.contains("1.00 GiB") && text.contains("configure a smaller tier"), "{name}: {text}");
         assert!(!on.join("large").exists(), "{name}: what could not be made is gone");
         let path = on.join(name);
         let mut filled = Filled::new(open(&path, CAPACITY).unwrap());
