@@ -378,6 +378,8 @@ pub struct StoreStats {
 pub enum DamageKind {
     /// A superblock; it was written anew.
     Superblock,
+    /// The bulk tier's header; it was written anew.
+    BulkHeader,
     /// A record of the log; the next checkpoint takes its place.
     Log,
     /// A record of the checkpoint; the next one takes its place.
@@ -390,6 +392,7 @@ impl fmt::Display for DamageKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Superblock => "a superblock, which is written anew",
+            Self::BulkHeader => "the bulk tier's header, which is written anew",
             Self::Log => "a record of the log, whose place the next checkpoint takes",
             Self::Checkpoint => "a record of the checkpoint, whose place the next one takes",
             Self::Value => "a value, which reads as DATA_LOST; read an earlier step, and check the machine",

@@ -1,7 +1,8 @@
 //! The format on the medium, against bytes that were committed once: what is written today, and that what was written then opens.
 //!
-//! If this fails, the format has changed: raise the version in `log/header.rs`, tell it in docs/formats.md, and write the bytes anew
-//! with `TALEA_WRITE_FORMAT=1 cargo test -p talea-vos --test format`.
+//! If this fails, the bytes have changed: if old stores do not open any more, or new ones with old servers, raise the version in
+//! `log/header.rs`; tell it in docs/formats.md, and write the bytes anew
+//! with `TALEA_WRITE_FORMAT=1 cargo test --workspace --test format`.
 
 mod support;
 

@@ -1,7 +1,7 @@
 //! From thousands to a million of extents and keys: what a look-up touches, what the index takes, and that replay reads each record
 //! once.
 //!
-//! `GROWTH=10000000 cargo test --release -p talea-vos --test growth` for the large size.
+//! `make growth` for ten millions.
 
 mod support;
 

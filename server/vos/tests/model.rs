@@ -76,8 +76,7 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
     ]
 }
 
-fn run(torn: Torn, actions: &[Action]) {
-    let mut world = World::new(torn);
+fn run(mut world: World, actions: &[Action]) {
     for action in actions {
         world.run(action);
     }
@@ -105,12 +104,17 @@ proptest! {
 
     #[test]
     fn every_view_reads_as_the_model_says_on_memory(actions in actions()) {
-        run(Torn::Lines, &actions);
+        run(World::new(Torn::Lines), &actions);
     }
 
     #[test]
     fn every_view_reads_as_the_model_says_on_blocks(actions in actions()) {
-        run(Torn::Sectors, &actions);
+        run(World::new(Torn::Sectors), &actions);
+    }
+
+    #[test]
+    fn every_view_reads_as_the_model_says_on_two_tiers(actions in actions()) {
+        run(World::on_two(), &actions);
     }
 
     #[test]

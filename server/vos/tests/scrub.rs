@@ -2,23 +2,23 @@
 
 mod support;
 
+use support::disk::Disk;
 use support::kit::*;
 use talea_model::{ContainerId, Order, Position, Stamp, TxId, View};
-use talea_tier::{SimMedium, Torn};
+use talea_tier::{Address, Tier, Torn};
 use talea_vos::{Change, DamageKind, Recovered, Store, StoreError, StoreOptions};
 
 fn options() -> StoreOptions {
     StoreOptions { nonce: 5, segment_bytes: 16 << 10, checkpoint_bytes: 6_000, ..StoreOptions::default() }
 }
 
-fn open(medium: &SimMedium) -> (Store, Recovered) {
-    Store::open(Box::new(medium.clone()), options()).unwrap()
+fn open(disk: &Disk) -> (Store, Recovered) {
+    Store::open(disk.media(), options()).unwrap()
 }
 
-/// A medium with values in records and in blocks, a checkpoint, a log behind it, and an open transaction.
-fn written() -> SimMedium {
-    let medium = SimMedium::new(1 << 20, Torn::Lines);
-    let (mut store, _) = open(&medium);
+/// Fills a disk with values in records and in blocks, a checkpoint, a log behind it, and an open transaction.
+fn written(disk: Disk) -> Disk {
+    let (mut store, _) = open(&disk);
     store.follow(&[Change::Begin(TxId(1))], Position(1)).unwrap();
     for n in 0..12u64 {
         put(&mut store, AUTO, 10 + n, &[b'k', n as u8], &[n as u8; 900]).unwrap();
@@ -34,7 +34,15 @@ fn written() -> SimMedium {
     store.flush().unwrap();
     while store.background(50).unwrap() {}
     store.flush().unwrap();
-    medium
+    disk
+}
+
+fn one() -> Disk {
+    written(Disk::one(1 << 20, Torn::Lines))
+}
+
+fn two() -> Disk {
+    written(Disk::two(1 << 20, 1 << 20))
 }
 
 /// Everything that can be read, errors as nothing; false if anything was refused as lost.
@@ -78,15 +86,14 @@ fn pass(store: &mut Store) -> u64 {
     }
 }
 
-#[test]
-fn a_flipped_bit_anywhere_is_found_by_the_scrubber_or_meant_nothing() {
-    let medium = written();
-    let right = contents(&open(&medium.crash(&mut || 1)).0).0;
-    let image = medium.image();
-    let used = image.iter().rposition(|byte| *byte != 0).unwrap() as u64;
+/// Flips bits of one copy after the other; what was found in all.
+fn flipped(disk: &Disk) -> (u64, Vec<DamageKind>) {
+    let right = contents(&open(&disk.crash(&mut || 1)).0).0;
     let (mut found, mut kinds) = (0, Vec::new());
-    for (number, offset) in (0..used).step_by(257).chain(0..160).chain(4096..4256).chain(8192..8700).enumerate() {
-        let copy = medium.crash(&mut || 1);
+    let headers = (0..64).map(|offset| Address::new(Tier::Bulk, offset).0).filter(|_| disk.bulk.is_some());
+    let closely = (0..160).chain(4096..4256).chain(8192..8700).chain(headers);
+    for (number, offset) in disk.places(257).into_iter().chain(closely).enumerate() {
+        let copy = disk.crash(&mut || 1);
         let (mut store, recovered) = open(&copy);
         assert!(!recovered.lost);
         assert_eq!(pass(&mut store), 0);
@@ -96,7 +103,7 @@ fn a_flipped_bit_anywhere_is_found_by_the_scrubber_or_meant_nothing() {
         let (after, whole) = contents(&store);
         assert_honest(&after, &right, whole, offset);
         assert!(whole || damaged > 0, "a flip at {offset} is read as lost and was not reported");
-        // Superblock, log and checkpoint are written anew: a restart finds nothing wrong with them.
+        // Superblock, headers, log and checkpoint are written anew: a restart finds nothing wrong with them.
         let only_values = store.damage().all(|damage| damage.kind == DamageKind::Value);
         while store.background(1000).unwrap() {}
         store.flush().unwrap();
@@ -107,30 +114,43 @@ fn a_flipped_bit_anywhere_is_found_by_the_scrubber_or_meant_nothing() {
         assert!(whole_again || only_values || !whole, "a flip at {offset} was not mended");
         found += u64::from(damaged > 0);
     }
+    (found, kinds)
+}
+
+const KINDS: [DamageKind; 4] = [DamageKind::Superblock, DamageKind::Log, DamageKind::Checkpoint, DamageKind::Value];
+
+#[test]
+fn a_flipped_bit_anywhere_is_found_by_the_scrubber_or_meant_nothing() {
+    let (found, kinds) = flipped(&one());
     assert!(found > 300, "{found}");
-    for kind in [DamageKind::Superblock, DamageKind::Log, DamageKind::Checkpoint, DamageKind::Value] {
-        assert!(kinds.contains(&kind), "{kind:?}");
-    }
+    assert!(KINDS.iter().all(|kind| kinds.contains(kind)), "{kinds:?}");
+}
+
+#[test]
+fn a_flipped_bit_on_either_of_two_tiers_is_found_by_the_scrubber_or_meant_nothing() {
+    let (found, kinds) = flipped(&two());
+    assert!(found > 300, "{found}");
+    assert!(KINDS.iter().chain(&[DamageKind::BulkHeader]).all(|kind| kinds.contains(kind)), "{kinds:?}");
 }
 
 #[test]
 fn a_flipped_bit_anywhere_is_never_read_after_a_restart() {
-    let medium = written();
-    let right = contents(&open(&medium.crash(&mut || 1)).0).0;
-    let used = medium.image().iter().rposition(|byte| *byte != 0).unwrap() as u64;
-    for (number, offset) in (0..used).step_by(101).enumerate() {
-        let copy = medium.crash(&mut || 1);
-        copy.corrupt(offset, 1 << (number % 8));
-        let Ok((store, recovered)) = Store::open(Box::new(copy.clone()), options()) else { continue };
-        let (after, whole) = contents(&store);
-        assert_honest(&after, &right, whole && !recovered.lost, offset);
-        assert!(!recovered.lost || !whole, "a lost log is told by every read");
+    for disk in [one(), two()] {
+        let right = contents(&open(&disk.crash(&mut || 1)).0).0;
+        for (number, offset) in disk.places(101).into_iter().enumerate() {
+            let copy = disk.crash(&mut || 1);
+            copy.corrupt(offset, 1 << (number % 8));
+            let Ok((store, recovered)) = Store::open(copy.media(), options()) else { continue };
+            let (after, whole) = contents(&store);
+            assert_honest(&after, &right, whole && !recovered.lost, offset);
+            assert!(!recovered.lost || !whole, "a lost log is told by every read");
+        }
     }
 }
 
 #[test]
 fn scrubbing_is_seen_in_the_figures_and_goes_on_where_it_was() {
-    let (mut store, _) = open(&written());
+    let (mut store, _) = open(&one());
     let first = store.scrub(5_000).unwrap();
     assert!(first.bytes >= 5_000 && first.passes == 0);
     while store.scrub(5_000).unwrap().passes == 0 {}

@@ -15,7 +15,7 @@ use crate::log::Segment;
 use crate::log::bulk::{BULK_HEADER_BYTES, BulkHeader, FoundBulk};
 use crate::log::bytes::Reader;
 use crate::log::chain::CHECKPOINT_LSN;
-use crate::log::header::{FoundSuperblock, SUPERBLOCK_AT, SUPERBLOCK_BYTES, Superblock};
+use crate::log::header::{FoundSuperblock, RECORD_HEADER_BYTES, SUPERBLOCK_AT, SUPERBLOCK_BYTES, Superblock};
 use crate::log::record::{BadRecord, Entry, Head, decode_follow, decode_punch, decode_value, kind};
 use crate::log::scan::{Found as Record, scan};
 
@@ -257,8 +257,7 @@ impl Looking<'_> {
             self.problem(superblock.log.start, text.to_owned());
         }
         if scanned.dirty_tail {
-            let text =
-                "something follows the last whole record: a write that a crash cut short; the next start clears it";
+            let text = "what follows the last record is none: a write that a crash cut short, or what lay there before; the next start clears it";
             (self.each)(Found::Tail(text.to_owned()));
         }
         if let Some((lsn, address)) = unproven.iter().find(|(lsn, _)| *lsn >= scanned.proven) {
@@ -310,21 +309,22 @@ impl<'a> Walk<'a> {
         each: &mut dyn FnMut(Found),
     ) {
         let number = |lsn: u64| if lsn >= CHECKPOINT_LSN { lsn - CHECKPOINT_LSN } else { lsn };
+        let at = found.data.at - (RECORD_HEADER_BYTES + found.meta.len()) as u64;
         if found.lsn != self.expected {
             let text = format!("records {} to {} are damaged or missing", number(self.expected), number(found.lsn) - 1);
-            self.problem(found.data.at, text, each);
+            self.problem(at, text, each);
         }
         (self.expected, self.records) = (found.lsn + 1, self.records + 1);
         // Where values carry no checksums, records that tell of them are not written to be read again.
         let described =
             if self.sums { described } else { described.or(Ok(("values without checksums".to_owned(), Vec::new()))) };
         let (what, places) = described.unwrap_or_else(|BadRecord| {
-            self.problem(found.data.at, format!("record {} makes no sense", number(found.lsn)), each);
+            self.problem(at, format!("record {} makes no sense", number(found.lsn)), each);
             ("makes no sense".to_owned(), Vec::new())
         });
         each(Found::Record(RecordFound {
             chain: self.chain,
-            at: found.data.at,
+            at,
             lsn: number(found.lsn),
             kind: kind_name(found.kind),
             bytes: found.meta.len() as u64 + (found.data.end - found.data.at),

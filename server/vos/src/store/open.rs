@@ -22,7 +22,7 @@ use crate::spaces::{Bounds, Spaces};
 use crate::{Recovered, StoreError, StoreOptions};
 
 /// Where the header of a bulk tier lies.
-const BULK_HEADER_AT: u64 = Address::new(Tier::Bulk, 0).0;
+pub(super) const BULK_HEADER_AT: u64 = Address::new(Tier::Bulk, 0).0;
 
 /// The sizes of a store's tiers, in whole blocks.
 #[derive(Clone, Copy)]
@@ -197,7 +197,8 @@ fn format_bulk(media: &mut Media, superblock: &Superblock) -> Result<(), StoreEr
     Ok(media.write_padded(BULK_HEADER_AT, &BulkHeader::of(superblock).encode())?)
 }
 
-/// Writes an empty store. The superblock's magic number comes last: a crash before leaves an empty medium.
+/// Writes an empty store, with both superblocks: damage to one does not cost it. The first one's magic number comes last: a crash
+/// before leaves an empty medium.
 fn format(
     medium: &mut Media,
     options: &StoreOptions,
@@ -206,7 +207,7 @@ fn format(
 ) -> Result<Superblock, StoreError> {
     let capacity_bytes = sizes.log;
     let log = Segment { start: FIRST_BLOCK, len: segment_bytes, number: 1 };
-    let superblock = Superblock {
+    let mut superblock = Superblock {
         generation: 0,
         pool: options.pool,
         target: options.target,
@@ -226,6 +227,9 @@ fn format(
     medium.write(SUPERBLOCK_AT[0] + 8, &bytes[8..])?;
     medium.persist()?;
     medium.write(SUPERBLOCK_AT[0], &bytes)?;
+    medium.persist()?;
+    superblock.generation = 1;
+    medium.write_padded(SUPERBLOCK_AT[1], &superblock.encode())?;
     medium.persist()?;
     Ok(superblock)
 }

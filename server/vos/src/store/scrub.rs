@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use talea_tier::Medium;
 
 use super::Store;
-use super::open::find_superblock;
+use super::open::{BULK_HEADER_AT, find_superblock};
 use crate::checksum::{GRANULE_BYTES, crc32c};
 use crate::index::version::VersionId;
 use crate::log::Segment;
+use crate::log::bulk::{BULK_HEADER_BYTES, BulkHeader};
 use crate::log::header::{
     FoundSuperblock, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SUPERBLOCK_AT, SUPERBLOCK_BYTES,
     SegmentHeader, Superblock, record_bytes,
@@ -77,6 +78,7 @@ impl Store {
         match std::mem::take(&mut scrub.stage) {
             Stage::Superblocks => {
                 self.scrub_superblocks(scrub)?;
+                self.scrub_bulk_header(scrub)?;
                 let log = self.log.chain.iter().map(|segment| (*segment, DamageKind::Log));
                 let checkpoint = self.checkpoint_chain.iter().map(|segment| (*segment, DamageKind::Checkpoint));
                 scrub.stage = Stage::Records { left: log.chain(checkpoint).collect(), at: 0 };
@@ -128,6 +130,21 @@ impl Store {
         for _ in 0..if damaged { 2 } else { 0 } {
             self.superblock.generation += 1;
             self.write_superblock()?;
+        }
+        Ok(())
+    }
+
+    fn scrub_bulk_header(&mut self, scrub: &mut Scrub) -> Result<(), StoreError> {
+        if self.superblock.bulk_bytes == 0 {
+            return Ok(());
+        }
+        let (right, mut bytes) = (BulkHeader::of(&self.superblock).encode(), [0; BULK_HEADER_BYTES]);
+        self.log.read(BULK_HEADER_AT, &mut bytes)?;
+        scrub.bytes += LOOK_BYTES;
+        if bytes != right {
+            scrub.note(BULK_HEADER_AT, BULK_HEADER_BYTES as u64, DamageKind::BulkHeader);
+            self.log.write_raw(BULK_HEADER_AT, &right)?;
+            self.log.persist()?;
         }
         Ok(())
     }

@@ -2,13 +2,15 @@
 #![allow(dead_code)]
 
 pub(crate) mod check;
+pub(crate) mod disk;
 pub(crate) mod kit;
 pub(crate) mod seen;
 
 use check::{Cursor, Through};
+use disk::Disk;
 use seen::{Done, Place, What, is_destroyed, seen};
 use talea_model::{ContainerId, Extent, ObjectClass, Oid, Order, Position, SessionId, Stamp, TxId, View};
-use talea_tier::{SimMedium, Torn};
+use talea_tier::Torn;
 use talea_vos::checksum::crc32c;
 use talea_vos::{Caller, Change, Condition, EntryUpdate, ObjectRef, Punch, Store, StoreError, StoreOptions, ValueKind};
 
@@ -67,7 +69,7 @@ type Owned = ([u8; 8], usize, Vec<Extent>, Vec<u8>);
 
 /// A store and its model.
 pub(crate) struct World {
-    pub(crate) medium: SimMedium,
+    pub(crate) disk: Disk,
     pub(crate) store: Store,
     pub(crate) history: Vec<Done>,
     /// Length of the history at the last flush.
@@ -132,21 +134,26 @@ fn both(change: impl Fn(ContainerId) -> Change) -> [Change; 2] {
 
 impl World {
     pub(crate) fn new(torn: Torn) -> Self {
-        Self::on(SimMedium::new(8 << 20, torn))
+        Self::on(Disk::one(8 << 20, torn))
     }
 
     /// On a medium that does not persist.
     pub(crate) fn in_memory() -> Self {
-        let medium = SimMedium::new(8 << 20, Torn::Lines);
-        medium.is_memory();
-        Self::on(medium)
+        let disk = Disk::one(8 << 20, Torn::Lines);
+        disk.log.is_memory();
+        Self::on(disk)
     }
 
-    fn on(medium: SimMedium) -> Self {
-        let (store, recovered) = Store::open(Box::new(medium.clone()), options()).unwrap();
+    /// With a tier for bulk.
+    pub(crate) fn on_two() -> Self {
+        Self::on(Disk::two(6 << 20, 8 << 20))
+    }
+
+    fn on(disk: Disk) -> Self {
+        let (store, recovered) = Store::open(disk.media(), options()).unwrap();
         assert!(recovered.fresh && !recovered.lost);
         Self {
-            medium,
+            disk,
             store,
             history: Vec::new(),
             flushed: 0,
@@ -380,8 +387,8 @@ impl World {
             state ^= state << 17;
             state >> 11
         };
-        let survived = if seed == 0 { self.medium.crash(&mut || 0) } else { self.medium.crash(&mut random) };
-        let (store, recovered) = Store::open(Box::new(survived.clone()), options()).unwrap();
+        let survived = if seed == 0 { self.disk.crash(&mut || 0) } else { self.disk.crash(&mut random) };
+        let (store, recovered) = Store::open(survived.media(), options()).unwrap();
         assert!(!recovered.lost, "nothing durable was lost");
         // What is left is a beginning of what was done, and holds all that was flushed.
         let was_done = |number: usize| match &self.history[number - 1] {
@@ -394,7 +401,7 @@ impl World {
         let left = (1..=self.history.len()).take_while(|number| was_done(*number)).count();
         assert!(left >= self.flushed, "{left} of {} flushed are left", self.flushed);
         assert!((left + 1..=self.history.len()).all(|number| !was_done(number)), "a hole in what is left");
-        (self.medium, self.store) = (survived, store);
+        (self.disk, self.store) = (survived, store);
         self.history.truncate(left);
         self.flushed = left;
         self.remember();
