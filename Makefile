@@ -6,6 +6,7 @@ MPICC      ?= mpicc.mpich
 CFLAGS     ?= -O3 -std=gnu11 -Wall -Wextra
 HDF5_DIR   ?= /usr/lib/x86_64-linux-gnu/hdf5/mpich
 SEEDS      ?= 200
+GROWTH     ?= 10000000
 RELEASE    := target/release
 EXAMPLES   := target/examples
 HEAT       := examples/heat
@@ -14,7 +15,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 export MPICC HDF5_DIR
 
 PREFIX     ?= /usr/local
-.PHONY: install pictures help run test test-all test-suites bench sim crash test-guest fuzz check build examples prepare clean
+.PHONY: install pictures help run test test-all test-suites bench sim crash growth test-guest fuzz check build examples prepare clean
 
 help:
 	@echo 'make run      build all and run the main job: a parallel HDF5 program writes, a consumer follows (target/run.json)'
@@ -25,6 +26,7 @@ help:
 	@echo 'make sim      the simulation; SEEDS=$(SEEDS)'
 	@echo 'make test-guest  tiers and store in a virtual machine with DAX pmem and NVMe, which is killed'
 	@echo 'make crash    the store after power losses; SEEDS=$(SEEDS)'
+	@echo 'make growth   what ten million extents and keys cost the store; GROWTH=$(GROWTH)'
 	@echo 'make fuzz     the decoders under a fuzzer, where a nightly compiler is installed'
 	@echo 'make check    the lints alone'
 	@echo 'make install  puts a release build below PREFIX=$(PREFIX)'
@@ -95,6 +97,10 @@ sim:
 crash:
 	TALEA_CRASH_SEEDS=$(SEEDS) TALEA_CRASH_FROM=$(or $(FROM),0) TALEA_CRASH_LAYOUT=$(LAYOUT) \
 	    $(CARGO) test -p talea-vos --test crash -- --nocapture pmem nvme two_tiers
+
+# The index beside one of ten thousand: nodes a look-up touches, bytes an extent and a key; that replay reads each record once.
+growth:
+	GROWTH=$(GROWTH) $(CARGO) test --workspace --test growth -- --nocapture
 
 # The tiers and the store in a virtual machine with real DAX and NVMe, killed KILLS times.
 test-guest:
