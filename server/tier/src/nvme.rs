@@ -1,9 +1,11 @@
-//! Blocks behind a queue: a file or block device, around the page cache, through io_uring.
+//! Blocks behind a queue: a file or block device, around the page cache, through io_uring; or a namespace's character device, past the
+//! block layer.
 //!
 //! Owns group commit: writes leave as they come, side by side, and one `persist` waits for them and ends with the device's own
 //! flush. Must never acknowledge what the device only has in its cache.
 
 mod aligned;
+mod commands;
 mod pipeline;
 mod queue;
 mod tails;
@@ -16,6 +18,7 @@ use std::path::Path;
 use crate::medium::check_range;
 use crate::room::{FILE_STEP_BYTES, Room, lock, only_if_old};
 use crate::{Medium, MediumKind, TierError};
+use commands::Commands;
 use pipeline::Pipeline;
 use queue::Queue;
 pub use queue::QueueKind;
@@ -39,9 +42,7 @@ impl NvmeMedium {
         let failed = |source| TierError::Path { path: path.to_owned(), source };
         let capacity_bytes = capacity_bytes / PAGE_BYTES * PAGE_BYTES;
         if std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_char_device()) {
-            return Err(TierError::Unsupported(
-                "NVMe passthrough (/dev/ng*, and SPDK): name the block device (/dev/nvme*) instead; see docs/spdk.md",
-            ));
+            return Self::open_namespace(path, capacity_bytes);
         }
         let open = |flags| {
             let mut options = OpenOptions::new();
@@ -69,6 +70,25 @@ impl NvmeMedium {
             room
         };
         let queue = Queue::new(file.try_clone().map_err(failed)?);
+        Ok(Self { capacity_bytes, room, file, pipeline: RefCell::new(Pipeline::new(queue)) })
+    }
+
+    /// Opens `/dev/ng*`, whose commands go past the block layer.
+    fn open_namespace(path: &Path, capacity_bytes: u64) -> Result<Self, TierError> {
+        let failed = |source| TierError::Path { path: path.to_owned(), source };
+        if !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"ng")) {
+            return Err(TierError::Unsupported(
+                "a character device that is no NVMe namespace (/dev/ng*): name a file, a block device, or one of these",
+            ));
+        }
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(failed)?;
+        lock(&file).map_err(failed)?;
+        let commands = Commands::open(path, file.try_clone().map_err(failed)?).map_err(failed)?;
+        if commands.capacity_bytes() < capacity_bytes {
+            return Err(failed(std::io::Error::other("the device is smaller than the size configured")));
+        }
+        let queue = Queue::of_commands(commands, file.try_clone().map_err(failed)?);
+        let room = Room::whole(capacity_bytes);
         Ok(Self { capacity_bytes, room, file, pipeline: RefCell::new(Pipeline::new(queue)) })
     }
 
@@ -132,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn passthrough_says_that_it_is_not_there() {
+    fn a_character_device_that_is_no_namespace_is_refused() {
         let refused = NvmeMedium::open(Path::new("/dev/null"), 1 << 20);
         assert!(matches!(refused, Err(TierError::Unsupported(_))));
     }
@@ -143,6 +163,6 @@ mod tests {
         // More than any file may have there: taking room fails at once.
         let medium = NvmeMedium::open(&dir.path().join("target"), 1 << 50);
         let full = medium.and_then(|mut medium| medium.write((1 << 50) - 4096, &[1; 4096]));
-        assert!(matches!(full, Err(TierError::NoRoom { .. } | TierError::Path { .. })), "{full:?}");
+        assert!(matches!(full, Err(TierError::TooLarge { .. } | TierError::Path { .. })), "{full:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! What every tier must do. A new tier is one more line at the end, and passes all of it.
 
 use std::io::{Read, Seek, SeekFrom};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use proptest::prelude::*;
@@ -204,6 +204,30 @@ fn nvme_on_a_file() {
 #[test]
 fn nvme_where_direct_io_may_be_missing() {
     all(|| file("/dev/shm", |path| Box::new(NvmeMedium::open(path, CAPACITY_BYTES).unwrap())));
+}
+
+/// On the namespace that TALEA_TEST_NAMESPACE names (/dev/ng1n1), all of whose data this overwrites.
+#[test]
+#[ignore = "needs an NVMe namespace of its own: tools/test-guest has one"]
+fn nvme_by_commands() {
+    let namespace = PathBuf::from(std::env::var_os("TALEA_TEST_NAMESPACE").expect("TALEA_TEST_NAMESPACE"));
+    let name = namespace.file_name().unwrap().to_string_lossy().replacen("ng", "nvme", 1);
+    let block = namespace.with_file_name(name);
+    all(|| {
+        let mut zeroed = std::fs::File::options().write(true).open(&block).unwrap();
+        std::io::Write::write_all(&mut zeroed, &vec![0; CAPACITY_BYTES as usize]).unwrap();
+        zeroed.sync_all().unwrap();
+        let namespace = namespace.clone();
+        Box::new(move || {
+            let medium = NvmeMedium::open(&namespace, CAPACITY_BYTES).unwrap();
+            assert!(medium.queue_kind().passthrough);
+            Box::new(medium) as Box<dyn Medium>
+        })
+    });
+    let used = std::fs::File::options().read(true).custom_flags(libc::O_EXCL).open(&block).unwrap();
+    let refused = NvmeMedium::open(&namespace, CAPACITY_BYTES).err().map(|error| error.to_string());
+    assert!(refused.as_ref().is_some_and(|text| text.contains("is in use")), "{refused:?}");
+    drop(used);
 }
 
 #[test]

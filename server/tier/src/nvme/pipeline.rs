@@ -157,7 +157,7 @@ impl Pipeline {
         self.settle()?;
         if self.unflushed {
             let flush = |source| TierError::Io { what: "flush", offset: 0, source };
-            self.queue.file().sync_data().map_err(flush)?;
+            self.queue.flush().map_err(flush)?;
             self.unflushed = false;
         }
         Ok(())

@@ -1,7 +1,8 @@
 //! The queue: a fixed set of buffers, each idle or in flight to or from the file.
 //!
 //! Buffers and file are registered with the kernel where it allows that (the limit on locked memory may not), and completions
-//! are polled for where the device has queues for it. Without io_uring the same calls block.
+//! are polled for where the device has queues for it. Without io_uring the same calls block. A namespace's character device gets
+//! commands of its own.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind};
@@ -11,6 +12,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use io_uring::{IoUring, opcode, types};
 
 use super::aligned::Aligned;
+use super::commands::Commands;
 
 /// Buffers, and so the most in flight.
 pub(super) const BUFFERS: usize = 8;
@@ -19,15 +21,25 @@ pub(super) const BUFFER_BYTES: usize = 512 << 10;
 
 /// What a buffer is doing.
 #[derive(Clone, Copy, Debug)]
-struct Flight {
-    offset: u64,
-    len: usize,
-    write: bool,
+pub(super) struct Flight {
+    pub(super) offset: u64,
+    pub(super) len: usize,
+    pub(super) write: bool,
+}
+
+/// How buffers travel.
+enum Way {
+    /// By calls that block.
+    Calls,
+    /// By a ring of reads and writes.
+    Ring(IoUring),
+    /// By a ring of the device's own commands.
+    Commands(Commands),
 }
 
 /// The queue of one file.
 pub(super) struct Queue {
-    ring: Option<IoUring>,
+    way: Way,
     registered_buffers: bool,
     registered_file: bool,
     polled: bool,
@@ -52,32 +64,43 @@ pub struct QueueKind {
     pub registered_file: bool,
     /// Completions are polled for.
     pub polled: bool,
+    /// Commands go past the block layer.
+    pub passthrough: bool,
 }
 
 impl Queue {
     /// A queue for a file.
     pub(super) fn new(file: File) -> Self {
         let polled = has_polled_queues(&file);
-        let ring = open_ring(polled);
-        let polled = polled && ring.is_some();
-        let mut queue = Self {
-            ring,
+        let way = open_ring(polled).map_or(Way::Calls, Way::Ring);
+        let mut queue = Self::by(way, file);
+        queue.polled = polled && matches!(queue.way, Way::Ring(_));
+        queue.register();
+        queue
+    }
+
+    /// A queue of commands; `file` is the same device.
+    pub(super) fn of_commands(commands: Commands, file: File) -> Self {
+        Self::by(Way::Commands(commands), file)
+    }
+
+    fn by(way: Way, file: File) -> Self {
+        Self {
+            way,
             registered_buffers: false,
             registered_file: false,
-            polled,
+            polled: false,
             buffers: std::array::from_fn(|_| Some(Aligned::zeroed(BUFFER_BYTES))),
             flights: [None; BUFFERS],
             in_flight: 0,
             held: [false; BUFFERS],
             failed: None,
             file,
-        };
-        queue.register();
-        queue
+        }
     }
 
     fn register(&mut self) {
-        let Some(ring) = &self.ring else { return };
+        let Way::Ring(ring) = &self.way else { return };
         self.registered_file = ring.submitter().register_files(&[self.file.as_raw_fd()]).is_ok();
         let vectors: Vec<libc::iovec> = self
             .buffers
@@ -92,16 +115,20 @@ impl Queue {
     /// How it works.
     pub(super) fn kind(&self) -> QueueKind {
         QueueKind {
-            ring: self.ring.is_some(),
+            ring: !matches!(self.way, Way::Calls),
             registered_buffers: self.registered_buffers,
             registered_file: self.registered_file,
             polled: self.polled,
+            passthrough: matches!(self.way, Way::Commands(_)),
         }
     }
 
-    /// The file.
-    pub(super) fn file(&self) -> &File {
-        &self.file
+    /// Makes durable what has landed; nothing may be in flight.
+    pub(super) fn flush(&mut self) -> Result<(), Error> {
+        match &mut self.way {
+            Way::Commands(commands) => commands.flush(),
+            _ => self.file.sync_data(),
+        }
     }
 
     /// An idle buffer other than `not`; waits for one.
@@ -148,6 +175,9 @@ impl Queue {
     fn push(&mut self, number: usize) -> Option<()> {
         let flight = self.flights[number]?;
         let address = self.buffers[number].as_ref()?.address();
+        if let Way::Commands(commands) = &mut self.way {
+            return commands.start(number, flight, address).ok();
+        }
         let (len, index) = (flight.len as u32, number as u16);
         let fd = types::Fd(self.file.as_raw_fd());
         let entry = match (flight.write, self.registered_buffers, self.registered_file) {
@@ -162,7 +192,7 @@ impl Queue {
             (false, true, false) => opcode::ReadFixed::new(fd, address, len, index).offset(flight.offset).build(),
             (false, false, _) => opcode::Read::new(fd, address, len).offset(flight.offset).build(),
         };
-        let ring = self.ring.as_mut()?;
+        let Way::Ring(ring) = &mut self.way else { return None };
         // SAFETY: the buffer is not touched, moved or freed while its flight is noted, and Drop waits for all flights.
         unsafe { ring.submission().push(&entry.user_data(number as u64)) }.ok()?;
         // Writes at once: the device works while more is gathered. Reads are waited for, and go with that same call.
@@ -176,7 +206,18 @@ impl Queue {
     pub(super) fn wait(&mut self) {
         let before = self.in_flight;
         while self.in_flight == before && before > 0 {
-            let Some(ring) = self.ring.as_mut() else { return };
+            let ring = match &mut self.way {
+                Way::Calls => return,
+                Way::Ring(ring) => ring,
+                Way::Commands(commands) => {
+                    for (number, result) in commands.landed() {
+                        if let Some(flight) = self.flights.get(number).copied().flatten() {
+                            self.land(number, flight, result);
+                        }
+                    }
+                    continue;
+                }
+            };
             if ring.completion().is_empty() && ring.submit_and_wait(1).is_err() {
                 // Interrupted or short of memory: what was pushed is still in the ring, so try again.
                 std::thread::yield_now();
@@ -235,6 +276,9 @@ impl Queue {
     }
 
     fn plainly(&mut self, number: usize, flight: Flight, done: usize) -> Result<(), Error> {
+        if let Way::Commands(_) = self.way {
+            return Err(Error::other("the queue of commands is full"));
+        }
         let buffer = self.buffers[number].as_mut().ok_or(ErrorKind::NotFound)?;
         let (bytes, offset) = (&mut buffer.as_mut()[done..flight.len], flight.offset + done as u64);
         if flight.write { self.file.write_all_at(bytes, offset) } else { self.file.read_exact_at(bytes, offset) }
@@ -247,7 +291,7 @@ impl Drop for Queue {
         // The kernel takes a ring apart later, at its leisure: its hold on the file must not keep the next user out.
         crate::room::unlock(&self.file);
         // The ring first: it has the buffers registered.
-        self.ring = None;
+        self.way = Way::Calls;
     }
 }
 
