@@ -130,7 +130,7 @@ fn a_tmpfs_that_others_fill_refuses_updates_and_nothing_else_root() {
 fn memory() {
     let on = mounted();
     let refused = pmem(&on.join("large"), 64 << 20).err().map(|error| error.to_string()).unwrap_or_default();
-    assert!(refused.contains("configure a smaller one"), "{refused}");
+    assert!(refused.contains("configure a smaller tier"), "{refused}");
     let path = on.join("target");
     let mut filled = Filled::new(pmem(&path, CAPACITY).unwrap());
     (0..40).for_each(|key| filled.put(key).unwrap());
