@@ -2,13 +2,19 @@
 //!
 //! Owns the reading and writing of info objects. Must never echo a hint that has no effect.
 
+use std::collections::BTreeSet;
 use std::ffi::{CString, c_char, c_int};
+use std::sync::{Mutex, PoisonError};
 
 use crate::abi::*;
 use crate::error::{Failure, checked, mpi};
 
-/// Hints of the program that begin like this go to libtalea and come back from MPI_File_get_info.
+/// Hints that begin like this are for Talea, and for nobody else.
 const PREFIX: &str = "talea_";
+/// Those that there are, beside [`FACTS`]. They come back from MPI_File_get_info.
+const KEYS: [&str; 5] = ["talea_epoch", "talea_step", "talea_wait", "talea_class", "talea_chunk_bytes"];
+/// Likeness, from 0 to 1, from which on a key is taken for a mistyped one.
+const LIKE: f64 = 0.5;
 
 /// What always holds on a Talea file, said in ROMIO's words. `romio_visibility_immediate`: ranks of one epoch see each other's
 /// writes at once (HDF5 ≥ 1.13.2 would else sync after each collective write).
@@ -53,6 +59,35 @@ fn text_of(buffer: &[c_char]) -> String {
     String::from_utf8_lossy(&bytes).replace('\n', " ")
 }
 
+fn is_fact(key: &str) -> bool {
+    FACTS.iter().any(|(fact, _)| *fact == key)
+}
+
+/// What to say of a key that begins like Talea's and is none: MPI ignores keys that it does not know (MPI 4.1 §10), which hides a slip.
+fn unknown(key: &str) -> Option<String> {
+    if !key.starts_with(PREFIX) || KEYS.contains(&key) || is_fact(key) {
+        return None;
+    }
+    let likeness = |known: &&str| strsim::normalized_damerau_levenshtein(&key[PREFIX.len()..], &known[PREFIX.len()..]);
+    let nearest = KEYS.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    Some(match nearest.filter(|known| likeness(known) >= LIKE) {
+        Some(known) => format!("the info key {key} means nothing here and is ignored: is {known} meant?"),
+        None => format!("the info key {key} means nothing here and is ignored: there are {}", KEYS.join(", ")),
+    })
+}
+
+/// Warns of keys that have no meaning, each once in this process. On rank 0.
+pub(crate) fn warn(asked: &[(String, String)]) {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    for (key, _) in asked {
+        if let Some(text) = unknown(key)
+            && TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone())
+        {
+            eprintln!("talea: warning: {text}");
+        }
+    }
+}
+
 /// The hints in force on a file whose objects have chunks of `chunk_bytes`.
 pub(crate) fn in_use(asked: &[(String, String)], chunk_bytes: u64) -> Vec<(String, String)> {
     let mut hints: Vec<(String, String)> =
@@ -65,8 +100,15 @@ pub(crate) fn in_use(asked: &[(String, String)], chunk_bytes: u64) -> Vec<(Strin
     if chunk_bytes > 0 {
         hints.push(("striping_unit".to_owned(), chunk_bytes.to_string()));
     }
-    let ours = asked.iter().filter(|(key, _)| key.starts_with(PREFIX) && !FACTS.iter().any(|(fact, _)| fact == key));
-    hints.extend(ours.cloned());
+    let asks = |key: &str| asked.iter().any(|(name, _)| name == key);
+    for (key, value) in asked.iter().filter(|(key, _)| KEYS.contains(&key.as_str())) {
+        match key.as_str() {
+            // Of a file that was there the chunks are what they are.
+            "talea_chunk_bytes" if chunk_bytes > 0 => hints.push((key.clone(), chunk_bytes.to_string())),
+            "talea_wait" if !asks("talea_step") => {}
+            _ => hints.push((key.clone(), value.clone())),
+        }
+    }
     hints
 }
 
@@ -87,6 +129,26 @@ pub(crate) fn write(hints: &[(String, String)]) -> Result<MPI_Info, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mistyped_key_of_ours_is_not_echoed_and_the_nearest_one_is_named() {
+        let mistyped = [("talea_epohc", "close"), ("talea_chunk", "8192"), ("talea_wait", "5"), ("cb_node", "1")];
+        let asked: Vec<_> = mistyped.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let echoed = in_use(&asked, 1 << 20);
+        assert!(asked.iter().all(|(key, _)| !echoed.iter().any(|(name, _)| name == key)), "{echoed:?}");
+        let text = |key: &str| unknown(key).unwrap_or_default();
+        assert!(text("talea_epohc").contains("is talea_epoch meant?"), "{}", text("talea_epohc"));
+        assert!(text("talea_steps").contains("is talea_step meant?"));
+        assert!(text("talea_chunkbytes").contains("is talea_chunk_bytes meant?"));
+        assert!(text("talea_zzzzzz").contains("there are talea_epoch, "));
+        assert!(text("talea_").contains("there are talea_epoch, "));
+        for known in ["talea_epoch", "talea_atomicity", "cb_nodes", "striping_unit"] {
+            assert_eq!(unknown(known), None);
+        }
+        // Chunks are what the file has, not what was asked for.
+        let echoed = in_use(&[("talea_chunk_bytes".to_owned(), "8192".to_owned())], 1 << 20);
+        assert!(echoed.contains(&("talea_chunk_bytes".to_owned(), "1048576".to_owned())), "{echoed:?}");
+    }
 
     #[test]
     fn hints_in_force_hold_the_facts_and_only_the_programs_hints_that_have_an_effect() {

@@ -101,6 +101,7 @@ fn flags_of(amode: c_int) -> Result<u32, Failure> {
 /// Rank 0's part: its answer is the access mode, the hints behind their length, then libtalea's blob.
 fn open_first(group: &Group, path: &CStr, flags: u32, hints: Hints, amode: c_int) -> Result<Vec<u8>, Failure> {
     let hints = wishes::complete(hints);
+    info::warn(&hints);
     wishes::sync_commits(&hints)?;
     let path = wishes::path(path, &hints, amode)?;
     let lines = wishes::lines(&hints);

@@ -112,8 +112,11 @@ static void queries(MPI_File file, MPI_Comm comm) {
     OK(MPI_File_get_info(file, &info));
     OK(MPI_Info_get(info, "romio_visibility_immediate", MPI_MAX_INFO_VAL, text, &flag));
     CHECK(flag && strcmp(text, "true") == 0);
+    OK(MPI_Info_get(info, "talea_epoch", MPI_MAX_INFO_VAL, text, &flag));
+    CHECK(flag && strcmp(text, "sync") == 0);
+    /* There is no such key. */
     OK(MPI_Info_get(info, "talea_note", MPI_MAX_INFO_VAL, text, &flag));
-    CHECK(flag && strcmp(text, "kept") == 0);
+    CHECK(!flag);
     OK(MPI_File_set_info(file, info));
     OK(MPI_Info_free(&info));
     OK(MPI_File_get_type_extent(file, MPI_DOUBLE, &extent));
@@ -162,7 +165,8 @@ int main(int argc, char **argv) {
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &size);
     OK(MPI_Info_create(&info));
-    OK(MPI_Info_set(info, "talea_note", "kept"));
+    OK(MPI_Info_set(info, "talea_note", "none"));
+    OK(MPI_Info_set(info, "talea_epoch", "sync"));
     OK(MPI_File_open(MPI_COMM_WORLD, "/talea/run/basic", MPI_MODE_CREATE | MPI_MODE_RDWR, info, &file));
     OK(MPI_Info_free(&info));
     CHECK(MPI_File_f2c(MPI_File_c2f(file)) == file);
