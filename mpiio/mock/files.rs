@@ -18,6 +18,9 @@ static COUNTER: AtomicU64 = AtomicU64::new(0);
 /// Pending copies that this process has open, by base: handles on the same file share one.
 static EPOCHS: Mutex<Option<HashMap<PathBuf, PathBuf>>> = Mutex::new(None);
 
+/// What the last commit of a handle answers.
+const CLOSED: &[u8] = b"closed";
+
 fn root() -> PathBuf {
     std::env::var_os("TALEA_MOCK_DIR").map_or_else(|| PathBuf::from("/nonexistent"), PathBuf::from)
 }
@@ -68,6 +71,11 @@ fn fresh_pending(base: &Path) -> Answer<PathBuf> {
     let pending = root().join(format!(".pending-{}-{number}", std::process::id()));
     let made = if base.exists() { fs::copy(base, &pending).map(drop) } else { fs::File::create(&pending).map(drop) };
     made.map(|()| pending.clone()).map_err(|e| io_error(&pending, &e))
+}
+
+/// What says that a write of an epoch has failed, until the epoch ends: seen by all handles.
+fn mark_of(pending: &Path) -> PathBuf {
+    pending.with_extension("failed")
 }
 
 /// The blob of an open: flags, founder, base, pending.
@@ -125,7 +133,6 @@ pub(crate) struct MockFile {
     counters: String,
     current: RwLock<Current>,
     written: AtomicU64,
-    failed: AtomicU64,
 }
 
 impl MockFile {
@@ -147,7 +154,6 @@ impl MockFile {
             counters: counters.to_owned(),
             current: RwLock::new(current),
             written: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
         })
     }
 
@@ -157,7 +163,15 @@ impl MockFile {
         Ok(Current { pending: pending.to_owned(), file })
     }
 
+    /// The pending copy. That of a handle which does not commit follows the founder's.
     fn current(&self) -> std::sync::RwLockReadGuard<'_, Current> {
+        let meant = epochs(|all| all.get(&self.base).cloned()).filter(|_| self.writable && !self.founder);
+        if let Some(meant) = meant
+            && self.current.read().unwrap_or_else(PoisonError::into_inner).pending != meant
+            && let Ok(next) = Self::open_pending(&meant, true)
+        {
+            *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
+        }
         self.current.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -168,6 +182,8 @@ impl MockFile {
             chunk_bytes: 1 << 20,
             summary_bytes: 16,
             step: 0,
+            failed: (self.writable && mark_of(&self.current().pending).exists()).into(),
+            reserved: 0,
         }
     }
 
@@ -186,7 +202,10 @@ impl MockFile {
             Ok(())
         });
         self.written.fetch_add(pieces.iter().map(|piece| piece.bytes).sum(), Ordering::Relaxed);
-        self.failed.fetch_add(done.is_err().into(), Ordering::Relaxed);
+        drop(current);
+        if done.is_err() {
+            self.fail();
+        }
         done
     }
 
@@ -222,7 +241,8 @@ impl MockFile {
 
     pub(crate) fn flush(&self, summary: &mut [u8]) {
         summary[..8].copy_from_slice(&self.written.swap(0, Ordering::Relaxed).to_ne_bytes());
-        summary[8..16].copy_from_slice(&self.failed.swap(0, Ordering::Relaxed).to_ne_bytes());
+        let failed = u64::from(self.info().failed);
+        summary[8..16].copy_from_slice(&failed.to_ne_bytes());
     }
 
     /// Commits; the blob is the next pending copy.
@@ -233,16 +253,16 @@ impl MockFile {
         }
         let pending = self.current().pending.clone();
         let outcome = plan.and_then(|()| {
-            if number(&summary[8..16]) > 0 {
+            if number(&summary[8..16]) > 0 || mark_of(&pending).exists() {
                 return Err((Code::Aborted, "a write of this epoch failed: write it again, then sync".to_owned()));
             }
             let copy = pending.with_extension("copy");
             fs::copy(&pending, &copy).and_then(|_| fs::rename(&copy, &self.base)).map_err(|e| io_error(&self.base, &e))
         });
-        let _ = fs::remove_file(&pending);
+        let _ = (fs::remove_file(&pending), fs::remove_file(mark_of(&pending)));
         if flags != COMMIT_NEXT {
             epochs(|all| all.remove(&self.base));
-            return (outcome, Vec::new());
+            return (outcome, CLOSED.to_vec());
         }
         match fresh_pending(&self.base) {
             Ok(next) => (outcome, next.display().to_string().into_bytes()),
@@ -252,7 +272,7 @@ impl MockFile {
 
     /// Takes the next pending copy over.
     pub(crate) fn advance(&self, result: &[u8]) -> Answer<()> {
-        if result.is_empty() {
+        if result.is_empty() || result == CLOSED {
             return Ok(());
         }
         let pending = PathBuf::from(String::from_utf8_lossy(result).into_owned());
@@ -266,6 +286,7 @@ impl MockFile {
 
     /// A counter is a file with a number, changed under a lock.
     pub(crate) fn counter(&self, number: u32, operation: u32, operand: i64) -> Answer<i64> {
+        crate::planned("counter")?;
         let path = PathBuf::from(format!("{}-{number}", self.counters));
         let failed = |e: std::io::Error| io_error(&path, &e);
         let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
@@ -287,10 +308,15 @@ impl MockFile {
         }
     }
 
+    pub(crate) fn fail(&self) {
+        let _ = fs::write(mark_of(&self.current().pending), "");
+    }
+
     pub(crate) fn abort(&self) {
         trace("abort");
         if self.writable {
-            let _ = fs::remove_file(&self.current().pending);
+            let pending = self.current().pending.clone();
+            let _ = (fs::remove_file(&pending), fs::remove_file(mark_of(&pending)));
             epochs(|all| all.remove(&self.base));
         }
     }

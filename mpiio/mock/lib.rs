@@ -166,6 +166,12 @@ unsafe extern "C" fn file_advance(file: *mut File, result: *const u8, bytes: usi
     status(file.advance(result))
 }
 
+unsafe extern "C" fn file_fail(file: *mut File) -> c_int {
+    // SAFETY: a live handle.
+    unsafe { mock(file).fail() };
+    0
+}
+
 unsafe extern "C" fn file_abort(file: *mut File) -> c_int {
     // SAFETY: a live handle.
     unsafe { mock(file) }.abort();
@@ -263,6 +269,7 @@ static TABLE: Table = Table {
     file_commit,
     file_advance,
     file_abort,
+    file_fail,
     path_delete,
     file_counter,
     file_counters_drop,

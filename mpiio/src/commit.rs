@@ -78,18 +78,18 @@ fn settle(file: &OpenFile, end: End) -> Result<(), Failure> {
     let (outcome, result) = if group.rank == 0 { decide(file, end, reduced) } else { (Ok(()), Vec::new()) };
     let (outcome, result) = agree::broadcast(group, outcome, result)?;
     let advanced = if result.is_empty() { Ok(()) } else { file.storage.advance(&result) };
-    if outcome.is_err() {
-        // On all ranks alike. What failed first says more than that the commit was refused for it.
+    // On all ranks alike. After a failed commit, for what failed first says more than that the commit was refused for it; and where
+    // another handle or an explicit epoch commits later, for that refusal is all that anybody would hear.
+    if outcome.is_err() || (result.is_empty() && file.writable()) {
         agree::outcome(group, kept.map_or(Ok(()), Err))?;
     }
     outcome.and(advanced)
 }
 
-/// Ends this rank's part of the epoch, with what failed in it. libtalea knows of writes that failed, and refuses their commit as it
-/// begins the next epoch.
+/// Ends this rank's part of the epoch. libtalea knows that something has failed in it, and refuses the commit as it begins the next epoch.
 pub(crate) fn flush(file: &OpenFile, summary: &mut [u8]) -> Result<(), Failure> {
-    let flushed = file.storage.flush(summary);
-    file.end_postponed().and(flushed)
+    file.end_postponed();
+    file.storage.flush(summary)
 }
 
 /// What rank 0 does with the merged summary.
@@ -128,7 +128,12 @@ fn delete_on_close(file: &OpenFile) -> Result<(), Failure> {
     let group = &file.group;
     file.await_transfers();
     let counters = file.state().counters.numbers();
-    let reduced = file.reduction.run(group, counters, |summary| flush(file, summary))?;
+    let kept = file.postponed();
+    let reduced = file.reduction.run(group, counters, |summary| {
+        // Nothing is committed: a flush that fails is no failure of this close, but a write that nobody has heard of is.
+        let _ = flush(file, summary);
+        kept.map_or(Ok(()), Err)
+    })?;
     let outcome = if group.rank == 0 {
         let _ = pointer::forget(file, reduced.numbers);
         let aborted = if file.writable() { file.storage.abort() } else { Ok(()) };
@@ -138,7 +143,7 @@ fn delete_on_close(file: &OpenFile) -> Result<(), Failure> {
             Err(failure) if failure.class() == MPI_ERR_NO_SUCH_FILE => Ok(()),
             other => other,
         };
-        aborted.and(closed).and(deleted)
+        reduced.flushed.and(aborted).and(closed).and(deleted)
     } else {
         Ok(())
     };

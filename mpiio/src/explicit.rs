@@ -146,8 +146,10 @@ impl Explicit {
     pub(crate) fn commit(&self, objects: Option<&[u8]>) -> Result<u64, Failure> {
         let files: Vec<Arc<OpenFile>> = self.inner().files.iter().filter_map(Weak::upgrade).collect();
         let mut parts = Vec::new();
+        let mut kept = Ok(());
         for file in &files {
             file.await_transfers();
+            kept = kept.and(file.postponed().map_or(Ok(()), Err));
             let reduced = file.reduction.run(&file.group, [i64::MIN; 2], |summary| commit::flush(file, summary))?;
             parts.push(reduced);
         }
@@ -165,6 +167,10 @@ impl Explicit {
             if self.group.rank == 0 { self.decide(&files, parts, total) } else { (Ok(()), Vec::new()) };
         let (outcome, told) = agree::broadcast(&self.group, outcome, told)?;
         let taken = agree::outcome(&self.group, self.take_over(&files, &told));
+        if outcome.is_err() {
+            // On all ranks alike: what failed first says more than that the commit was refused for it.
+            agree::outcome(&self.group, kept)?;
+        }
         outcome.and(taken)
     }
 
@@ -225,6 +231,8 @@ impl Explicit {
         for file in &files {
             file.await_transfers();
             file.state().explicit = None;
+            // Gone with the epoch, as what was written in it is.
+            file.end_postponed();
             outcome = outcome.and(told_to_all(file, || file.storage.leave()));
         }
         let aborted = if self.group.rank == 0 { self.storage.abort() } else { Ok(()) };

@@ -87,7 +87,7 @@ pub(crate) fn seek(file: &OpenFile, offset: i64, whence: c_int) -> Result<(), Fa
         MPI_SEEK_SET => 0,
         MPI_SEEK_CUR => file.state().position,
         MPI_SEEK_END => {
-            let size = file.storage.size()?;
+            let size = file.size()?.cast_unsigned();
             file.view().etypes_in(size)
         }
         other => {

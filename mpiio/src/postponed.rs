@@ -19,8 +19,6 @@ pub(crate) struct Postponed {
     failure: Failure,
     /// Bytes that writes since then should have filled, from the first to past the last.
     missing: Option<(i64, i64)>,
-    /// It was no write: libtalea does not know that the epoch must not commit.
-    is_ours: bool,
 }
 
 /// Is it the storage's failure, and not the call's?
@@ -34,33 +32,50 @@ impl OpenFile {
     /// if it has to be told now: other ranks do not wait for this one, or take each write for committed.
     pub(crate) fn postpone(&self, failure: Failure, written: Option<(i64, i64)>) -> Result<(), Failure> {
         let alone = self.group.size == 1 || !self.writable() || wishes::commits_writes(&self.hints);
-        let mut state = self.state();
-        if alone || state.atomic || !is_of_storage(&failure) {
+        if alone || self.state().atomic || !is_of_storage(&failure) {
             return Err(failure);
         }
-        let kept = state.postponed.get_or_insert(Postponed { failure, missing: None, is_ours: written.is_none() });
+        // It knows of writes that it has refused, and of nothing else that fails here.
+        if self.storage.fail().is_err() {
+            return Err(failure);
+        }
+        let mut state = self.state();
+        let kept = state.postponed.get_or_insert(Postponed { failure, missing: None });
         let join = |(from, end): (i64, i64), missing: (i64, i64)| (from.min(missing.0), end.max(missing.1));
         kept.missing = written.map(|bytes| kept.missing.map_or(bytes, |missing| join(bytes, missing))).or(kept.missing);
         Ok(())
     }
 
-    /// What was kept in this epoch.
-    pub(crate) fn postponed(&self) -> Option<Failure> {
-        self.state().postponed.as_ref().map(|kept| kept.failure.clone())
+    /// What was kept in this epoch. Another handle of these processes may have ended the epoch since, and told its own ranks.
+    fn kept(&self) -> Option<Postponed> {
+        let kept = self.state().postponed.clone()?;
+        if self.storage.info().is_ok_and(|info| info.failed == 0) {
+            self.state().postponed = None;
+            return None;
+        }
+        Some(kept)
     }
 
-    /// The epoch ends, and with it what was kept: an error if nobody else keeps the epoch from its commit.
-    pub(crate) fn end_postponed(&self) -> Result<(), Failure> {
-        let kept = self.state().postponed.take().filter(|kept| kept.is_ours);
-        kept.map_or(Ok(()), |kept| Err(kept.failure))
+    /// What failed in this epoch and was kept.
+    pub(crate) fn postponed(&self) -> Option<Failure> {
+        self.kept().map(|kept| kept.failure)
+    }
+
+    /// All ranks are told, or what failed is dropped with its epoch. libtalea keeps that from its commit.
+    pub(crate) fn end_postponed(&self) {
+        self.state().postponed = None;
+    }
+
+    /// Refuses a write into an epoch that will not commit: no deadline is waited for again.
+    pub(crate) fn require_intact(&self) -> Result<(), Failure> {
+        self.postponed().map_or(Ok(()), Err)
     }
 
     /// Refuses to read bytes that are not what this rank has written.
     pub(crate) fn require_written(&self, from: i64, end: i64) -> Result<(), Failure> {
-        let state = self.state();
         let overlaps = |(first, last): (i64, i64)| from < last && first < end;
-        let kept = state.postponed.as_ref().filter(|kept| kept.missing.is_some_and(overlaps));
-        kept.map_or(Ok(()), |kept| Err(kept.failure.clone()))
+        let kept = self.kept().filter(|kept| kept.missing.is_some_and(overlaps));
+        kept.map_or(Ok(()), |kept| Err(kept.failure))
     }
 
     /// Its size in bytes; as far as this rank knows if the servers cannot be asked, and then the epoch fails.

@@ -170,6 +170,12 @@ impl StorageFile {
         checked(self.table, "advance", value)
     }
 
+    /// The epoch must not commit, for something failed that libtalea does not know of.
+    pub(crate) fn fail(&self) -> Result<(), Failure> {
+        // SAFETY: a live handle.
+        checked(self.table, "fail", unsafe { (self.table.file_fail)(self.file) })
+    }
+
     /// Aborts the handle's epoch.
     pub(crate) fn abort(&self) -> Result<(), Failure> {
         // SAFETY: a live handle.

@@ -168,10 +168,11 @@ pub(crate) unsafe fn nonblocking(
     // SAFETY: passed on to the caller.
     unsafe {
         answer(request, MPI_REQUEST_NULL())?;
-        if let Some(started) = in_background(file, direction, place, buffer)? {
-            return answer(request, started);
-        }
-        let done = alone(file, direction, place, buffer)?;
+        let done = match in_background(file, direction, place, buffer) {
+            Ok(Some(started)) => return answer(request, started),
+            Ok(None) => alone(file, direction, place, buffer)?,
+            Err(failure) => unplaced(file, direction, place, buffer, failure)?,
+        };
         answer(request, request::completed(done)?)
     }
 }
@@ -338,7 +339,10 @@ unsafe fn transfer(file: &OpenFile, direction: Direction, place: Place, buffer: 
 /// # Safety
 /// The buffer is the program's, as MPI wants it.
 unsafe fn alone(file: &OpenFile, direction: Direction, place: Place, buffer: Buffer) -> Result<Pending, Failure> {
-    let (checked, start) = call(file, direction, place, buffer)?;
+    let (checked, start) = match call(file, direction, place, buffer) {
+        Ok(call) => call,
+        Err(failure) => return unplaced(file, direction, place, buffer, failure),
+    };
     let moved = may_run(file, direction, &checked, start)
         // SAFETY: passed on to the caller.
         .and_then(|()| pointer::alone(file, || unsafe { run(file, direction, &checked, start) }))
@@ -352,19 +356,37 @@ unsafe fn alone(file: &OpenFile, direction: Direction, place: Place, buffer: Buf
     Ok(finished(file, place, &checked, start, moved))
 }
 
-/// Refuses a write if the epoch has failed on this rank already (no deadline is waited for again), and a read of what was not written.
+/// What comes of a call that did not get to its data, as one at the shared pointer when the pointer's server is lost: a write is told
+/// later, as in [`alone`], though nobody knows which bytes it should have filled.
+fn unplaced(
+    file: &OpenFile,
+    direction: Direction,
+    place: Place,
+    buffer: Buffer,
+    failure: Failure,
+) -> Result<Pending, Failure> {
+    if direction == Direction::Read {
+        return Err(failure);
+    }
+    file.postpone(failure, None)?;
+    check(file, direction, place, buffer).map(|checked| Pending { bytes: checked.in_memory(checked.bytes) })
+}
+
+/// Refuses a write if the epoch has failed on this rank already, and a read of what was not written.
 fn may_run(file: &OpenFile, direction: Direction, checked: &Checked, start: i64) -> Result<(), Failure> {
-    match (direction, file.postponed()) {
-        (_, None) => Ok(()),
-        (Direction::Write, Some(failure)) => Err(failure),
-        (Direction::Read, Some(_)) => {
+    if file.state().postponed.is_none() {
+        return Ok(());
+    }
+    match direction {
+        Direction::Write => file.require_intact(),
+        Direction::Read => {
             let (from, end) = checked.place(start)?;
             file.require_written(from, end)
         }
     }
 }
 
-/// A call that may run.
+/// A collective call that may run. A write is where all ranks hear of what any of them has kept.
 fn intact(file: &OpenFile, direction: Direction, call: (Checked, i64)) -> Result<(Checked, i64), Failure> {
     may_run(file, direction, &call.0, call.1).map(|()| call)
 }

@@ -12,7 +12,7 @@ pub mod loader;
 pub use code::Code;
 
 /// Version of the table; raised when a member changes its meaning (new members at the end do not raise it).
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Soname of the library that holds the client.
 pub const LIBRARY: &str = "libtalea.so.0";
 /// Name of the function of type [`TableFn`] that the library exports.
@@ -91,6 +91,10 @@ pub struct FileInfo {
     pub summary_bytes: u64,
     /// Step that a step view shows, or the step of the handle's base; 0 if none.
     pub step: u64,
+    /// 1 if a write of this process has failed in the present epoch, or there is none: its commit will be refused.
+    pub failed: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// Functions return 0 or a [`Code`] as a negative number; the text for the calling thread is [`Table::error_text`].
@@ -208,6 +212,10 @@ pub struct Table {
         summary_bytes: usize,
         outcome: *mut Blob,
     ) -> c_int,
+
+    /// Something of the program's has failed that this library does not know of: the epoch's commit will be refused as after a failed
+    /// write. Local.
+    pub file_fail: unsafe extern "C" fn(file: *mut File) -> c_int,
 }
 
 // SAFETY: the table holds plain function pointers and numbers; nothing in it is bound to a thread.

@@ -35,6 +35,7 @@ static TABLE: Table = Table {
     file_commit,
     file_advance,
     file_abort,
+    file_fail,
     path_delete,
     file_counter,
     file_counters_drop,
@@ -141,6 +142,8 @@ unsafe extern "C" fn file_info(file: *const File, info: *mut FileInfo) -> c_int 
             chunk_bytes: told.chunk_bytes,
             summary_bytes: told.summary_bytes as u64,
             step: told.step.0,
+            failed: u32::from(told.failed),
+            reserved: 0,
         };
         // SAFETY: null or valid for writing by the table's contract.
         unsafe { put(info, filled, "information") }
@@ -252,6 +255,10 @@ unsafe extern "C" fn file_advance(file: *mut File, result: *const u8, count: usi
         // SAFETY: valid for reading by the table's contract.
         handle.advance(unsafe { bytes(result, count, "result") }?)
     })
+}
+
+unsafe extern "C" fn file_fail(file: *mut File) -> c_int {
+    table(|| FILES.get(file)?.fail())
 }
 
 unsafe extern "C" fn file_abort(file: *mut File) -> c_int {

@@ -74,6 +74,38 @@ fn a_failure_on_one_rank_gives_all_ranks_the_same_class_and_nobody_hangs() {
 }
 
 #[test]
+fn what_a_rank_could_not_write_alone_is_told_to_all_in_every_corner_of_the_rule() {
+    for (call, corner, left) in [
+        ("counter", "shared", Some(12)),
+        ("write", "second", None),
+        ("write", "ended", Some(76)),
+        ("write", "deleted", None),
+        ("size", "end", None),
+        ("write", "split", Some(12)),
+        ("write", "close", None),
+    ] {
+        for rank in [0, 1, 2] {
+            let site = Site::new().with("TALEA_MOCK_FAIL", &format!("{call}:{rank}"));
+            let ended = site.run(3, &c_program("later.c"), &[corner]);
+            assert!(ended.success, "{corner}, rank {rank}:\n{}", ended.output);
+            let there = site.committed("later").map(|bytes| bytes.len()).filter(|bytes| *bytes > 0);
+            assert_eq!(there, left, "{corner}, rank {rank}");
+        }
+    }
+}
+
+#[test]
+fn a_mistyped_key_is_told_once_and_by_one_rank() {
+    let site = Site::new();
+    let hints = site.path("hints");
+    std::fs::write(&hints, "talea_epohc close\ncb_nodes 1\n").expect("a file of hints");
+    let output = site.with("ROMIO_HINTS", &hints.display().to_string()).run(2, &c_program("basic.c"), &[]).well();
+    let told: Vec<_> = output.lines().filter(|line| line.contains("talea_epohc")).collect();
+    assert_eq!(told.len(), 1, "{output}");
+    assert!(told[0].contains("is talea_epoch meant?"), "{told:?}");
+}
+
+#[test]
 fn files_left_open_at_finalize_commit_with_a_warning_after_libraries_have_closed_theirs() {
     let site = Site::new();
     let output = site.run(3, &c_program("finalize.c"), &["finalize"]).well();

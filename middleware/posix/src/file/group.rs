@@ -173,6 +173,17 @@ impl Group {
         self.state.read().unwrap_or_else(PoisonError::into_inner).step
     }
 
+    /// Whether a write of this process has failed in the present epoch, or the epoch is over and has no successor.
+    pub(super) fn has_failed(&self) -> bool {
+        let dead = self.state.read().unwrap_or_else(PoisonError::into_inner).dead.is_some();
+        dead || self.local().failed
+    }
+
+    /// The epoch counts as one in which a write has failed.
+    pub(super) fn fail(&self) {
+        self.local().failed = true;
+    }
+
     pub(super) fn is_solo(&self) -> bool {
         self.state.read().unwrap_or_else(PoisonError::into_inner).solo
     }

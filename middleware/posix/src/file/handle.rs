@@ -27,6 +27,8 @@ pub struct Info {
     pub summary_bytes: usize,
     /// Step of the base, or of the step view.
     pub step: Step,
+    /// A write of this process has failed in the present epoch, or there is none: its commit will be refused.
+    pub failed: bool,
 }
 
 /// What a commit came to. Also a failed one has something that the other processes must take over.
@@ -99,14 +101,15 @@ impl Handle {
 
     /// What the handle is.
     pub fn info(&self) -> Info {
-        let (founder, writable, step) = match &self.kind {
-            Side::Reader { base, .. } => (false, false, read(base).step),
+        let (founder, writable, step, failed) = match &self.kind {
+            Side::Reader { base, .. } => (false, false, read(base).step, false),
             Side::Writer { group, founder, .. } => {
-                (*founder && !group.is_solo() && !group.is_explicit(), true, group.step())
+                let founder = *founder && !group.is_solo() && !group.is_explicit();
+                (founder, true, group.step(), group.has_failed())
             }
         };
         let (chunk_bytes, summary_bytes) = (self.shared.chunk_bytes, self.shared.summary_bytes as usize);
-        Info { founder, writable, chunk_bytes, summary_bytes, step }
+        Info { founder, writable, chunk_bytes, summary_bytes, step, failed }
     }
 
     fn group(&self) -> Result<&Arc<Group>, Fault> {
@@ -149,6 +152,12 @@ impl Handle {
     /// Sets the size on one process; the bytes are for [`advance`](Self::advance) on the others.
     pub fn set_size(&self, bytes: u64) -> Result<Vec<u8>, Fault> {
         blob::encode(&self.group()?.set_bytes(bytes)?)
+    }
+
+    /// Something failed that this library does not know of: the epoch must not commit.
+    pub fn fail(&self) -> Result<(), Fault> {
+        self.group()?.fail();
+        Ok(())
     }
 
     /// Ends this process's part of the epoch: all that its handles on the file wrote is at the targets, and counted.
