@@ -152,7 +152,8 @@ with_mpi() {
 # program NAME RANKS COMMAND...: runs one program of a suite in a directory of its own and records what came of it.
 #
 # It passed if it ended with 0, its output has nothing that looks like a failure, and at least one file was opened under /talea/.
-# Settings: `good`, a pattern that the output must have; `bad`, one that it must not have; `deadline_s`.
+# Settings: `good`, a pattern that the output must have; `bad`, one that it must not have; `deadline_s`; `any_exit`, for a program that ends
+# without MPI_Finalize on purpose: mpiexec kills the ranks that end a moment later than the first one.
 good='' bad='' deadline_s=${SUITES_DEADLINE_S:-300}
 program() {
     local name=$1 ranks=$2 reason log began=$SECONDS code what=ok why=
@@ -174,7 +175,7 @@ program() {
     code=$?
     if [ $code = 124 ] || [ $code = 137 ]; then
         what=failed why="no end within $deadline_s s"
-    elif [ $code != 0 ]; then
+    elif [ $code != 0 ] && [ -z "${any_exit:-}" ]; then
         what=failed why="exit status $code"
     elif [ -n "$bad" ] && grep -qE "$bad" "$log"; then
         what=failed why=$(grep -E -m1 "$bad" "$log" | cut -c1-100)
@@ -198,9 +199,13 @@ hdf5_testpar() {
     for ranks in ${SUITES_RANKS:-2 4}; do
         program testphdf5 "$ranks" "$bin/testphdf5"
         for name in $2; do
+            # A quick run leaves out those that take minutes.
+            case ${SUITES_QUICK:-0}:$name in 1:t_bigio | 1:t_cache* | 1:t_shapesame | 1:t_select* | 1:t_pmulti*) continue ;; esac
             case $name in
             # It ends without MPI_Finalize on purpose; t_pflush2 reads what it has flushed.
-            t_pflush1) redirect=/talea/run/pflush.$ranks. program "$name" "$ranks" sh -c '"$0"; :' "$bin/$name" ;;
+            t_pflush1)
+                redirect=/talea/run/pflush.$ranks. any_exit=1 good='PASSED' program "$name" "$ranks" sh -c '"$0"; :' "$bin/$name"
+                ;;
             t_pflush2) redirect=/talea/run/pflush.$ranks. program "$name" "$ranks" "$bin/$name" ;;
             # The second reads what the first has left open.
             t_pshutdown | t_prestart) redirect=/talea/run/pshutdown.$ranks. program "$name" "$ranks" "$bin/$name" ;;

@@ -246,9 +246,11 @@ static int copied_descriptor(const char *path)
 
 int access(const char *name, int mode)
 {
-    if (strncmp(name, "/talea/", 7) != 0)
+    char space[PATH_MAX];
+    int below = strncmp(name, "/talea/", 7) == 0;
+    if (!below && (NEXT(access)(name, mode) == 0 || errno != ENOENT || name[0] == '/' || !redirected(name)))
         return NEXT(access)(name, mode);
-    int fd = copied_descriptor(name);
+    int fd = copied_descriptor(below ? name : place(name, space));
     if (fd >= 0)
         close(fd);
     return fd < 0 ? -1 : 0;
