@@ -18,7 +18,7 @@ use crate::program::CELLS;
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which: `I1`, `I2`, `I4`, `I6`, `I8`, `steps`, `serial`, `once`, `told`, `kept`.
+    /// Which: `I1`, `I2`, `I4`, `I6`, `I8`, `steps`, `serial`, `once`, `told`, `kept`, `lease`.
     pub invariant: &'static str,
     /// What was seen.
     pub what: String,
@@ -47,6 +47,7 @@ pub fn check(history: &History) -> Vec<Violation> {
         let what = format!("{} reads were told that what they ask for is lost, and nothing was", history.lost_reads);
         found.push(Violation { invariant: "I4", what });
     }
+    found.extend(history.served_late.iter().map(|what| Violation { invariant: "lease", what: what.clone() }));
     for call in &history.hanging {
         found.push(Violation { invariant: "I8", what: format!("{call} never ended") });
     }
@@ -231,6 +232,7 @@ mod tests {
         assert_eq!(violations(again), ["I1", "I2"], "a snapshot that changes");
         assert_eq!(violations(|h| h.open_at_end.push(TxId(3))), ["I6"]);
         assert_eq!(violations(|h| h.hanging.push("read".into())), ["I8"]);
+        assert_eq!(violations(|h| h.served_late.push("target 3".into())), ["lease"]);
         let aborted = |h: &mut History| {
             if let Some(transaction) = h.transactions.get_mut(&TxId(2)) {
                 transaction.outcome = Outcome::Aborted;

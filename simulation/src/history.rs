@@ -1,7 +1,7 @@
 //! What the clients of a simulation did and saw, as they saw it: the checker's only input.
 //!
 //! Must never hold anything that a real program could not have observed, but for the pool's final word on the outcome of a
-//! commit whose answer was lost.
+//! commit whose answer was lost, and which targets served while they counted as lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -137,6 +137,8 @@ pub struct History {
     pub full: u64,
     /// Reads that were refused although their snapshot was kept.
     pub refused_reads: Vec<String>,
+    /// What targets served while the pool's log said that they are down.
+    pub served_late: Vec<String>,
     /// Longest time that a reader waited for an answer while all servers were up, in nanoseconds.
     pub longest_read_ns: u64,
 }

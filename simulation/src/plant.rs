@@ -31,6 +31,8 @@ pub enum Plant {
     NoCatchUp,
     /// Rule 10: a target that lost its log does not say so.
     SilentLoss,
+    /// Rule 11: a server's targets serve on when its lease is over.
+    EndlessLease,
     /// Rule 12: a server does not notice that its clients die.
     Deaf,
     /// Rule 13: aggregation is not told what is kept.
@@ -49,7 +51,7 @@ pub enum Plant {
     SkipStep,
 }
 
-const NAMES: [(Plant, &str); 19] = [
+const NAMES: [(Plant, &str); 20] = [
     (Plant::None, "none"),
     (Plant::NoClock, "no-clock"),
     (Plant::LateStamp, "late-stamp"),
@@ -61,6 +63,7 @@ const NAMES: [(Plant, &str); 19] = [
     (Plant::Zombie, "zombie"),
     (Plant::NoCatchUp, "no-catch-up"),
     (Plant::SilentLoss, "silent-loss"),
+    (Plant::EndlessLease, "endless-lease"),
     (Plant::Deaf, "deaf"),
     (Plant::NothingKept, "nothing-kept"),
     (Plant::ForgetSequences, "forget-sequences"),

@@ -3,13 +3,13 @@
 //! Owns what a shell of sockets and threads would own: it carries actions out, and it decides what survives a crash. Must
 //! never add a rule of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::IoSlice;
 use std::sync::Arc;
 
 use talea_control::TargetChange;
 use talea_control::node::{Action, LogBound, Node, NodeConfig, StoreOp, Stored, Time};
-use talea_engine::{Driver, Effect, Mail, PoolChange, Target, TargetOptions};
+use talea_engine::{Driver, Effect, Mail, PoolChange, Target, TargetOptions, Tenure};
 use talea_fabric::{Clock, Endpoint, Event, Hello, PeerId, sim::SimClock, sim::SimEndpoint, sim::SimNetwork};
 use talea_model::{PoolId, Position, ServerId, ServerInfo, Stamp, TargetId, TargetInfo, TargetState};
 use talea_tier::{SimMedium, Torn};
@@ -62,6 +62,9 @@ struct Process {
     clients: BTreeSet<PeerId>,
     next_token: u64,
     delivered: Position,
+    tenure: Tenure,
+    /// What targets want of a control plane that hangs: by driver.
+    wanted: VecDeque<(usize, Effect)>,
 }
 
 /// A server: its media, and its process while it runs.
@@ -77,6 +80,10 @@ pub(crate) struct SimServer {
     process: Option<Process>,
     /// Its process does not run, and does not know.
     is_stopped: bool,
+    /// Its control plane's thread does not run, and its targets do not know.
+    is_hung: bool,
+    /// Targets that served in the last turn.
+    served: Vec<TargetId>,
     /// How long its disks take, in nanoseconds, at most.
     flush_ns: u64,
     plant: Plant,
@@ -111,6 +118,8 @@ impl SimServer {
             media: Media { targets: media, log: Stored::default(), life: random.draw(), incarnation: 1 },
             process: None,
             is_stopped: false,
+            is_hung: false,
+            served: vec![],
             flush_ns: APPEND_NS,
             plant,
             windows: windows.clone(),
@@ -174,6 +183,8 @@ impl SimServer {
             clients: BTreeSet::new(),
             next_token: 1,
             delivered: Position(0),
+            tenure: Tenure::default(),
+            wanted: VecDeque::new(),
         });
     }
 
@@ -210,7 +221,7 @@ impl SimServer {
     /// Ends the process at once. Unflushed bytes survive as chance decides; an append under way is there or not.
     pub(crate) fn crash(&mut self) {
         let Some(process) = self.process.take() else { return };
-        self.is_stopped = false;
+        (self.is_stopped, self.is_hung) = (false, false);
         if let Some((_, ops)) = process.storing
             && self.random.chance(50)
         {
@@ -237,6 +248,23 @@ impl SimServer {
         self.is_stopped = is_stopped;
     }
 
+    /// Its control plane hangs, or goes on: its targets serve meanwhile, and wait for nobody.
+    pub(crate) fn set_hung(&mut self, is_hung: bool) {
+        self.is_hung = is_hung;
+    }
+
+    /// The log's position up to which this server knows it, and the targets that are down there.
+    pub(crate) fn down(&self) -> Option<(Position, BTreeSet<TargetId>)> {
+        let pool = self.process.as_ref()?.node.pool();
+        let targets = pool.map()?.targets.iter().filter(|target| target.state == TargetState::Down);
+        Some((pool.position(), targets.map(|target| target.id).collect()))
+    }
+
+    /// Targets that served since this was asked last.
+    pub(crate) fn take_served(&mut self) -> Vec<TargetId> {
+        std::mem::take(&mut self.served)
+    }
+
     /// How long its disks take from now on, in nanoseconds, at most.
     pub(crate) fn set_flush(&mut self, flush_ns: u64) {
         self.flush_ns = flush_ns;
@@ -245,6 +273,42 @@ impl SimServer {
     /// Does what is to be done now; says whether there was anything.
     pub(crate) fn turn(&mut self) -> bool {
         let now = self.time();
+        let mut busy = !self.is_hung && self.turn_control(now);
+        let Some(process) = self.process.as_mut().filter(|_| !self.is_stopped) else { return false };
+        for index in 0..process.drivers.len() {
+            if process.blocked_ns[index] > now.monotonic_ns {
+                continue;
+            }
+            let passed = process.drivers[index].target().passed();
+            if process.turn_target(index) {
+                busy = true;
+                if self.flush_ns > APPEND_NS {
+                    process.blocked_ns[index] = now.monotonic_ns + self.random.below(self.flush_ns);
+                }
+            }
+            let target = process.drivers[index].target();
+            if target.passed() > passed {
+                self.served.push(target.id());
+            }
+        }
+        if self.is_hung {
+            return busy;
+        }
+        process.take_wishes(now, self.plant);
+        loop {
+            let actions = process.node.take_actions();
+            if actions.is_empty() {
+                return busy;
+            }
+            busy = true;
+            for action in actions {
+                process.act(action, now, self.id, self.plant, self.random.below(self.flush_ns));
+            }
+        }
+    }
+
+    /// What the control plane's thread hears.
+    fn turn_control(&mut self, now: Time) -> bool {
         let Some(process) = self.process.as_mut().filter(|_| !self.is_stopped) else { return false };
         let mut busy = false;
         while let Some(event) = process.endpoint.recv() {
@@ -273,24 +337,7 @@ impl SimServer {
         if process.node.next_deadline().is_some_and(|deadline_ns| deadline_ns <= now.monotonic_ns) {
             process.node.tick(now);
         }
-        for index in 0..process.drivers.len() {
-            if process.blocked_ns[index] <= now.monotonic_ns && process.turn_target(index, now, self.plant) {
-                busy = true;
-                if self.flush_ns > APPEND_NS {
-                    process.blocked_ns[index] = now.monotonic_ns + self.random.below(self.flush_ns);
-                }
-            }
-        }
-        loop {
-            let actions = process.node.take_actions();
-            if actions.is_empty() {
-                return busy;
-            }
-            busy = true;
-            for action in actions {
-                process.act(action, now, self.id, self.plant, self.random.below(self.flush_ns));
-            }
-        }
+        busy
     }
 
     /// When there is something to do without any message.
@@ -302,6 +349,9 @@ impl SimServer {
             false => driver.next_deadline(),
         };
         let drivers = process.drivers.iter().zip(&process.blocked_ns).map(driver).min().unwrap_or(u64::MAX);
+        if self.is_hung {
+            return drivers;
+        }
         let node = process.node.next_deadline().unwrap_or(u64::MAX);
         let stored = process.storing.as_ref().map_or(u64::MAX, |(done_ns, _)| *done_ns);
         drivers.min(node).min(stored)
@@ -309,14 +359,20 @@ impl SimServer {
 }
 
 impl Process {
-    fn turn_target(&mut self, index: usize, now: Time, plant: Plant) -> bool {
+    fn turn_target(&mut self, index: usize) -> bool {
         let mut wants = Vec::new();
         let events = match self.drivers[index].turn(&mut wants) {
             Ok(events) => events,
             Err(fatal) => panic!("a target ended: {fatal}"),
         };
         let busy = events > 0 || !wants.is_empty();
-        for want in wants {
+        self.wanted.extend(wants.into_iter().map(|want| (index, want)));
+        busy
+    }
+
+    /// What the control plane hears from its targets.
+    fn take_wishes(&mut self, now: Time, plant: Plant) {
+        while let Some((index, want)) = self.wanted.pop_front() {
             match want {
                 Effect::Durable { horizon } => {
                     self.durable[index] = horizon;
@@ -335,7 +391,17 @@ impl Process {
                 Effect::CatchUp { .. } | Effect::Drop { .. } => {}
             }
         }
-        busy
+    }
+
+    /// What a server's targets are told of its lease.
+    fn lease(&mut self, until_ns: Option<u64>, plant: Plant) {
+        let until_ns = match plant {
+            Plant::EndlessLease => Some(u64::MAX),
+            _ => until_ns,
+        };
+        if let Some(lease) = self.tenure.set(until_ns) {
+            self.drivers.iter_mut().for_each(|driver| mail(driver, Mail::Lease(lease.clone())));
+        }
     }
 
     fn act(&mut self, action: Action, now: Time, server: u32, plant: Plant, flush_ns: u64) {
@@ -360,10 +426,7 @@ impl Process {
                 }
             }
             Action::CatchUpFailed { token, .. } => drop(self.asked.remove(&token)),
-            Action::Serving(true) => {
-                self.drivers.iter_mut().for_each(|driver| mail(driver, Mail::Lease { until_ns: u64::MAX }));
-            }
-            Action::Serving(false) => self.drivers.iter_mut().for_each(|driver| mail(driver, Mail::Fence)),
+            Action::Lease { until_ns } => self.lease(until_ns, plant),
             // The end of a simulated process is seen by its connection's end alone.
             Action::Watch { .. } => {}
             Action::Connect { server: to, .. } => {

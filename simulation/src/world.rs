@@ -2,6 +2,7 @@
 
 mod faults;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -10,7 +11,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use talea_client::{Client, Tuning};
 use talea_fabric::Address;
 use talea_fabric::sim::{Link, SimNetwork};
-use talea_model::ServerId;
+use talea_model::{Position, ServerId, TargetId};
 
 use self::faults::Plan;
 pub use self::faults::{FAULTS, Struck};
@@ -108,6 +109,8 @@ struct World {
     done: Arc<Mutex<bool>>,
     plan: Plan,
     next_node: u32,
+    /// The log's position up to which any server knows it, and the targets that are down there.
+    down: (Position, BTreeSet<TargetId>),
 }
 
 /// Runs one seed to its end.
@@ -176,6 +179,7 @@ impl World {
             done: Arc::default(),
             plan: Plan::default(),
             next_node: 5_000,
+            down: Default::default(),
         }
     }
 
@@ -297,8 +301,9 @@ impl World {
         for _ in 0..INSTANT_TURNS {
             let moves = self.time.moves();
             let mut busy = false;
-            for server in &mut self.servers {
-                busy |= server.turn();
+            for server in 0..self.servers.len() {
+                busy |= self.servers[server].turn();
+                self.judge_service(server);
             }
             busy |= self.poll_programs();
             if !busy && self.time.moves() == moves {
@@ -306,6 +311,21 @@ impl World {
             }
         }
         panic!("seed {}: the world does not come to rest at {} ns", self.settings.seed, self.network.now_ns());
+    }
+
+    /// Rule 11: who is down in the pool's log, as far as it is applied anywhere, has no lease and serves nothing.
+    fn judge_service(&mut self, server: usize) {
+        for target in self.servers[server].take_served() {
+            if self.down.1.contains(&target) {
+                let (position, at_us) = (self.down.0, self.network.now_ns() / 1_000);
+                let what =
+                    format!("target {target} served at {at_us} us, and the log at {position} says that it is down");
+                lock(&self.history).served_late.push(what);
+            }
+        }
+        if let Some(newer) = self.servers[server].down().filter(|(position, _)| *position > self.down.0) {
+            self.down = newer;
+        }
     }
 
     fn poll_programs(&mut self) -> bool {

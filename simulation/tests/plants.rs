@@ -37,6 +37,7 @@ plants! {
     rule_7_a_zombie_write: Zombie by ["I1", "I2"];
     rule_8_latest_reads_that_do_not_catch_up: NoCatchUp by ["told"];
     rule_10_a_target_that_lost_its_log_and_does_not_say_so: SilentLoss by ["I1", "I2", "serial", "told"];
+    rule_11_targets_that_serve_without_a_lease: EndlessLease by ["lease"];
     rule_12_deaths_that_nobody_notices: Deaf by ["I6"];
     rule_13_kept_snapshots_that_are_not_kept: NothingKept by ["kept", "I1", "I2"];
     rule_14_updates_that_are_done_twice: ForgetSequences by ["once"];

@@ -58,8 +58,8 @@ pub struct Node {
     links: Links,
     /// Who leads in which term, as the replica said last.
     heard: (ServerId, u64),
-    /// Whether the targets may serve.
-    serving: bool,
+    /// Until when the targets may serve.
+    lease_ns: Option<u64>,
     peers: BTreeMap<PeerId, Peer>,
     homes: BTreeMap<SessionId, Home>,
     waits: Waits,
@@ -86,7 +86,7 @@ impl Node {
             replica: None,
             links: Links::new(&config, now),
             heard: (config.server.id, 0),
-            serving: false,
+            lease_ns: None,
             peers: BTreeMap::new(),
             homes: BTreeMap::new(),
             waits: Waits::default(),
@@ -96,7 +96,7 @@ impl Node {
             delivered: Position(0),
             durable: config.horizon,
             owes_state: false,
-            actions: vec![Action::Serving(false)],
+            actions: vec![Action::Lease { until_ns: None }],
             config,
         };
         if !stored.is_empty() {
@@ -251,7 +251,7 @@ impl Node {
                 let vouched_ns = self.replica.as_ref().map(Replica::vouched_ns).filter(|at_ns| *at_ns != u64::MAX);
                 [leader.next_deadline(&self.config), vouched_ns].into_iter().flatten().min()
             }
-            Role::Follower(follower) => follower.next_deadline(&self.config, self.serving),
+            Role::Follower(follower) => follower.next_deadline(&self.config, self.lease_ns.is_some()),
         };
         let replica = self.replica.as_ref().and_then(Replica::next_deadline);
         [self.waits.next_deadline(), role, replica].into_iter().flatten().min()
@@ -262,7 +262,7 @@ impl Node {
         let is_in_map = self.pool.map().is_some_and(|map| {
             map.version > MapVersion(0) && self.config.targets.iter().all(|target| map.is_up(target.id))
         });
-        is_in_map && self.serving
+        is_in_map && self.lease_ns.is_some()
     }
 
     /// Whether this server leads the log.
@@ -440,6 +440,7 @@ impl Node {
     fn begin(&mut self, now: Time) {
         self.now = now;
         self.check_vouched();
+        self.check_lease();
     }
 
     /// The last thing of every input: waits that have an answer, proposals that want to be logged, and the replica's part.
@@ -453,10 +454,18 @@ impl Node {
         }
     }
 
-    /// Says whether the targets may serve, if that has changed.
-    fn set_serving(&mut self, serving: bool) {
-        if std::mem::replace(&mut self.serving, serving) != serving {
-            self.actions.push(Action::Serving(serving));
+    /// Says until when the targets may serve, if that has changed.
+    fn set_lease(&mut self, until_ns: Option<u64>) {
+        if std::mem::replace(&mut self.lease_ns, until_ns) != until_ns {
+            self.actions.push(Action::Lease { until_ns });
+        }
+    }
+
+    /// A lease that has run out is over, even if the answer that prolongs it comes next: what happened meanwhile may still be
+    /// on its way to the targets.
+    fn check_lease(&mut self) {
+        if self.lease_ns.is_some_and(|lease_ns| lease_ns <= self.now.monotonic_ns) {
+            self.set_lease(None);
         }
     }
 }

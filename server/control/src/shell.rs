@@ -92,8 +92,9 @@ pub enum ControlError {
 pub trait TargetLink: Send {
     /// Changes to follow, in order; every fate up to `horizon` is known with them.
     fn deliver(&mut self, changes: Vec<TargetChange>, horizon: Position);
-    /// Whether this server holds its membership lease; without it the targets must not serve (rule 11). False at first.
-    fn serving(&mut self, serving: bool);
+    /// Until when this server holds its membership lease, in nanoseconds of the monotonic clock; the targets must not serve longer,
+    /// and not at all with `None`, as at first (rule 11). See [`Action::Lease`](crate::node::Action::Lease).
+    fn lease(&mut self, until_ns: Option<u64>);
     /// The answer to [`ControlHandle::log_end`]: everything up to the log's end has been delivered, or why it cannot be.
     fn caught_up(&mut self, token: u64, result: Result<(), Refusal>);
     /// The pool has begun and this server is part of it. Called once.

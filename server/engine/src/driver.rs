@@ -9,7 +9,7 @@ use talea_model::{ContainerId, PoolMap, Position, TargetId};
 use talea_wire::data::StoreStat;
 
 use crate::target::PoolChange;
-use crate::{Effect, Fatal, Now, Outbox, Target};
+use crate::{Effect, Fatal, Lease, Now, Outbox, Target};
 
 /// Messages that one turn takes at most: they share one flush, and their replies wait for it.
 pub(crate) const TURN_MESSAGES: usize = 64;
@@ -35,13 +35,8 @@ pub enum Mail {
         /// The log's end.
         position: Position,
     },
-    /// The server's membership lease goes on until then, in monotonic nanoseconds.
-    Lease {
-        /// Until when.
-        until_ns: u64,
-    },
-    /// The server's membership lease is over.
-    Fence,
+    /// The server's membership lease, which begins: see [`Tenure`](crate::Tenure).
+    Lease(Lease),
     /// Somebody on this server looks: the counters, on this channel.
     Stat(std::sync::mpsc::Sender<(TargetId, StoreStat)>),
     /// Stop serving.
@@ -79,8 +74,7 @@ impl Driver {
             Mail::Map(map) => self.target.set_map(map),
             Mail::Containers(containers) => self.target.set_containers(containers),
             Mail::LogEnd { token, position } => self.target.log_end(token, position),
-            Mail::Lease { until_ns } => self.target.lease(until_ns),
-            Mail::Fence => self.target.fence(),
+            Mail::Lease(lease) => self.target.set_lease(lease),
             // Who does not wait any more gets nothing.
             Mail::Stat(answer) => _ = answer.send((self.target.id(), self.target.looked_at(self.now()))),
             Mail::Stop => {}
@@ -91,7 +85,8 @@ impl Driver {
     /// Takes the messages that are there, up to a turn's worth, makes them durable, and sends the replies. Returns how many
     /// events there were.
     pub fn turn(&mut self, wants: &mut Vec<Effect>) -> Result<usize, Fatal> {
-        let now = self.now();
+        let mut now = self.now();
+        let begun_ns = now.monotonic_ns;
         self.target.begin_turn();
         let mut events = 0;
         while events < TURN_MESSAGES
@@ -100,14 +95,18 @@ impl Driver {
             events += 1;
             match event {
                 Event::Up { peer, hello, .. } => self.target.peer_up(peer, hello),
-                Event::Message { peer, message } => self.target.message(now, peer, &message, &mut self.out),
+                Event::Message { peer, message } => {
+                    // Judged by a time after it was taken: the process may have been stopped since the turn began.
+                    now.monotonic_ns = self.clock.monotonic_ns();
+                    self.target.message(now, peer, &message, &mut self.out);
+                }
                 Event::Down { peer } => self.target.peer_down(peer, &mut self.out),
             }
         }
         self.target.finish(now, &mut self.out)?;
         self.out.send(&mut *self.endpoint);
         if self.target.is_watched(now) {
-            self.target.end_turn(self.clock.monotonic_ns().saturating_sub(now.monotonic_ns));
+            self.target.end_turn(self.clock.monotonic_ns().saturating_sub(begun_ns));
         }
         for effect in self.target.effects() {
             match effect {

@@ -6,11 +6,13 @@
 #![forbid(unsafe_code)]
 
 pub mod driver;
+pub mod lease;
 pub mod outbox;
 pub mod target;
 pub mod thread;
 
 pub use driver::{Driver, Mail};
+pub use lease::{Lease, Tenure};
 pub use outbox::Outbox;
 pub use target::{Effect, Fatal, Now, PoolChange, Target, TargetOptions};
 pub use thread::{Hooks, Mailbox, spawn};

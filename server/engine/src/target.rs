@@ -32,6 +32,7 @@ use talea_wire::data::Request;
 use talea_wire::{Refusal, RefusalCode};
 use thiserror::Error;
 
+use crate::lease::Lease;
 use crate::outbox::{MAX_QUEUED, Outbox};
 use clock::TargetClock;
 use counters::Counters;
@@ -180,8 +181,8 @@ pub struct Target {
     log_end: LogEnd,
     effects: Vec<Effect>,
     counters: Counters,
-    /// When the server's membership lease ends (rule 11), in monotonic nanoseconds.
-    lease_until_ns: u64,
+    /// The server's membership lease (rule 11).
+    lease: Lease,
     caught_up_asked: Position,
     durable: Position,
     /// Something was written since the last flush.
@@ -235,7 +236,7 @@ impl Target {
             log_end: LogEnd::default(),
             effects: Vec::new(),
             counters: Counters::default(),
-            lease_until_ns: 0,
+            lease: Lease::default(),
             caught_up_asked: Position(0),
             durable: recovered.horizon,
             dirty: true,
@@ -336,14 +337,14 @@ impl Target {
         self.recheck = true;
     }
 
-    /// The server may serve until then (rule 11); a lease never shrinks, but see [`fence`](Self::fence).
-    pub fn lease(&mut self, until_ns: u64) {
-        self.lease_until_ns = self.lease_until_ns.max(until_ns);
+    /// The server may serve as long as this holds (rule 11).
+    pub fn set_lease(&mut self, lease: Lease) {
+        self.lease = lease;
     }
 
-    /// The server's lease is over.
-    pub fn fence(&mut self) {
-        self.lease_until_ns = 0;
+    /// Requests that nothing stood against and that the store was asked for, since it was opened.
+    pub fn passed(&self) -> u64 {
+        self.counters.passed
     }
 
     /// The answer to [`Effect::LogEnd`].

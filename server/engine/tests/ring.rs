@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 
 use crc_fast::{CrcAlgorithm, checksum};
-use talea_engine::{Effect, Hooks, Mail, Mailbox, Target, TargetOptions, spawn};
+use talea_engine::{Effect, Hooks, Lease, Mail, Mailbox, Target, TargetOptions, spawn};
 use talea_fabric::{
     Address, Clock, Credentials, Endpoint, Event, Hello, Listen, MuxEndpoint, PeerId, Policy, RealClock, SendError,
     Spin, client_endpoint, listen,
@@ -65,7 +65,7 @@ fn start() -> Server {
         targets: vec![target],
     })));
     mailbox.send(Mail::Containers(vec![ContainerId(1)]));
-    mailbox.send(Mail::Lease { until_ns: u64::MAX });
+    mailbox.send(Mail::Lease(Lease::until(u64::MAX)));
     Server { mailbox, thread: Some(thread), address: addresses[0].clone(), _wants: wants, _directory: directory }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use talea_control::TargetChange;
-use talea_engine::{Effect, Mail, Mailbox, PoolChange};
+use talea_engine::{Effect, Mail, Mailbox, PoolChange, Tenure};
 use talea_model::{Position, TargetId};
 use talea_wire::data::StoreStat;
 
@@ -22,6 +22,7 @@ pub(crate) enum Word {
 #[derive(Default)]
 pub(crate) struct Bridge {
     mailboxes: Vec<Mailbox>,
+    tenure: Tenure,
     durable: BTreeMap<TargetId, Position>,
     /// Who asked which question for the log's end.
     asked: BTreeMap<u64, (TargetId, u64)>,
@@ -54,10 +55,10 @@ impl Bridge {
         }
     }
 
-    /// Whether this server holds its membership lease.
-    pub(crate) fn serving(&self, serving: bool) {
-        for mailbox in &self.mailboxes {
-            mailbox.send(if serving { Mail::Lease { until_ns: u64::MAX } } else { Mail::Fence });
+    /// Until when this server holds its membership lease. Only one that begins wakes the targets.
+    pub(crate) fn lease(&mut self, until_ns: Option<u64>) {
+        if let Some(lease) = self.tenure.set(until_ns) {
+            self.mailboxes.iter().for_each(|mailbox| mailbox.send(Mail::Lease(lease.clone())));
         }
     }
 

@@ -68,8 +68,8 @@ impl TargetLink for Link {
     fn deliver(&mut self, changes: Vec<TargetChange>, horizon: Position) {
         self.joint.bridge().deliver(changes, horizon);
     }
-    fn serving(&mut self, serving: bool) {
-        self.joint.bridge().serving(serving);
+    fn lease(&mut self, until_ns: Option<u64>) {
+        self.joint.bridge().lease(until_ns);
     }
     fn caught_up(&mut self, token: u64, result: Result<(), Refusal>) {
         match result {

@@ -29,6 +29,9 @@ pub(super) enum Fault {
     /// SIGSTOP, and SIGCONT.
     Stop(u32),
     Continue(u32),
+    /// A server's control plane hangs, and its targets do not; and goes on.
+    Hang(u32),
+    Unhang(u32),
     /// Servers of this mask cannot be reached by the others, nor reach them.
     Split(u32),
     /// A server can be reached by nobody, its clients included.
@@ -52,23 +55,25 @@ impl Fault {
             Fault::Crash(_) => "crash",
             Fault::LoseMedia(_) => "media lost",
             Fault::Stop(_) => "stop",
+            Fault::Hang(_) => "control hangs",
             Fault::Split(_) => "split",
             Fault::Cut(_) => "cut off",
             Fault::OneWay(..) => "one-way block",
             Fault::Sever(..) => "connections broken",
             Fault::Jump(..) => "clock jump",
             Fault::Disks(_, ns) if ns > APPEND_NS => "slow disks",
-            Fault::Start(_) | Fault::Continue(_) | Fault::Heal | Fault::Disks(..) => return None,
+            Fault::Start(_) | Fault::Continue(_) | Fault::Unhang(_) | Fault::Heal | Fault::Disks(..) => return None,
         })
     }
 }
 
 /// All kinds.
-pub const FAULTS: [&str; 10] = [
+pub const FAULTS: [&str; 11] = [
     "job killed",
     "crash",
     "media lost",
     "stop",
+    "control hangs",
     "split",
     "cut off",
     "one-way block",
@@ -184,6 +189,10 @@ impl World {
             let server = loser(random, servers);
             plan.spell(random, Fault::LoseMedia(server), Fault::Start(server));
         }
+        if random.chance(20) {
+            let server = node(random);
+            plan.spell(random, Fault::Hang(server), Fault::Unhang(server));
+        }
         plan.faults.sort_by_key(|(at_ns, _)| std::cmp::Reverse(*at_ns));
         self.plan = plan;
     }
@@ -216,6 +225,8 @@ impl World {
             }
             Fault::Stop(server) => self.servers[server as usize].set_stopped(true),
             Fault::Continue(server) => self.servers[server as usize].set_stopped(false),
+            Fault::Hang(server) => self.servers[server as usize].set_hung(true),
+            Fault::Unhang(server) => self.servers[server as usize].set_hung(false),
             Fault::Split(mask) => {
                 let all = 0..self.settings.servers;
                 let (some, others): (Vec<u32>, Vec<u32>) = all.partition(|server| mask & (1 << server) != 0);

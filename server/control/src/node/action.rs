@@ -84,8 +84,12 @@ pub enum Action {
         /// Why.
         refusal: Refusal,
     },
-    /// Whether the local targets may serve: this server holds its membership lease (rule 11).
-    Serving(bool),
+    /// Until when the local targets may serve, in monotonic nanoseconds: this server's membership lease (rule 11), which may be
+    /// prolonged, and seldom shortened. `None`: not at all; the next one holds only behind all that was delivered before it.
+    Lease {
+        /// Until when.
+        until_ns: Option<u64>,
+    },
     /// Watch a process and call [`Node::process_died`] when it ends.
     Watch {
         /// The peer that it stands behind.

@@ -149,7 +149,7 @@ impl Node {
     /// Notes that a session's process writes in a transaction. The note dies with this server, whose return in a new
     /// incarnation or boot aborts every open transaction (rule 12).
     fn join(&mut self, session: SessionId, tx: TxId) -> Outcome {
-        if !self.serving {
+        if self.lease_ns.is_none() {
             return Err(self.leader_lost());
         }
         match self.pool.fate(tx) {

@@ -352,6 +352,7 @@ impl Node {
             }
             (Own::Heartbeat { sent_ns }, Some(end)) => {
                 self.hold_lease(sent_ns);
+                self.lease_of_follower(true);
                 self.ask_again_below(end);
             }
             (Own::CatchUp, Some(end)) => {
@@ -378,6 +379,17 @@ impl Node {
         if let Some(follower) = self.follower() {
             follower.lease_ns = follower.lease_ns.max(lease_ns);
         }
+        self.lease_of_follower(false);
+    }
+
+    /// Prolongs the targets' lease to what this server holds, or ends it; begins one only where that is in order: the leader knows
+    /// this server, and what it decided before has been delivered.
+    pub(super) fn lease_of_follower(&mut self, may_begin: bool) {
+        let Role::Follower(follower) = &self.role else { return };
+        if may_begin || self.lease_ns.is_some() {
+            let until_ns = follower.lease_ns;
+            self.set_lease((until_ns > self.now.monotonic_ns).then_some(until_ns));
+        }
     }
 
     /// This connection's log end is known: once reached, requests are passed on.
@@ -393,7 +405,7 @@ impl Node {
             follower.link = Link::Up { peer, ready: true };
         }
         follower.heartbeat_ns = 0;
-        self.set_serving(true);
+        self.lease_of_follower(true);
         self.end_orphans();
         let Some(follower) = self.follower() else { return };
         let unsent: Vec<u64> = follower.pending.iter().filter(|(_, one)| !one.sent).map(|(id, _)| *id).collect();
@@ -447,10 +459,7 @@ impl Node {
     /// Everything that time makes due at a follower.
     pub(super) fn follower_timers(&mut self) {
         let now_ns = self.now.monotonic_ns;
-        if self.follower().is_some_and(|follower| follower.lease_ns <= now_ns) {
-            self.set_serving(false);
-        }
-        let (config, serving) = (&self.config, self.serving);
+        let (config, serving) = (&self.config, self.lease_ns.is_some());
         let Role::Follower(follower) = &mut self.role else { return };
         let is_silent = match follower.link {
             Link::Up { ready: true, .. } => !serving,

@@ -119,7 +119,7 @@ impl Node {
             }
         }
         self.create_pool_if_complete();
-        self.set_serving(true);
+        self.lease_of_leader();
     }
 
     /// Expects a server of the map that has not been heard of yet.

@@ -41,6 +41,7 @@ impl Node {
             }
         }
         let has_cut = self.cut_log();
+        self.lease_of_leader();
         if !rejected.is_empty() {
             self.step_down();
         }
@@ -136,6 +137,14 @@ impl Node {
         true
     }
 
+    /// A leader's own targets serve by what the majority vouches for.
+    pub(super) fn lease_of_leader(&mut self) {
+        if let (Role::Leader(_), Some(replica)) = (&self.role, &self.replica) {
+            let until_ns = replica.lease_ns(self.config.lease_ms);
+            self.set_lease((until_ns > self.now.monotonic_ns).then_some(until_ns));
+        }
+    }
+
     /// Steps down once nobody vouches for this leader any more.
     pub(super) fn check_vouched(&mut self) {
         let now_ns = self.now.monotonic_ns;
@@ -199,7 +208,6 @@ impl Node {
     fn step_down(&mut self) {
         let (here, lease_ms) = (self.config.server.id, self.config.lease_ms);
         let leading = self.replica.as_ref().map(Replica::leading).unwrap_or_default();
-        let acked_ns = self.replica.as_ref().map_or(0, |replica| replica.acked_ns);
         let next = leading.leader.filter(|leader| *leader != here);
         let mut follower = Follower::new(self.now, next.unwrap_or(here));
         let own = match &self.role {
@@ -207,14 +215,16 @@ impl Node {
             Role::Follower(_) => (0, here),
         };
         follower.newest = leading.leader.map_or(own, |leader| own.max((leading.term, leader)));
-        // Those who vouched elect nobody earlier than that, and whoever is elected gives everybody a whole lease.
-        follower.lease_ns = acked_ns + lease_ms * 1_000_000;
+        // Whoever is alone now may not be when it follows.
+        let longest_ns = self.now.monotonic_ns + lease_ms * 1_000_000;
+        follower.lease_ns = self.replica.as_ref().map_or(0, |replica| replica.lease_ns(lease_ms).min(longest_ns));
         let role = std::mem::replace(&mut self.role, Role::Follower(follower));
         let Role::Leader(before) = role else {
             self.role = role;
             return;
         };
         tracing::info!(server = %here, term = leading.term, "no longer leading the pool's log");
+        self.lease_of_follower(false);
         let body = self.who_leads();
         for peer in before.followers.values().filter_map(|follower| follower.peer) {
             self.send(peer, 0, body.clone());

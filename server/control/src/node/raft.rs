@@ -165,7 +165,7 @@ pub(super) struct Replica {
     /// Until when a majority has promised to elect nobody else, if this replica leads.
     vouched_ns: u64,
     /// When the majority that vouches last was asked.
-    pub(super) acked_ns: u64,
+    acked_ns: u64,
     /// Before this moment nobody gets a vote from here, because what was promised before a restart may still hold.
     quiet_ns: u64,
     is_quiet: bool,
@@ -355,6 +355,12 @@ impl Replica {
     /// Until when it is certain that nobody else leads, if this replica does.
     pub(super) fn vouched_ns(&self) -> u64 {
         if self.is_alone() { u64::MAX } else { self.vouched_ns }
+    }
+
+    /// Until when this replica's own server may serve if it leads, or led: those who vouched elect nobody earlier than an election
+    /// timeout after they were asked, and whoever is elected gives everybody a whole lease. Nobody can shut out who is alone.
+    pub(super) fn lease_ns(&self, lease_ms: u64) -> u64 {
+        if self.is_alone() { u64::MAX } else { self.acked_ns.saturating_add(lease_ms.saturating_mul(1_000_000)) }
     }
 
     /// Who leads, as far as this replica knows.

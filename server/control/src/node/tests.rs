@@ -4,6 +4,7 @@ mod chaos;
 mod compaction;
 mod counts;
 mod failover;
+mod lease;
 mod mended;
 mod rules;
 mod stopped;
@@ -32,7 +33,7 @@ enum End {
 struct Told {
     changes: Vec<TargetChange>,
     horizon: Position,
-    serving: bool,
+    lease_ns: Option<u64>,
     caught_up: Vec<u64>,
     failed: Vec<(u64, RefusalCode)>,
 }
@@ -167,6 +168,11 @@ impl World {
         }
     }
 
+    /// Whether a server's targets may serve now, as far as they were told.
+    fn may_serve(&self, server: usize) -> bool {
+        self.told[server].lease_ns.is_some_and(|until_ns| self.now.monotonic_ns < until_ns)
+    }
+
     fn with(&mut self, server: usize, input: impl FnOnce(&mut Node, Time)) {
         let now = self.now;
         if let Some(node) = &mut self.nodes[server] {
@@ -215,7 +221,7 @@ impl World {
                 }
                 Action::CatchUpDone { token } => self.told[server].caught_up.push(token),
                 Action::CatchUpFailed { token, refusal } => self.told[server].failed.push((token, refusal.code)),
-                Action::Serving(serving) => self.told[server].serving = serving,
+                Action::Lease { until_ns } => self.told[server].lease_ns = until_ns,
                 Action::Watch { peer, pid } => self.watched.push((server, peer, pid)),
                 Action::Connect { server: to, .. } => self.connect(server, to),
             }

@@ -92,7 +92,7 @@ impl Serve {
     ) -> Result<(), ControlError> {
         let Dialer { credentials, events, peers, .. } = self.dialer.clone();
         let _socket_files = listeners.serve(Arc::new(Acceptor { credentials, events, peers }))?;
-        self.link.serving(false);
+        self.link.lease(None);
         self.act();
         loop {
             let deadline_ns = self.node.next_deadline();
@@ -206,7 +206,7 @@ impl Serve {
             Action::Deliver { changes, horizon } => self.link.deliver(changes, horizon),
             Action::CatchUpDone { token } => self.link.caught_up(token, Ok(())),
             Action::CatchUpFailed { token, refusal } => self.link.caught_up(token, Err(refusal)),
-            Action::Serving(serving) => self.link.serving(serving),
+            Action::Lease { until_ns } => self.link.lease(until_ns),
             Action::Watch { peer, pid } => {
                 let task = tokio::spawn(watch::watch(peer, pid, self.dialer.events.clone()));
                 if let Some(before) = self.watches.insert(peer, task.abort_handle()) {

@@ -64,8 +64,8 @@ impl TargetLink for Link {
         assert!(horizon > told.horizon);
         told.horizon = horizon;
     }
-    fn serving(&mut self, serving: bool) {
-        self.0.lock().unwrap().serving = serving;
+    fn lease(&mut self, until_ns: Option<u64>) {
+        self.0.lock().unwrap().serving = until_ns.is_some();
     }
     fn caught_up(&mut self, token: u64, result: Result<(), Refusal>) {
         result.unwrap();

@@ -90,7 +90,7 @@ impl Target {
         if self.peers.get(&peer).is_some_and(|peer| peer.ended) {
             return refuse(RefusalCode::SessionExpired, "the session has ended: open a new one");
         }
-        if now.monotonic_ns > self.lease_until_ns {
+        if !self.lease.holds(now.monotonic_ns) {
             let text =
                 "its server lost contact with the pool's leader and may not serve until it is back: see `talea status`";
             return refuse(RefusalCode::ServerLost, text);

@@ -20,6 +20,8 @@ pub(super) struct Counters {
     pub(super) container_bytes_in: BTreeMap<ContainerId, u64>,
     pub(super) turns: u64,
     pub(super) refused: u64,
+    /// Requests that nothing stood against, and that the store was asked for.
+    pub(super) passed: u64,
     pub(super) watch: watch::Watch,
 }
 

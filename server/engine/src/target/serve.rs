@@ -60,6 +60,7 @@ impl Target {
                 self.reply(now, peer, id, ReplyBody::StaleMap(map), out);
             }
             Gate::Go => {
+                self.counters.passed += 1;
                 let served = match &request.body {
                     Body::Update(_) | Body::Punch { .. } => self.write(now, request).map(|done| {
                         if done {

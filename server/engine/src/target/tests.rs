@@ -9,3 +9,4 @@ mod independent;
 mod refusals;
 mod restart;
 mod resync;
+mod stopped;

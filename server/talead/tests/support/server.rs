@@ -2,7 +2,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs)] // no test uses all of it
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -72,6 +72,11 @@ impl Server {
         let mut child = spawn(&config(directory, options));
         let stdin = child.stdin.take();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        if stdout.fill_buf().unwrap().is_empty() {
+            let mut why = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut why).unwrap();
+            panic!("server {} does not start: {why}", options.server);
+        }
         let line = read_line(&mut stdout);
         assert_eq!(line["server"], options.server, "{line}");
         let rings = line["targets"].as_array().unwrap().iter().map(|target| strings(&target["addresses"])[0].clone());
@@ -140,4 +145,16 @@ pub fn two_servers(more: &str) -> (tempfile::TempDir, Server, Server) {
     first.wait_ready();
     second.wait_ready();
     (outer, first, second)
+}
+
+/// So many servers in one directory, all ready.
+pub fn servers(count: u32, more: &str) -> (tempfile::TempDir, Vec<Server>) {
+    let (outer, path) = directory();
+    let options = Options { servers: count, more, ..ALONE };
+    let first = Server::start(&path, &options);
+    let leader = first.control.clone();
+    let others = (1..count).map(|server| Server::start(&path, &Options { server, leader: &leader, ..options }));
+    let mut all: Vec<Server> = std::iter::once(first).chain(others).collect();
+    all.iter_mut().for_each(Server::wait_ready);
+    (outer, all)
 }

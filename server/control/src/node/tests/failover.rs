@@ -102,7 +102,7 @@ fn rule_11_a_leader_that_is_cut_off_stops_serving_before_the_others_go_on_withou
     let new = (0..3).find(|server| *server != old && world.node(*server).is_leader()).expect("another leader");
     assert!(!world.node(old).is_leader(), "nobody vouches for it");
     world.advance(LEASE_MS * 2);
-    assert!(!world.told[old].serving);
+    assert!(!world.may_serve(old));
     let is_theirs_up = (0..2).any(|n| world.node(new).pool().map().unwrap().is_up(TargetId(old as u32 * 2 + n)));
     assert!(!is_theirs_up, "it is down for all others");
     let _ = world.clients[cut_off].answers.remove(&asked);

@@ -161,7 +161,7 @@ fn a_broken_connection_between_servers_costs_nothing_within_the_lease() {
     world.advance(200);
     assert!(matches!(world.clients[remote].answers.remove(&held), Some(Ok(Reply::Begun(_)))));
     world.commit(client, tx).unwrap();
-    assert!(world.told[1].serving);
+    assert!(world.may_serve(1));
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn rule_11_a_follower_without_leader_stops_serving_and_says_whom_it_misses() {
     world.with(1, |node, now| node.log_end(now, 7));
     let held = world.send(remote, Request::ContainerList);
     world.advance(LEASE_MS + 1);
-    assert!(!world.told[1].serving);
+    assert!(!world.may_serve(1));
     assert_eq!(world.told[1].failed, vec![(7, RefusalCode::ServerLost)]);
     let refusal = world.clients[remote].answers.remove(&held).unwrap().unwrap_err();
     assert!(refusal.code == RefusalCode::ServerLost && refusal.text.contains("server 0"), "{refusal}");

@@ -27,12 +27,12 @@ impl Stopped {
 }
 
 impl World {
-    fn stop(&mut self, server: usize) {
+    pub(super) fn stop(&mut self, server: usize) {
         self.stopped.servers.push(server);
     }
 
     /// It goes on where it was, at a later time.
-    fn go_on(&mut self, server: usize) {
+    pub(super) fn go_on(&mut self, server: usize) {
         self.stopped.servers.retain(|stopped| *stopped != server);
         let (missed, rest) = self.stopped.missed.drain(..).partition(|(missed, _)| *missed == server);
         self.stopped.missed = rest;
@@ -84,7 +84,7 @@ fn nobody_but_the_leader_is_lost_when_it_is_stopped_and_it_follows_when_it_goes_
         let map = world.node(new).pool().map().cloned().unwrap();
         for server in others {
             let is_up = (0..2).all(|n| map.is_up(TargetId(server as u32 * 2 + n)));
-            assert!(is_up && world.told[server].serving, "{what}: server {server} is not lost");
+            assert!(is_up && world.may_serve(server), "{what}: server {server} is not lost");
         }
         assert!(!map.is_up(TargetId(old as u32 * 2)), "{what}: the stopped one is");
         world.go_on(old);

@@ -15,7 +15,7 @@ use talea_wire::data::request::Head;
 use talea_wire::data::{Body, Condition, Differences, Entry, Located, Reply, ReplyBody, Request, StoreStat, ValueKind};
 
 use crate::target::PoolChange;
-use crate::{Effect, Now, Outbox, Target, TargetOptions};
+use crate::{Effect, Lease, Now, Outbox, Target, TargetOptions};
 
 pub(super) const RUN: ContainerId = ContainerId(1);
 pub(super) const START_US: u64 = 1_700_000_000_000_000;
@@ -85,10 +85,15 @@ impl Bench {
         let mut bench = Bench { medium, target, recovered, out, now, map: map(1), position, next_id: 0, sequence: 0 };
         bench.target.set_map(Arc::new(map(1)));
         bench.target.set_containers([RUN]);
-        bench.target.lease(3_600_000_000_000);
+        bench.lease(3_600_000_000_000);
         bench.up(1);
         bench.finish();
         bench
+    }
+
+    /// The server's membership lease begins, and ends then.
+    pub(super) fn lease(&mut self, until_ns: u64) {
+        self.target.set_lease(Lease::until(until_ns));
     }
 
     pub(super) fn up(&mut self, peer: u64) {
@@ -229,7 +234,7 @@ pub(super) fn encode(head: Head, body: Body<'_>) -> Vec<u8> {
     bytes
 }
 
-fn answer(bytes: &[u8]) -> (u64, Answer) {
+pub(super) fn answer(bytes: &[u8]) -> (u64, Answer) {
     let reply = Reply::decode(bytes).unwrap();
     let answer = match reply.body {
         ReplyBody::Done => Answer::Done,

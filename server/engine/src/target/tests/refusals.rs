@@ -8,6 +8,7 @@ use talea_wire::RefusalCode;
 use talea_wire::data::{Body, Condition};
 
 use super::bench::*;
+use crate::Tenure;
 
 #[test]
 fn a_session_speaks_for_itself_only_and_not_after_its_end() {
@@ -40,18 +41,53 @@ fn an_old_map_is_answered_with_the_new_one_and_a_newer_one_is_waited_for() {
 #[test]
 fn a_target_that_is_down_or_without_a_lease_serves_nothing() {
     let mut bench = Bench::new();
-    bench.now.monotonic_ns = 3_600_000_000_001;
-    assert_eq!(bench.get(View::Latest, b"k"), refused(RefusalCode::ServerLost));
-    bench.target.lease(7_200_000_000_000);
+    let mut tenure = Tenure::default();
+    bench.target.set_lease(tenure.set(Some(5_000)).expect("the first one is new"));
+    bench.now.monotonic_ns = 4_999;
     assert_eq!(bench.get(View::Latest, b"k"), nothing());
-    bench.target.fence();
+    let passed = bench.target.passed();
+    bench.now.monotonic_ns = 5_000;
+    assert_eq!(bench.get(View::Latest, b"k"), refused(RefusalCode::ServerLost), "nobody had to say it");
+    assert_eq!(bench.put(AUTO, View::Latest, b"k", b"v"), refused(RefusalCode::ServerLost));
+    assert_eq!(bench.target.passed(), passed, "the store was not asked");
+    assert!(tenure.set(Some(6_000)).is_none(), "a renewal is no new lease");
+    assert_eq!(bench.get(View::Latest, b"k"), nothing());
+    assert!(tenure.set(None).is_none());
     assert_eq!(bench.get(View::Latest, b"k"), refused(RefusalCode::ServerLost));
-    bench.target.lease(7_200_000_000_000);
     let mut down = map(2);
     down.targets[0].state = TargetState::Down;
+    bench.target.set_lease(tenure.set(Some(u64::MAX)).expect("the next one is new"));
     bench.target.set_map(Arc::new(down));
     bench.map = map(2);
     assert_eq!(bench.put(AUTO, View::Latest, b"k", b"v"), refused(RefusalCode::ServerLost));
+}
+
+#[test]
+fn a_lease_that_begins_anew_waits_for_what_was_said_before_it() {
+    let mut bench = Bench::new();
+    let mut tenure = Tenure::default();
+    bench.target.set_lease(tenure.set(Some(5_000)).unwrap());
+    tenure.set(None);
+    let mut down = map(2);
+    down.targets[0].state = TargetState::Down;
+    let (mail, next) = (Arc::new(down), tenure.set(Some(u64::MAX)).unwrap());
+    // The control plane goes on; the target has not read its mail yet.
+    bench.now.monotonic_ns = 4_000;
+    assert_eq!(bench.get(View::Latest, b"k"), refused(RefusalCode::ServerLost), "the old one is over for good");
+    bench.target.set_map(mail);
+    bench.target.set_lease(next);
+    assert_eq!(bench.get(View::Latest, b"k"), Some(Answer::StaleMap(MapVersion(2))));
+}
+
+#[test]
+fn what_waited_is_judged_by_the_lease_when_it_goes_on() {
+    let mut bench = Bench::new();
+    bench.lease(5_000);
+    bench.map = map(2);
+    assert_eq!(bench.put(AUTO, View::Latest, b"k", b"v"), None, "it waits for the map");
+    bench.target.set_map(Arc::new(map(2)));
+    bench.now.monotonic_ns = 5_000;
+    assert_eq!(bench.finish().pop().map(|(_, answer)| answer), refused(RefusalCode::ServerLost));
 }
 
 #[test]
