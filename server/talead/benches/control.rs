@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use data::client;
 use serde_json::json;
-use support::{ALONE, Options, PATIENCE, Server, directory};
+use support::{PATIENCE, Server, servers};
 use talea_client::{
     Client, Condition, Container, ContainerProperties, EntryUpdate, Epoch, Result, Subscription, WaitOutcome, Write,
 };
@@ -35,7 +35,7 @@ fn main() {
     }
     let floor = two_ping_pongs();
     for count in [1, 3, 5] {
-        let (_outer, servers) = servers(count);
+        let (_outer, servers) = servers(count, "");
         let writer = client(&servers[0], DEADLINE_MS);
         tell(&format!("control/{count}-servers/commit"), median(latencies(&writer)), "us", Some((floor, FLOOR)));
         for containers in [1, 100] {
@@ -70,17 +70,6 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn us(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e6
-}
-
-fn servers(count: u32) -> (tempfile::TempDir, Vec<Server>) {
-    let (outer, path) = directory();
-    let options = Options { servers: count, ..ALONE };
-    let first = Server::start(&path, &options);
-    let leader = first.control.clone();
-    let others = (1..count).map(|server| Server::start(&path, &Options { server, leader: &leader, ..options }));
-    let mut all: Vec<Server> = std::iter::once(first).chain(others).collect();
-    all.iter_mut().for_each(Server::wait_ready);
-    (outer, all)
 }
 
 const FLOOR: &str = "two ping-pongs on Unix sockets: client and leader, leader and replica";
@@ -204,7 +193,7 @@ const ROUNDS: usize = 10;
 
 /// From the death of the leader of three to the next commit of a client of another server, in milliseconds.
 fn failover() -> f64 {
-    let (_outer, mut servers) = servers(3);
+    let (_outer, mut servers) = servers(3, "");
     let writer = client(&servers[1], DEADLINE_MS);
     let run = container(&writer, "failover");
     let commit = || -> Result<()> {

@@ -10,23 +10,11 @@ use std::time::{Duration, Instant};
 
 use data::{client, container};
 use rustix::process::{Pid, Signal, kill_process};
-use support::{ALONE, Options, PATIENCE, Server, directory};
+use support::{PATIENCE, Server, servers};
 use talea_client::{Client, Condition, Container, EntryUpdate, WaitOutcome, Write};
 use talea_model::{Extent, ObjectClass, Step};
 
 const DEADLINE_MS: u64 = 3_000;
-
-/// So many servers in one directory, all ready.
-fn servers(count: u32) -> (tempfile::TempDir, Vec<Server>) {
-    let (outer, path) = directory();
-    let options = Options { servers: count, ..ALONE };
-    let first = Server::start(&path, &options);
-    let leader = first.control.clone();
-    let others = (1..count).map(|server| Server::start(&path, &Options { server, leader: &leader, ..options }));
-    let mut all: Vec<Server> = std::iter::once(first).chain(others).collect();
-    all.iter_mut().for_each(Server::wait_ready);
-    (outer, all)
-}
 
 /// One epoch with one small write to one target, tried again while a lost server makes it fail. Every call ends
 /// within its deadline.
@@ -62,7 +50,7 @@ fn attempt(client: &Client, run: &Container) -> talea_client::Result<Step> {
 
 /// Whose leader gets a signal while a client commits and another follows: commits go on, and each step is told once.
 fn survives(count: u32, signal: Signal) {
-    let (_outer, all) = servers(count);
+    let (_outer, all) = servers(count, "");
     // Server 0 has founded the log and leads it; the clients are at home elsewhere.
     let (writer, reader) = (client(&all[1], DEADLINE_MS), client(&all[2], DEADLINE_MS));
     assert_eq!(writer.status().unwrap().leader.0, 0);
@@ -142,7 +130,7 @@ fn the_leader_of_five_is_stopped_in_the_middle_of_commits_and_goes_on_as_a_follo
 
 #[test]
 fn i9_five_idle_servers_cost_less_than_a_hundredth_of_a_core_each() {
-    let (_outer, all) = servers(5);
+    let (_outer, all) = servers(5, "");
     let used = || all.iter().map(Server::cpu_seconds).sum::<f64>();
     let before = used();
     std::thread::sleep(Duration::from_secs(10));
