@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use data::client;
 use serde_json::json;
-use support::{PATIENCE, Server, servers};
+use support::{PATIENCE, servers};
 use talea_client::{
     Client, Condition, Container, ContainerProperties, EntryUpdate, Epoch, Result, Subscription, WaitOutcome, Write,
 };

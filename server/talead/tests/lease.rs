@@ -177,3 +177,17 @@ fn rule_11_a_follower_that_was_stopped_past_its_lease_answers_no_old_connection(
 fn rule_11_a_leader_that_was_stopped_past_its_lease_answers_no_old_connection() {
     old_connection(0);
 }
+
+#[test]
+fn i9_a_lease_is_renewed_without_waking_a_target() {
+    let (_outer, all) = servers(3, r#","membership_lease_ms":1000"#);
+    let home = client(&all[1], 20_000);
+    let turns = || [0, 2, 4].map(|target| home.target_stat(TargetId(target)).unwrap().turns);
+    let before = turns();
+    // Several leases long: the followers' were renewed at least four times, the leader's by each heartbeat of its log.
+    std::thread::sleep(Duration::from_millis(3_000));
+    for (before, after) in before.into_iter().zip(turns()) {
+        // The question itself, its connection, and what was left to do in the background.
+        assert!(after - before <= 8, "{} turns of an idle target", after - before);
+    }
+}
