@@ -59,8 +59,8 @@ pub(crate) fn connect(system: Option<&str>, deadline_ms: Option<u64>) -> Result<
     Ok(connection)
 }
 
-/// Tells each system what this process did. For the process's end: waits for nobody.
-pub(crate) fn farewell() {
+/// Tells each system what this process did so far. Waits for nobody.
+pub(crate) fn tell() {
     if OWNER.load(Ordering::Relaxed) != std::process::id() {
         return;
     }
