@@ -41,6 +41,18 @@ impl Object {
         self.enumerate(view, Listing { kind: EnumerateKind::Dkeys, dkey: &[], akey: &[], after, limit })
     }
 
+    /// The same on the targets that the pool's map shows as serving, and whether these are all: where some are lost, names that lie
+    /// on them are missing.
+    pub fn dkeys_at_hand(&self, view: &View, after: &[u8], limit: usize) -> Result<(Page, bool)> {
+        let layout = self.layout()?;
+        let map = self.container().client.shared.map();
+        let here: Vec<TargetId> = layout.targets().iter().copied().filter(|target| map.is_up(*target)).collect();
+        let is_all = here.len() == layout.targets().len();
+        let listing = Listing { kind: EnumerateKind::Dkeys, dkey: &[], akey: &[], after, limit };
+        let page = self.container().client.block_on(self.enumerate_on(&here, view, listing))??;
+        Ok((page, is_all))
+    }
+
     /// Lists the akeys of a dkey.
     pub fn akeys(&self, view: &View, dkey: &[u8], after: &[u8], limit: usize) -> Result<Page> {
         self.enumerate(view, Listing { kind: EnumerateKind::Akeys, dkey, akey: &[], after, limit })

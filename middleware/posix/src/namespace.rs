@@ -403,5 +403,6 @@ pub(crate) fn now_ns() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64)
 }
 
+mod remove;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! The seam over the real client.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use talea_abi::Code;
 use talea_client::{Client, ClientError, Container, EntryFetch, EntryUpdate, ErrorKind, QueryKind, Write};
@@ -38,26 +39,34 @@ pub fn fault(error: ClientError) -> Fault {
 /// The system that a client is connected to.
 pub struct ClientSystem {
     client: Client,
+    /// Set when a list of names is not whole; `None`: such a list is an error.
+    partial: Option<Arc<AtomicBool>>,
 }
 
 impl ClientSystem {
     /// The client's system.
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { client, partial: None }
+    }
+
+    /// The same, where names on lost servers may be missing in a list. The flag says whether any was, so far.
+    pub fn partial(client: Client) -> (Self, Arc<AtomicBool>) {
+        let flag = Arc::new(AtomicBool::new(false));
+        (Self { client, partial: Some(flag.clone()) }, flag)
     }
 }
 
 impl System for ClientSystem {
     fn container(&self, name: &str) -> Result<Arc<dyn Backing>, Fault> {
-        Ok(Arc::new(Open(self.client.container_open(name).map_err(fault)?)))
+        Ok(Arc::new(Open(self.client.container_open(name).map_err(fault)?, self.partial.clone())))
     }
 
     fn join(&self, blob: &[u8]) -> Result<Arc<dyn Backing>, Fault> {
-        Ok(Arc::new(Open(self.client.container_join(blob).map_err(fault)?)))
+        Ok(Arc::new(Open(self.client.container_join(blob).map_err(fault)?, self.partial.clone())))
     }
 }
 
-struct Open(Container);
+struct Open(Container, Option<Arc<AtomicBool>>);
 
 impl Open {
     fn write(&self, write: Write<'_>, oid: Oid, entries: &[Update<'_>]) -> Result<(), Fault> {
@@ -145,7 +154,15 @@ impl Backing for Open {
     }
 
     fn dkeys(&self, view: View, oid: Oid, after: Option<&[u8]>, limit: usize) -> Result<Names, Fault> {
-        let page = self.0.object(oid).dkeys(&view, after.unwrap_or_default(), limit).map_err(fault)?;
+        let (object, after) = (self.0.object(oid), after.unwrap_or_default());
+        let page = match &self.1 {
+            None => object.dkeys(&view, after, limit).map_err(fault)?,
+            Some(partial) => {
+                let (page, is_all) = object.dkeys_at_hand(&view, after, limit).map_err(fault)?;
+                partial.fetch_or(!is_all, Ordering::Relaxed);
+                page
+            }
+        };
         Ok(Names { names: page.names, more: page.more })
     }
 
@@ -193,7 +210,7 @@ struct Part {
 
 impl Part {
     fn boxed(container: &Container, epoch: talea_client::Epoch) -> Box<dyn Epoch> {
-        Box::new(Part { open: Open(container.clone()), epoch })
+        Box::new(Part { open: Open(container.clone(), None), epoch })
     }
 }
 

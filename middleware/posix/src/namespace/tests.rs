@@ -44,6 +44,32 @@ fn makes_finds_lists_and_removes() {
 }
 
 #[test]
+fn a_tree_goes_whole_or_not_at_all() {
+    let (memory, space) = fresh();
+    for path in ["d", "d/e", "d/empty"] {
+        space.mkdir(&names(path), 0o755, 1, 2).unwrap();
+    }
+    let below = space.directory(&names("d/e")).unwrap();
+    for name in [&b"f"[..], b"g"] {
+        space.create(below, name, &new_file(), None).unwrap();
+    }
+    space.symlink(&names("d/l"), b"e/f", 1, 2).unwrap();
+    let before = memory.snapshot(crate::backing::SnapshotAt::Latest).unwrap();
+    // What an open epoch has made in it keeps all of it.
+    let epoch = memory.begin(true).unwrap();
+    space.create(below, b"h", &new_file(), Some(&*epoch)).unwrap();
+    assert_eq!(code(space.remove_tree(&names("d"))), Code::NotEmpty);
+    assert!(space.lookup(&names("d/e/f")).unwrap().is_some());
+    epoch.abort("test").unwrap();
+    assert_eq!(space.remove_tree(&names("d")).unwrap(), 3, "two files and a link");
+    assert_eq!(space.list(inode::root(), None, 10).unwrap().0.len(), 0);
+    assert_eq!(code(space.remove_tree(&names("d"))), Code::NotFound);
+    assert_eq!(code(space.remove_tree(&[])), Code::Argument);
+    let then = Namespace::new(Arc::new(memory.clone()), before.view());
+    assert!(then.lookup(&names("d/e/g")).unwrap().is_some(), "a snapshot keeps it");
+}
+
+#[test]
 fn a_tied_name_lives_and_dies_with_its_epoch() {
     let (memory, space) = fresh();
     for commit in [true, false] {
