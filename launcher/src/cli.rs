@@ -24,8 +24,11 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Start a system that stays until `talea down`.
     Up(SystemArgs),
-    /// Stop a system and remove what it left on this node.
-    Down(Named),
+    /// Stop a system and remove what it left on this node. Data on media that `--tier` named go with it unless it was started
+    /// with `--persist`, or `--keep` keeps them now.
+    Down(DownArgs),
+    /// Start a server of a running system again that has ended; its data must lie on media, not in memory.
+    Restart(RestartArgs),
     /// Run a command as part of a running system (sets up the MPI-IO driver for it).
     Exec(ExecArgs),
     /// Show running systems: servers, targets, fill, containers, who has what open.
@@ -36,7 +39,9 @@ pub(crate) enum Command {
     Ls(LsArgs),
     /// Copy files into or out of a container, also of one of its steps.
     Cp(CpArgs),
-    /// Run a command as part of a system that another job of yours runs.
+    /// Remove files, links and trees from a container, each in one transaction. Steps and snapshots keep what they show.
+    Rm(RmArgs),
+    /// Run a command as part of a system that another job of yours runs, or that media here keep.
     Attach(AttachArgs),
     /// Take away what crashed jobs left on this node; list what is kept.
     Gc(GcArgs),
@@ -70,10 +75,77 @@ pub(crate) enum Command {
 
 #[derive(Args, Debug)]
 pub(crate) struct AttachArgs {
-    /// The other system: its name, the number of the Slurm job that runs it, or its directory
+    /// The other system: its name, the number of the Slurm job that runs it, its directory, or the name that it is kept under
     pub(crate) system: String,
+    /// Container that the command writes, and whose followers are told of its end [default: none]
+    #[arg(long)]
+    pub(crate) container: Option<String>,
+    /// Of a container that is new: committed steps that stay readable without anybody's asking [default: 4]
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_steps: Option<u64>,
+    /// Of a container that is new: what becomes of followers that are further behind (see `talea run --help`) [default: keep]
+    #[arg(long, value_parser = ["keep", "drop", "block"])]
+    pub(crate) lagging: Option<String>,
+    /// Where a kept system lies, such as `pmem:/path` [default: where it was made]
+    #[arg(long)]
+    pub(crate) tier: Option<String>,
+    /// Site file [default: $TALEA_SITE or /etc/talea/site.yaml]
+    #[arg(long)]
+    pub(crate) site: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) run: RunArgs,
+    pub(crate) job: JobArgs,
+}
+
+impl AttachArgs {
+    /// As arguments of `talea run`.
+    pub(crate) fn as_run(&self) -> RunArgs {
+        let system = SystemArgs {
+            container: self.container.clone(),
+            keep_steps: self.keep_steps,
+            lagging: self.lagging.clone(),
+            tier: self.tier.clone(),
+            site: self.site.clone(),
+            ..SystemArgs::default()
+        };
+        RunArgs { system, system_name: None, job: self.job.clone() }
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DownArgs {
+    /// Which system [default: $TALEA_SYSTEM, or the only one that runs]
+    pub(crate) system: Option<String>,
+    /// Leave the data on the media under this name, as `--persist NAME` at the start would have
+    #[arg(long, value_name = "NAME")]
+    pub(crate) keep: Option<String>,
+    /// Do not ask before data on media are removed
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RestartArgs {
+    /// The server's number, as `talea status` shows it
+    pub(crate) server: u32,
+    /// Which system [default: $TALEA_SYSTEM, or the only one that runs]
+    #[arg(long)]
+    pub(crate) system: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RmArgs {
+    /// Remove directories with all that is in them
+    #[arg(long, short)]
+    pub(crate) recursive: bool,
+    /// What is not there is no error
+    #[arg(long, short)]
+    pub(crate) force: bool,
+    /// Which system [default: $TALEA_SYSTEM, or the only one that runs]
+    #[arg(long)]
+    pub(crate) system: Option<String>,
+    /// `/talea/CONTAINER/PATH`
+    #[arg(required = true)]
+    pub(crate) paths: Vec<String>,
 }
 
 #[derive(Args, Debug)]
@@ -163,7 +235,7 @@ pub(crate) struct NodeArgs {
 }
 
 /// What a new system is made of. Defaults come from the site file.
-#[derive(Args, Debug, Clone)]
+#[derive(Args, Debug, Clone, Default)]
 pub(crate) struct SystemArgs {
     /// Name of the system [default: run-PID, job-ID in a Slurm job, or `default` for `up`]
     #[arg(long)]
@@ -218,6 +290,13 @@ pub(crate) struct RunArgs {
     /// Use this running system instead of a new one, and leave it running
     #[arg(long = "system", value_name = "NAME", conflicts_with_all = ["name", "servers", "targets", "tier", "capacity"])]
     pub(crate) system_name: Option<String>,
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+}
+
+/// A command, and what goes on around it.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct JobArgs {
     /// Companion: a shell command that runs beside the command, such as a consumer; may be given several times
     #[arg(long = "with", value_name = "COMMAND")]
     pub(crate) with: Vec<String>,

@@ -8,6 +8,8 @@ pub(crate) mod follow;
 pub(crate) mod gc;
 pub(crate) mod list;
 pub(crate) mod manual;
+pub(crate) mod remove;
+pub(crate) mod restart;
 pub(crate) mod status;
 pub(crate) mod top;
 pub(crate) mod up;
@@ -26,6 +28,8 @@ pub(crate) fn dispatch(arguments: Cli) -> Result<u8, Failure> {
         Command::Follow(arguments) => follow::follow(&arguments),
         Command::Ls(arguments) => list::list(&arguments),
         Command::Cp(arguments) => copy::copy(&arguments),
+        Command::Rm(arguments) => remove::remove(&arguments),
+        Command::Restart(arguments) => block_on(restart::restart(&arguments)),
         Command::Attach(arguments) => block_on(attach::attach(&arguments)),
         Command::Gc(arguments) => gc::gc(&arguments),
         Command::Top(arguments) => top::top(&arguments),
@@ -60,5 +64,9 @@ pub(crate) fn connect(system: Option<&str>) -> Result<talea_client::Client, Fail
         name: Some(format!("talea {}", std::env::args().nth(1).unwrap_or_default())),
         ..talea_client::ConnectOptions::default()
     };
-    Ok(talea_client::Client::connect(&options)?)
+    let mut found = talea_client::System::find(system)?;
+    // A client is at home at the first server: one that has ended is nobody's home.
+    let is_dead = |process: &talea_client::system::ProcessMark| !process.is_alive();
+    found.file.servers.sort_by_key(|server| server.process.as_ref().is_some_and(is_dead));
+    Ok(talea_client::Client::connect_to(&found, &options)?)
 }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use talea_client::SystemFile;
-use talea_slurm::launch::Heard;
+use talea_slurm::launch::{Heard, Kept};
 
 use crate::metrics::MetricsConfig;
 
@@ -18,8 +18,11 @@ pub(crate) struct ServerConfig {
     pub(crate) targets: u32,
     pub(crate) tier: String,
     pub(crate) directory: std::path::PathBuf,
-    /// Control addresses of server 0; `None`: they follow in a second line ([`LeaderLine`]).
+    /// Control addresses of the server that introduces the others; `None`: they follow in a second line ([`LeaderLine`]).
     pub(crate) leader: Option<Vec<String>>,
+    /// Its number: 0, unless that server's data lie on a node that is not here.
+    #[serde(default)]
+    pub(crate) introducer: u32,
     pub(crate) fabric: String,
     pub(crate) interface: Option<String>,
     pub(crate) membership_lease_ms: u64,
@@ -41,8 +44,8 @@ pub(crate) struct NodeConfig {
     /// Its servers' configuration but for what differs: number, directory, interface, and the tier's place. Without it the
     /// agent only lets this node's programs reach a system that runs elsewhere.
     pub(crate) server: ServerConfig,
-    /// First server of each node, by the node's place in the step; empty: no servers.
-    pub(crate) first_servers: Vec<u32>,
+    /// First server of each node, by the node's place in the step; empty: the servers run elsewhere already.
+    pub(crate) first_servers: Vec<Option<u32>>,
     /// Servers a node.
     pub(crate) per_node: u32,
     /// Cores at the end of each node's list that the servers keep to; 0: all.
@@ -57,6 +60,18 @@ pub(crate) struct NodeConfig {
     pub(crate) capacity_bytes: u64,
     /// Slurm's job.
     pub(crate) job: Option<u32>,
+    /// Name of each server's node.
+    #[serde(default)]
+    pub(crate) hosts: Vec<String>,
+}
+
+/// A further line to the agents: start this server again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RestartLine {
+    pub(crate) restart: u32,
+    /// A server that lives, and its addresses.
+    pub(crate) introducer: u32,
+    pub(crate) leader: Vec<String>,
 }
 
 /// Second line, where the first could not know the leader yet.
@@ -79,11 +94,18 @@ pub(crate) enum ServerLine {
         pid: Option<u32>,
         #[serde(default)]
         metrics: Option<String>,
+        /// Who has replicas of the pool's log, as its own one says.
+        #[serde(default)]
+        replicas: Vec<u32>,
     },
-    /// All servers have registered.
-    Pool { pool: String },
+    /// A server is part of the pool; an agent says which.
+    Pool {
+        pool: String,
+        #[serde(default)]
+        of: Option<u32>,
+    },
     /// What an agent's media keep.
-    Kept { node: u32, kept: Option<KeptLine> },
+    Kept { node: u32, host: String, kept: Option<KeptLine> },
     /// An agent has let this node's programs reach the system.
     Installed { installed: u32 },
     /// A server of an agent has ended by itself.
@@ -97,24 +119,38 @@ pub(crate) enum ServerLine {
 pub(crate) struct KeptLine {
     pub(crate) system: String,
     pub(crate) first_server: u32,
+    pub(crate) own_servers: u32,
     pub(crate) servers: u32,
+    pub(crate) targets: u32,
+    pub(crate) capacity_bytes: u64,
+    pub(crate) hosts: Vec<String>,
+}
+
+impl From<Kept> for KeptLine {
+    fn from(kept: Kept) -> Self {
+        let Kept { system, first_server, own_servers, servers, targets, capacity_bytes, hosts } = kept;
+        Self { system, first_server, own_servers, servers, targets, capacity_bytes, hosts }
+    }
+}
+
+impl From<KeptLine> for Kept {
+    fn from(line: KeptLine) -> Self {
+        let KeptLine { system, first_server, own_servers, servers, targets, capacity_bytes, hosts } = line;
+        Self { system, first_server, own_servers, servers, targets, capacity_bytes, hosts }
+    }
 }
 
 impl ServerLine {
     /// As the launch hears it; `None` for what does not concern it.
     pub(crate) fn heard(&self) -> Option<Heard> {
         match self {
-            Self::Listening { server, control, .. } => {
-                Some(Heard::Listening { server: *server, control: control.clone() })
+            Self::Listening { server, control, replicas, .. } => {
+                Some(Heard::Listening { server: *server, control: control.clone(), replicas: replicas.clone() })
             }
-            Self::Pool { pool } if pool == "ready" => Some(Heard::PoolReady),
-            Self::Kept { node, kept } => {
-                let kept = kept.clone().map(|KeptLine { system, first_server, servers }| talea_slurm::launch::Kept {
-                    system,
-                    first_server,
-                    servers,
-                });
-                Some(Heard::Kept { node: *node, kept })
+            Self::Pool { pool, of: Some(server) } if pool == "ready" => Some(Heard::PoolReady { server: *server }),
+            Self::Installed { installed } => Some(Heard::Installed { node: *installed }),
+            Self::Kept { node, host, kept } => {
+                Some(Heard::Kept { node: *node, host: host.clone(), kept: kept.clone().map(Kept::from) })
             }
             _ => None,
         }
@@ -130,10 +166,11 @@ mod tests {
         let line: ServerLine = serde_json::from_str(r#"{"server":1,"control":["unix:n:/a"],"targets":[]}"#).unwrap();
         assert!(matches!(line, ServerLine::Listening { server: 1, .. }));
         let line: ServerLine = serde_json::from_str(r#"{"pool":"ready"}"#).unwrap();
-        assert_eq!(line.heard(), Some(Heard::PoolReady));
+        assert_eq!(line, ServerLine::Pool { pool: "ready".into(), of: None });
         for line in [
             ServerLine::Ended { ended: 3, host: "n1".into(), status: "killed".into(), log: "last".into() },
-            ServerLine::Kept { node: 1, kept: None },
+            ServerLine::Kept { node: 1, host: "n1".into(), kept: None },
+            ServerLine::Pool { pool: "ready".into(), of: Some(3) },
             ServerLine::Failed { failed: "no".into() },
             ServerLine::Installed { installed: 2 },
         ] {

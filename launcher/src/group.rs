@@ -22,6 +22,8 @@ pub(crate) struct Group {
     input: Option<ChildStdin>,
     output: Option<Reader>,
     log: PathBuf,
+    /// Its end has been told.
+    told: bool,
 }
 
 impl Group {
@@ -40,7 +42,9 @@ impl Group {
 
     /// Starts `program` without a word to it yet.
     pub(crate) fn spawn(label: String, program: &Path, arguments: &[String], log: PathBuf) -> Result<Self, Failure> {
-        let file = std::fs::File::create(&log).map_err(Failure::io("creating", &log))?;
+        // A server that is started again leaves its last words where they are.
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log);
+        let file = file.map_err(Failure::io("creating", &log))?;
         let mut command = Command::new(program);
         talea_slurm::step::MISLEADING.iter().for_each(|name| _ = command.env_remove(name));
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file);
@@ -51,7 +55,7 @@ impl Group {
             return Err(Failure::Usage("a server was started without pipes".to_owned()));
         };
         let output = BufReader::new(output).lines();
-        Ok(Self { label, child, input: Some(input), output: Some(output), log })
+        Ok(Self { label, child, input: Some(input), output: Some(output), log, told: false })
     }
 
     /// Takes the lines over from this group.
@@ -108,6 +112,30 @@ impl Group {
     /// Closes the servers' standard input for good without ending them (they were told that they are detached).
     pub(crate) fn detach(mut self) {
         self.input = None;
+    }
+
+    /// Whether its process has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Resolves once, when the process or a server behind it has ended, with why.
+    pub(crate) async fn one_ended(&mut self) -> Failure {
+        if self.told {
+            return std::future::pending().await;
+        }
+        loop {
+            match self.next_line().await {
+                Ok(ServerLine::Ended { ended, host, status, log }) => {
+                    return Failure::ServerEnded { server: format!("{ended} on {host}"), status, log };
+                }
+                Ok(_) => {}
+                Err(failure) => {
+                    self.told = true;
+                    return failure;
+                }
+            }
+        }
     }
 
     /// Resolves when the process has ended, with why.

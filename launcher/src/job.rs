@@ -20,6 +20,7 @@ use crate::failure::Failure;
 use crate::notice::{count, say, spinner};
 use crate::plan::{DEFAULT_CONTAINER, Plan};
 use crate::record::{JobRecord, Processes, record};
+use crate::restart::Keeper;
 use crate::save::Saver;
 use crate::stage::Order;
 use crate::stage::drain::{Drain, Draining};
@@ -94,7 +95,7 @@ pub(crate) async fn attached(
         job.client.container_create(name, properties, true)?;
         job.writes = Writes::One(job.client.container_open(name)?);
     }
-    job.whole(stop, &mut [], None).await
+    job.whole(stop, &mut Keeper::of_nothing(), None).await
 }
 
 /// The system that this Slurm job has already, ready or becoming ready.
@@ -114,14 +115,14 @@ async fn jobs_own(arguments: &RunArgs) -> Result<Option<System>, Failure> {
     }
 }
 
-async fn run_new(arguments: &RunArgs, stop: &mut Stop) -> Result<u8, Failure> {
+pub(crate) async fn run_new(arguments: &RunArgs, stop: &mut Stop) -> Result<u8, Failure> {
     let began = Instant::now();
     let plan = Plan::new(&arguments.system, &format!("run-{}", std::process::id()))?;
     if let Some(warning) = plan.warning() {
         eprintln!("talea: {warning}");
     }
     let linger = Duration::from_millis(plan.site.linger_ms);
-    let bar = spinner(arguments.quiet, "starting servers");
+    let bar = spinner(arguments.job.quiet, "starting servers");
     let started = tokio::select! {
         started = Started::start(plan, false) => started,
         signal = stop.next() => Err(Failure::Interrupted { signal }),
@@ -136,7 +137,7 @@ async fn run_new(arguments: &RunArgs, stop: &mut Stop) -> Result<u8, Failure> {
     };
     let (plan, file) = (&started.plan, &started.system.file);
     say(
-        arguments.quiet,
+        arguments.job.quiet,
         format_args!(
             "system {} ready: {}, {}, {} of {}, in {:.2} s",
             file.name,
@@ -160,7 +161,8 @@ async fn run_with(
 ) -> Result<u8, Failure> {
     let job = Job::new(arguments, &started.system, started.plan.reserved_cores)?;
     job.client.container_create(&started.plan.container, started.plan.container_properties(), true)?;
-    job.whole(stop, &mut started.groups, Some(linger)).await
+    crate::degraded::tell(&job.client, started)?;
+    job.whole(stop, &mut Keeper::of(started)?, Some(linger)).await
 }
 
 impl<'a> Job<'a> {
@@ -185,33 +187,28 @@ impl<'a> Job<'a> {
     }
 
     /// Stages in, runs the command, stages out, and waits for who still needs the system (`linger`: if it ends with us).
-    async fn whole(
-        self,
-        stop: &mut Stop,
-        groups: &mut [crate::group::Group],
-        linger: Option<Duration>,
-    ) -> Result<u8, Failure> {
+    async fn whole(self, stop: &mut Stop, servers: &mut Keeper<'_>, linger: Option<Duration>) -> Result<u8, Failure> {
         let allocation = talea_slurm::Allocation::detect(|name| std::env::var(name).ok())?;
-        let out: Vec<Order> = self.arguments.staging.out.iter().map(|order| order.0.clone()).collect();
-        let before = Duration::from_secs(self.arguments.staging.save_before);
-        let quiet = self.arguments.quiet;
+        let out: Vec<Order> = self.arguments.job.staging.out.iter().map(|order| order.0.clone()).collect();
+        let before = Duration::from_secs(self.arguments.job.staging.save_before);
+        let quiet = self.arguments.job.quiet;
         let mut saver = Saver::new(&self.client, &self.name, out, before, allocation.as_ref(), quiet).await?;
-        let orders: Vec<Order> = self.arguments.staging.bring_in.iter().map(|order| order.0.clone()).collect();
+        let orders: Vec<Order> = self.arguments.job.staging.bring_in.iter().map(|order| order.0.clone()).collect();
         saver.bring_in(&orders).await?;
         let mut draining = vec![];
-        for order in &self.arguments.staging.drain {
+        for order in &self.arguments.job.staging.drain {
             let (system, order) = (self.name.clone(), order.0.clone());
-            draining.push(Draining::begin(Drain { system, order, events: self.arguments.staging.events.clone() })?);
+            draining.push(Draining::begin(Drain { system, order, events: self.arguments.job.staging.events.clone() })?);
         }
-        let recorder = match self.arguments.record {
+        let recorder = match self.arguments.job.record {
             Some(_) => Some(Recorder::begin(&self.name, self.began)?),
             None => None,
         };
-        let ended = self.command_and_companions(stop, groups, &mut saver).await?;
+        let ended = self.command_and_companions(stop, servers, &mut saver).await?;
         let timeline = recorder.map(Recorder::end).unwrap_or_default();
         let mut good = drained(draining, &ended, stop).await;
         good &= saver.finish().await;
-        if let Some(path) = &self.arguments.staging.receipt {
+        if let Some(path) = &self.arguments.job.staging.receipt {
             saver.write(path)?;
         }
         if let (Some(linger), false) = (linger, ended.interrupted) {
@@ -226,17 +223,17 @@ impl<'a> Job<'a> {
     async fn command_and_companions(
         &self,
         stop: &mut Stop,
-        groups: &mut [crate::group::Group],
+        servers: &mut Keeper<'_>,
         saver: &mut Saver,
     ) -> Result<Ended, Failure> {
         self.producer(ProducerState::Active)?;
         let mut companions = vec![];
-        for line in &self.arguments.with {
+        for line in &self.arguments.job.with {
             companions.push(self.spawn(&["--companion"], &["/bin/sh".into(), "-c".into(), line.into()])?);
         }
-        let mut command = self.spawn(&[], &self.arguments.command)?;
-        let grace = Duration::from_secs(self.arguments.grace);
-        let (status, mut signal) = wait(&mut command, stop, groups, saver, grace).await?;
+        let mut command = self.spawn(&[], &self.arguments.job.command)?;
+        let grace = Duration::from_secs(self.arguments.job.grace);
+        let (status, mut signal) = wait(&mut command, stop, servers, saver, grace).await?;
         let code = exit_code(status);
         let state = if code == 0 && signal.is_none() { ProducerState::Ended } else { ProducerState::Lost };
         if let Err(error) = self.producer(state) {
@@ -252,7 +249,7 @@ impl<'a> Job<'a> {
                 ending::end(&mut companion, Duration::ZERO).await;
                 continue;
             }
-            let (status, late) = wait(&mut companion, stop, groups, saver, COMPANION_GRACE).await?;
+            let (status, late) = wait(&mut companion, stop, servers, saver, COMPANION_GRACE).await?;
             signal = signal.or(late);
             worst = worst.max(exit_code(status));
         }
@@ -286,7 +283,7 @@ impl<'a> Job<'a> {
             }
             if !told {
                 let whom = if runs > 1 { "other runs of this job" } else { "followers" };
-                say(self.arguments.quiet, format_args!("the command has ended; waiting for {whom}"));
+                say(self.arguments.job.quiet, format_args!("the command has ended; waiting for {whom}"));
                 told = true;
             }
             tokio::select! {
@@ -323,11 +320,11 @@ impl<'a> Job<'a> {
     }
 
     fn report(&self, record: &JobRecord) -> Result<(), Failure> {
-        let quiet = self.arguments.quiet;
+        let quiet = self.arguments.job.quiet;
         if !quiet {
             eprintln!("{record}");
         }
-        let Some(path) = &self.arguments.record else { return Ok(()) };
+        let Some(path) = &self.arguments.job.record else { return Ok(()) };
         let text = serde_json::to_string_pretty(record).unwrap_or_default();
         std::fs::write(path, text + "\n").map_err(Failure::io("writing", path))
     }
@@ -358,22 +355,18 @@ async fn drained(draining: Vec<Draining>, ended: &Ended, stop: &mut Stop) -> boo
 async fn wait(
     child: &mut Child,
     stop: &mut Stop,
-    groups: &mut [crate::group::Group],
+    servers: &mut Keeper<'_>,
     saver: &mut Saver,
     grace: Duration,
 ) -> Result<(ExitStatus, Option<i32>), Failure> {
     let failed = Failure::io("waiting for", "the command");
     let waited = {
-        let mut lost = !groups.is_empty();
         loop {
             tokio::select! {
                 status = child.wait() => break Ok(status),
                 signal = stop.next() => break Err(signal),
                 () = saver.due() => saver.begin(),
-                failure = Started::any_ended(groups), if lost => {
-                    tell_of_end(&failure);
-                    lost = false;
-                }
+                failure = servers.next_end() => tell_of_end(&failure),
             }
         }
     };
@@ -395,7 +388,8 @@ fn tell_of_end(failure: &Failure) {
     match failure {
         Failure::ServerEnded { server, status, log } => {
             eprintln!(
-                "talea: server {server} ended while the command runs ({status}); what it held is lost. Its last words:\n{log}"
+                "talea: server {server} ended while the command runs ({status}). What it held in memory is lost; what it held on \
+                 media comes back with `talea restart`, see `talea status`. Its last words:\n{log}"
             );
         }
         other => eprintln!("talea: {other}"),

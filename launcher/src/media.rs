@@ -26,12 +26,18 @@ pub(crate) struct Note {
     pub(crate) system: String,
     /// First server of this node.
     pub(crate) first_server: u32,
+    /// Servers of this node; 0 in a note of an earlier version: all of the system's if it had one node.
+    #[serde(default)]
+    pub(crate) own_servers: u32,
     /// Servers of the system.
     pub(crate) servers: u32,
     /// Targets a server.
     pub(crate) targets: u32,
     /// Capacity of the system in bytes.
     pub(crate) capacity_bytes: u64,
+    /// Name of each server's node.
+    #[serde(default)]
+    pub(crate) hosts: Vec<String>,
     /// Slurm's number of the job that wrote last, if there was one.
     pub(crate) job: Option<u32>,
     /// The process that uses it.
@@ -56,17 +62,54 @@ fn directory_of(name: &str) -> String {
 
 /// What this node's media keep under a name.
 pub(crate) fn kept(tier: &str, name: &str) -> Result<Option<Kept>, Failure> {
-    let Some(first) = tier::paths(tier).into_iter().next() else { return Ok(None) };
-    let note = match note(&first.join(directory_of(name)))? {
-        Some(note) if note.persist.as_deref() == Some(name) => note,
-        _ => return Ok(None),
-    };
-    if note.user.as_ref().is_some_and(talea_client::system::ProcessMark::is_alive) {
+    let mut notes = vec![];
+    for path in tier::paths(tier) {
+        let directory = path.join(directory_of(name));
+        notes.push((note(&directory)?.filter(|note| note.persist.as_deref() == Some(name)), directory));
+    }
+    let Some(note) = notes.iter().find_map(|(note, _)| note.clone()) else { return Ok(None) };
+    // Of two tiers one may not be mounted, or be another one: to begin it anew would be the end of what is kept.
+    if let Some((_, directory)) = notes.iter().find(|(other, _)| other.as_ref().is_none_or(|o| o.system != note.system))
+    {
+        return Err(Failure::Usage(format!(
+            "{} does not hold its part of what is kept as '{name}': is it mounted? Nothing was changed",
+            directory.display()
+        )));
+    }
+    if note.user.as_ref().is_some_and(talea_client::system::ProcessMark::is_alive) || runs_here(&note) {
         return Err(Failure::Usage(format!(
             "the system that persists as '{name}' is running: use `talea attach {name}`"
         )));
     }
-    Ok(Some(Kept { system: note.system, first_server: note.first_server, servers: note.servers }))
+    let Note { system, first_server, own_servers, servers, targets, capacity_bytes, hosts, .. } = note.clone();
+    let own_servers = match own_servers {
+        0 if servers > 1 && note.job.is_some() => {
+            let text =
+                format!("'{name}' was kept by an earlier Talea, on several nodes: go on with that one, or forget it");
+            return Err(Failure::Usage(text));
+        }
+        0 => servers,
+        own => own,
+    };
+    Ok(Some(Kept { system, first_server, own_servers, servers, targets, capacity_bytes, hosts }))
+}
+
+/// Whether a system's media may be kept under a name: nothing else may be.
+pub(crate) fn may_keep(tier: &str, name: &str) -> Result<(), Failure> {
+    let taken = tier::paths(tier).into_iter().map(|path| path.join(directory_of(name))).find(|path| path.exists());
+    match taken {
+        Some(path) => Err(Failure::Usage(format!("something is kept as '{name}' already, in {}", path.display()))),
+        None if crate::names::is_plain(name) => Ok(()),
+        None => Err(Failure::Usage(format!("'{name}' is not a name: letters, digits, -, _ and . make one"))),
+    }
+}
+
+/// Keeps the directory of a system that has ended under a name.
+pub(crate) fn keep(directory: &Path, name: &str) -> Result<(), Failure> {
+    let Some(note) = note(directory)? else { return Ok(()) };
+    write(directory, &Note { persist: Some(name.to_owned()), user: None, ..note })?;
+    let kept = directory.with_file_name(directory_of(name));
+    fs::rename(directory, &kept).map_err(Failure::io("renaming", directory))
 }
 
 /// The note of a directory of ours, if it has one.
@@ -133,13 +176,21 @@ fn write(directory: &Path, note: &Note) -> Result<(), Failure> {
     fs::rename(&new, directory.join(NOTE)).map_err(Failure::io("renaming", new))
 }
 
+/// Whether a system of this node uses what a note stands for: servers of `talea up` belong to no other process.
+fn runs_here(note: &Note) -> bool {
+    let running = talea_client::system::RuntimeDir::from_env().and_then(|runtime| runtime.list()).unwrap_or_default();
+    running.iter().any(|system| system.file.system == note.system && !system.file.servers.is_empty())
+}
+
 /// Directories of this user below a tier's path whose user is dead, with their notes.
 pub(crate) fn unused(tier: &Path) -> Vec<(PathBuf, Note)> {
     let mine = format!("talea-{}-", rustix::process::geteuid().as_raw());
     let entries = fs::read_dir(tier).into_iter().flatten().flatten();
     let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&mine));
     let notes = ours.filter_map(|entry| Some((entry.path(), note(&entry.path()).ok()??)));
-    notes.filter(|(_, note)| !note.user.as_ref().is_some_and(talea_client::system::ProcessMark::is_alive)).collect()
+    let is_used =
+        |note: &Note| note.user.as_ref().is_some_and(talea_client::system::ProcessMark::is_alive) || runs_here(note);
+    notes.filter(|(_, note)| !is_used(note)).collect()
 }
 
 #[cfg(test)]
@@ -152,9 +203,11 @@ mod tests {
             persist: persist.map(str::to_owned),
             system: "0123456789abcdef0123456789abcdef".into(),
             first_server: 3,
+            own_servers: 1,
             servers: 4,
             targets: 1,
             capacity_bytes: 1 << 30,
+            hosts: vec![],
             job: None,
             user: Some(talea_client::system::ProcessMark::of_self()),
         }

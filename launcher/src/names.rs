@@ -1,5 +1,6 @@
-//! Names of systems that live in a Slurm job, so that the user's other jobs find them: `NAME` → job. One small file a name in
-//! the user's state directory, which nodes share where they share the home directory. No address and no secret is in it.
+//! Names of systems that live in a Slurm job, so that the user's other jobs find them: `NAME` → job; and of those that node-local
+//! media keep: `NAME` → nodes. One small file a name in the user's state directory, which nodes share where they share the home
+//! directory. No address and no secret is in it, and without it only words are missing.
 
 use std::fs;
 use std::path::PathBuf;
@@ -28,11 +29,15 @@ fn directory() -> Option<PathBuf> {
     state.or_else(home).map(|path| path.join("talea"))
 }
 
+/// Whether a name can be a file's, too.
+pub(crate) fn is_plain(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !name.is_empty() && !name.starts_with('.') && name.chars().all(plain)
+}
+
 fn path(name: &str) -> Option<PathBuf> {
     // A name is also a file's.
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let good = !name.is_empty() && !name.starts_with('.') && name.chars().all(plain);
-    directory().filter(|_| good).map(|directory| directory.join(format!("{name}.json")))
+    directory().filter(|_| is_plain(name)).map(|directory| directory.join(format!("{name}.json")))
 }
 
 /// Says which job a name is to be found in.
@@ -44,6 +49,62 @@ pub(crate) fn register(name: &str, job: u32) -> Result<Option<Registered>, Failu
     let bytes = serde_json::to_vec(&Entry { job }).unwrap_or_default();
     fs::write(&path, bytes).map_err(Failure::io("writing", &path))?;
     Ok(Some(Registered(path)))
+}
+
+/// Where a system is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeptAt {
+    /// Its id.
+    pub(crate) system: String,
+    /// Tier as the user gave it.
+    pub(crate) tier: String,
+    /// Name of each server's node.
+    pub(crate) hosts: Vec<String>,
+}
+
+impl KeptAt {
+    /// Each node once.
+    pub(crate) fn nodes(&self) -> Vec<String> {
+        let mut nodes: Vec<String> = self.hosts.iter().filter(|host| !host.is_empty()).cloned().collect();
+        nodes.sort();
+        nodes.dedup();
+        nodes
+    }
+}
+
+/// Notes where a system is kept.
+pub(crate) fn note_kept(name: &str, kept: &KeptAt) -> Result<(), Failure> {
+    let Some(path) = kept_path(name) else { return Ok(()) };
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(Failure::io("making", parent))?;
+    }
+    let new = path.with_extension(format!("new-{}", std::process::id()));
+    let bytes = serde_json::to_vec(kept).unwrap_or_default();
+    fs::write(&new, bytes).map_err(Failure::io("writing", &new))?;
+    fs::rename(&new, &path).map_err(Failure::io("renaming", new))
+}
+
+/// Where a system of this name is kept, as far as is known here.
+pub(crate) fn kept_at(name: &str) -> Option<KeptAt> {
+    serde_json::from_slice(&fs::read(kept_path(name)?).ok()?).ok()
+}
+
+/// A node keeps nothing of this name any more (`None`: no node does). Returns those that still do.
+pub(crate) fn forget_kept(name: &str, node: Option<&str>) -> Vec<String> {
+    let Some(mut kept) = kept_at(name) else { return vec![] };
+    kept.hosts.iter_mut().filter(|host| node.is_none_or(|node| **host == node)).for_each(String::clear);
+    let nodes = kept.nodes();
+    if nodes.is_empty() {
+        let _ = kept_path(name).map(fs::remove_file);
+    } else if let Err(error) = note_kept(name, &kept) {
+        eprintln!("talea: {error}");
+    }
+    nodes
+}
+
+fn kept_path(name: &str) -> Option<PathBuf> {
+    let path = path(name)?;
+    Some(path.parent()?.join("kept").join(path.file_name()?))
 }
 
 /// The job that a name is to be found in.

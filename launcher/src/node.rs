@@ -15,12 +15,13 @@ use talea_client::{Client, ClientError, ConnectOptions, System};
 use tokio::sync::mpsc;
 
 use crate::cli::NodeArgs;
-use crate::config::{KeptLine, LeaderLine, NodeConfig, ServerConfig, ServerLine};
+use crate::config::{KeptLine, LeaderLine, NodeConfig, RestartLine, ServerConfig, ServerLine};
 use crate::failure::Failure;
 use crate::group::{Group, Reader};
 use crate::job::SESSION;
 use crate::media::{self, Note, Place};
 use crate::stop::Stop;
+use crate::system::host;
 use crate::{interface, locate, metrics, tier};
 
 /// A signal asked this process to end.
@@ -90,12 +91,8 @@ async fn launcher_gone(system: &System) {
 async fn serve(arguments: &NodeArgs) -> Result<(), Failure> {
     let number = std::env::var("SLURM_NODEID").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
     if let (Some(name), Some(tier)) = (&arguments.persist, &arguments.tier) {
-        let kept = media::kept(tier, name)?.map(|kept| KeptLine {
-            system: kept.system,
-            first_server: kept.first_server,
-            servers: kept.servers,
-        });
-        say(&ServerLine::Kept { node: number, kept });
+        let kept = media::kept(tier, name)?.map(KeptLine::from);
+        say(&ServerLine::Kept { node: number, host: host(), kept });
     }
     let mut input = listen()?;
     let Some(line) = next(&mut input).await? else { return Ok(()) };
@@ -120,14 +117,21 @@ impl Node {
     }
 
     fn first_server(&self) -> Option<u32> {
-        self.config.first_servers.get(self.number as usize).copied()
+        self.config.first_servers.get(self.number as usize).copied().flatten()
     }
 
     async fn run(&mut self, input: &mut Input) -> Result<(), Failure> {
         let Some(first) = self.first_server() else {
-            if self.made {
-                self.system.write()?;
-            }
+            // Of a system that is only being started it is not known yet how to reach it.
+            let begins = !self.config.first_servers.is_empty();
+            let leader = match begins {
+                true => match next(input).await? {
+                    Some(text) => Some(leader_of(&text)?),
+                    None => return Ok(()),
+                },
+                false => None,
+            };
+            self.write(leader.as_deref())?;
             say(&ServerLine::Installed { installed: self.number });
             while next(input).await?.is_some() {}
             return Ok(());
@@ -149,9 +153,10 @@ impl Node {
         servers: &mut Servers,
     ) -> Result<(), Failure> {
         let mut leader: Option<Vec<String>> = None;
-        if servers.waiting.first() == Some(&0) {
+        let introducer = self.config.server.introducer;
+        if servers.waiting.first() == Some(&introducer) {
             servers.waiting.remove(0);
-            servers.groups.push(self.start(0, vec![], servers.lines.clone()).await?);
+            servers.groups.push(self.start(introducer, vec![], servers.lines.clone()).await?);
         }
         loop {
             tokio::select! {
@@ -165,7 +170,11 @@ impl Node {
                             servers.groups.push(group);
                         }
                     }
-                    Some(_) => {}
+                    Some(text) => {
+                        if let Ok(line) = serde_json::from_str::<RestartLine>(&text) {
+                            self.restart(line, servers).await;
+                        }
+                    }
                     None => {
                         launcher_gone(&self.system).await;
                         return Ok(());
@@ -182,21 +191,38 @@ impl Node {
         }
     }
 
+    /// Starts a server of this node again. What goes wrong is said; it ends nothing else.
+    async fn restart(&mut self, line: RestartLine, servers: &mut Servers) {
+        let label = line.restart.to_string();
+        let Some(at) = servers.groups.iter().position(|group| group.label == label) else { return };
+        let result = match servers.groups[at].has_ended() {
+            true => self.introduced(line.restart, line.introducer, line.leader, servers.lines.clone()).await,
+            false => {
+                Err(Failure::Usage(format!("server {label} runs on {}: end it first if it does not answer", host())))
+            }
+        };
+        match result {
+            Ok(group) => servers.groups[at] = group,
+            Err(failure) => say(&ServerLine::Failed { failed: failure.to_string() }),
+        }
+    }
+
     fn listens(&mut self, server: u32, control: Vec<String>, pid: Option<u32>) {
         let process = pid.and_then(ProcessMark::of_pid);
         self.system.file.servers.retain(|entry| entry.id != server);
         self.system.file.servers.push(ServerEntry { id: server, control, process });
     }
 
-    /// Writes this node's file: its own servers, and server 0 as the way to the rest. A directory that is the launcher's or
+    /// Writes this node's file: its own servers, and the introducer as the way to the rest. A directory that is the launcher's or
     /// another node's already has its file.
     fn write(&mut self, leader: Option<&[String]>) -> Result<(), Failure> {
         if !self.made {
             return Ok(());
         }
         let mut system = self.system.clone();
-        if let Some(leader) = leader.filter(|_| !system.file.servers.iter().any(|entry| entry.id == 0)) {
-            system.file.servers.push(ServerEntry { id: 0, control: leader.to_vec(), process: None });
+        let id = self.config.server.introducer;
+        if let Some(leader) = leader.filter(|_| !system.file.servers.iter().any(|entry| entry.id == id)) {
+            system.file.servers.push(ServerEntry { id, control: leader.to_vec(), process: None });
         }
         Ok(system.write()?)
     }
@@ -208,9 +234,11 @@ impl Node {
             persist: self.config.persist.clone(),
             system: server.system.clone(),
             first_server,
+            own_servers: self.config.per_node,
             servers: server.servers,
             targets: server.targets,
             capacity_bytes: self.config.capacity_bytes,
+            hosts: self.config.hosts.clone(),
             job: self.config.job,
             user: Some(ProcessMark::of_self()),
         }
@@ -222,6 +250,16 @@ impl Node {
         leader: Vec<String>,
         lines: mpsc::UnboundedSender<ServerLine>,
     ) -> Result<Group, Failure> {
+        self.introduced(server, self.config.server.introducer, leader, lines).await
+    }
+
+    async fn introduced(
+        &self,
+        server: u32,
+        introducer: u32,
+        leader: Vec<String>,
+        lines: mpsc::UnboundedSender<ServerLine>,
+    ) -> Result<Group, Failure> {
         let directory = self.place.as_ref().map(|place| place.directory.as_str());
         let tier = tier::of_target(&self.config.tier, self.config.target_bytes, directory);
         let config = ServerConfig {
@@ -229,6 +267,7 @@ impl Node {
             tier,
             directory: self.system.directory.clone(),
             leader: Some(leader),
+            introducer,
             metrics: metrics::of_nth(
                 self.config.server.metrics.clone(),
                 server - self.first_server().unwrap_or(server),
@@ -262,13 +301,15 @@ impl Node {
 /// Passes on a server's lines; its end, too, with its last words.
 async fn follow(server: u32, mut reader: Reader, log: PathBuf, lines: mpsc::UnboundedSender<ServerLine>) {
     while let Ok(Some(text)) = reader.next_line().await {
-        if let Ok(line) = serde_json::from_str(&text) {
-            let _ = lines.send(line);
+        match serde_json::from_str(&text) {
+            Ok(ServerLine::Pool { pool, .. }) => _ = lines.send(ServerLine::Pool { pool, of: Some(server) }),
+            Ok(line) => _ = lines.send(line),
+            Err(_) => {}
         }
     }
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let log = crate::group::tail(&log);
-    let _ = lines.send(ServerLine::Ended { ended: server, host, status: "it closed its output".to_owned(), log });
+    let _ =
+        lines.send(ServerLine::Ended { ended: server, host: host(), status: "it closed its output".to_owned(), log });
 }
 
 async fn end(groups: Vec<Group>) -> Result<(), Failure> {

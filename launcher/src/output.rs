@@ -156,6 +156,15 @@ fn lost_text(target: u32, containers: &[String]) -> Trouble {
     Trouble { text, remedy: "copy out what can still be read, and write into a new container" }
 }
 
+/// How servers that are lost come back.
+fn remedy(missing: &[u32]) -> String {
+    let commands: Vec<String> = missing.iter().take(4).map(|server| format!("`talea restart {server}`")).collect();
+    format!(
+        "{} if it ended and its data are on media here; a job that has its node if that is missing",
+        commands.join(", ")
+    )
+}
+
 /// Numbers of servers, for people.
 fn numbers(servers: &[u32]) -> String {
     let all: Vec<String> = servers.iter().map(u32::to_string).collect();
@@ -197,8 +206,9 @@ impl fmt::Display for SystemView {
         if !self.missing.is_empty() {
             writeln!(
                 f,
-                "  degraded: {} not serving; what is there cannot be read until it is back",
-                numbers(&self.missing)
+                "  degraded: {} not serving; what is there cannot be read until it is back: {}",
+                numbers(&self.missing),
+                remedy(&self.missing)
             )?;
         }
         for Trouble { text, remedy } in &self.troubles {

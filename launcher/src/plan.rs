@@ -20,6 +20,14 @@ const LEAST_TARGET_BYTES: u64 = 1 << 20;
 /// Container that a command writes unless it says otherwise.
 pub(crate) const DEFAULT_CONTAINER: &str = "run";
 
+/// What the user asked for by name. A kept system is as large as it was, whatever the defaults say now.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) servers: bool,
+    pub(crate) targets: bool,
+    pub(crate) capacity: bool,
+}
+
 /// What to start, after the site's defaults and limits.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
@@ -28,6 +36,8 @@ pub(crate) struct Plan {
     pub(crate) targets: u32,
     pub(crate) tier: String,
     pub(crate) capacity_bytes: u64,
+    /// What the user said of servers, targets and capacity.
+    pub(crate) asked: Asked,
     pub(crate) fabric: Fabric,
     pub(crate) container: String,
     pub(crate) kept_steps: Option<u64>,
@@ -69,6 +79,11 @@ impl Plan {
             targets: arguments.targets.unwrap_or(site.targets_per_server),
             tier: arguments.tier.clone().unwrap_or_else(|| site.tier.clone()),
             capacity_bytes: arguments.capacity.unwrap_or_else(|| site.capacity_bytes()),
+            asked: Asked {
+                servers: arguments.servers.is_some(),
+                targets: arguments.targets.is_some(),
+                capacity: arguments.capacity.is_some(),
+            },
             fabric,
             container: arguments.container.clone().unwrap_or_else(|| DEFAULT_CONTAINER.to_owned()),
             kept_steps: arguments.keep_steps,

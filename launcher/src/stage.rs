@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use indicatif::ProgressBar;
@@ -13,6 +13,7 @@ use talea_client::{Client, SnapshotAt};
 use talea_posix::backing::client::{ClientSystem, fault};
 use talea_posix::{Files, PathView, TaleaPath};
 
+use crate::command::list;
 use crate::failure::Failure;
 use crate::notice;
 
@@ -29,6 +30,7 @@ pub(crate) use receipt::Receipt;
 pub(crate) use spread::Nodes;
 use spread::Spread;
 use transfer::{Transfer, workers};
+pub(crate) use walk::lookup;
 
 /// Bytes of a segment: what one worker copies at a time, and what is not copied again when a cut-off copy is resumed.
 pub(crate) const SEGMENT_BYTES: u64 = 64 << 20;
@@ -69,6 +71,8 @@ impl Default for Options {
 pub(crate) struct Stage {
     client: Client,
     files: Files,
+    /// Lists of names were not whole.
+    partial: Arc<AtomicBool>,
     options: Options,
 }
 
@@ -86,7 +90,8 @@ impl Drop for Held {
 
 impl Stage {
     pub(crate) fn new(client: &Client, options: Options) -> Self {
-        Self { client: client.clone(), files: Files::new(Arc::new(ClientSystem::new(client.clone()))), options }
+        let (system, partial) = ClientSystem::partial(client.clone());
+        Self { client: client.clone(), files: Files::new(Arc::new(system)), partial, options }
     }
 
     /// Carries out one order. What failed stands in the receipt; an error means that nothing could be begun.
@@ -123,7 +128,7 @@ impl Stage {
 
     fn take_out(&self, source: &str, order: &Order, receipt: &mut Receipt) -> Result<(), Failure> {
         let found = walk::of_talea(&self.files, source, self.options.recursive)?;
-        let destination = order.destination_of_out();
+        let destination = order.destination_of_out(found.is_tree);
         walk::make_directories(&found, &destination, self.options.parents)?;
         let bar = self.bar(&found, &order.source);
         let step = receipt.step;
@@ -136,6 +141,12 @@ impl Stage {
         self.run(&found, transfers, &bar, receipt);
         receipt.reword(source, order.source.trim_end_matches('/'));
         receipt.skipped(&found.others);
+        for (name, error) in &found.unreadable {
+            receipt.failed(join(&order.source, name), destination.join(name).display().to_string(), error.clone());
+        }
+        if self.partial.swap(false, Ordering::Relaxed) {
+            receipt.failed(order.source.clone(), destination.display().to_string(), list::NOT_ALL.to_owned());
+        }
         bar.finish_and_clear();
         Ok(())
     }
@@ -164,7 +175,7 @@ impl Stage {
         self.client.container_open(&parsed.container)?;
         let (namespace, _lease) = self.files.namespace(&parsed)?;
         let is_directory = parsed.names.is_empty()
-            || walk::lookup(&namespace, &parsed.names)?.is_some_and(|inode| inode.kind == talea_posix::Kind::Directory);
+            || lookup(&namespace, &parsed.names)?.is_some_and(|inode| inode.kind == talea_posix::Kind::Directory);
         match source.file_name() {
             Some(name) if is_directory && !tree => Ok(format!("{destination}/{}", name.to_string_lossy())),
             _ => Ok(destination),

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use talea_client::system::{ProcessMark, RuntimeDir, ServerEntry, System, job_name};
-use talea_slurm::launch::{Launch, Say};
+use talea_model::size::Iec;
+use talea_slurm::launch::{Configuration, Heard, Launch, Say};
 use talea_slurm::{Allocation, step};
 
 use crate::config::{NodeConfig, ServerConfig, ServerLine};
@@ -12,7 +13,9 @@ use crate::failure::Failure;
 use crate::group::Group;
 use crate::media::{self, Note, Place};
 use crate::metrics::{self, MetricsConfig};
+use crate::notice::count;
 use crate::plan::Plan;
+use crate::restart::LaunchNote;
 use crate::{interface, locate, names, tier};
 
 /// How long a local server may take to end when its input has ended.
@@ -30,6 +33,10 @@ pub(crate) struct Started {
     metrics_at: Vec<(u32, String)>,
     /// Its directory on this node's media, if it has no agents.
     place: Option<Place>,
+    /// Servers of a kept system whose data are on no node here, each with its node's name.
+    pub(crate) missing: Vec<(u32, String)>,
+    /// Who starts what.
+    pub(crate) configuration: Option<Configuration>,
     /// Its name among the user's jobs.
     _name: Option<names::Registered>,
 }
@@ -46,10 +53,15 @@ impl Started {
         let deadline_ms = plan.site.ready_deadline_ms;
         let metrics = metrics::config(plan.metrics.as_ref(), &system.directory)?;
         let mut started = Started { metrics, ..Started::bare(plan, system) };
-        let mut launch = Launch::begin(started.plan.nodes(), started.plan.servers, started.asks_media());
+        let (plan, asks_media) = (&started.plan, started.asks_media());
+        let mut launch = Launch::begin(plan.nodes(), plan.servers, plan.asked.servers, asks_media);
         let up = started.bring_up(detached, &mut launch);
         let failure = match tokio::time::timeout(Duration::from_millis(deadline_ms), up).await {
-            Ok(Ok(())) => return Ok(started),
+            Ok(Ok(())) => {
+                started.missing = launch.0.missing();
+                started.note_kept();
+                return Ok(started);
+            }
             Ok(Err(failure)) => failure,
             Err(_) => Failure::NotReady {
                 deadline_ms,
@@ -62,72 +74,154 @@ impl Started {
     }
 
     fn bare(plan: Plan, system: System) -> Self {
-        Self { system, plan, groups: vec![], metrics: None, metrics_at: vec![], place: None, _name: None }
+        Self {
+            system,
+            plan,
+            groups: vec![],
+            metrics: None,
+            metrics_at: vec![],
+            place: None,
+            missing: vec![],
+            configuration: None,
+            _name: None,
+        }
     }
 
-    /// Whether the agents look for what their media keep before anything else.
+    /// Whether it is to be known what media keep before anything else.
     fn asks_media(&self) -> bool {
-        self.plan.allocation.is_some() && self.plan.persist.is_some()
+        self.plan.persist.is_some()
     }
 
     async fn bring_up(&mut self, detached: bool, launch: &mut (Launch, Option<Say>)) -> Result<(), Failure> {
         match self.plan.allocation.clone() {
             Some(allocation) => self.bring_up_step(&allocation, launch).await?,
-            None => self.bring_up_local(detached, &mut launch.0).await?,
+            None => self.bring_up_local(detached, launch).await?,
         }
         self.system.write()?;
+        let (tier, persist) = (self.plan.tier.clone(), self.plan.persist.clone());
+        let local = self.plan.allocation.is_none();
+        let first = self.configuration.as_ref().and_then(|all| all.first_servers.first().copied().flatten());
+        let introducer = self.configuration.as_ref().map_or(0, |all| all.introducer);
+        let config = if local { self.local_config(detached, introducer)? } else { self.config() };
+        let note = LaunchNote::new(config, tier, persist, first.filter(|_| local).unwrap_or(0));
+        note.write(&self.system.directory)?;
         metrics::note(&self.system.directory, &self.plan.name, &self.metrics_at)
     }
 
-    /// Server 0 first, for its address; the others at once; then the pool.
-    async fn bring_up_local(&mut self, detached: bool, launch: &mut Launch) -> Result<(), Failure> {
-        self.take_place(detached)?;
+    /// The introducer first, for its address; the others at once; then the pool.
+    async fn bring_up_local(&mut self, detached: bool, launch: &mut (Launch, Option<Say>)) -> Result<(), Failure> {
+        if self.asks_media() {
+            let kept = self.plan.persist.as_ref().map(|name| media::kept(&self.plan.tier, name)).transpose()?.flatten();
+            launch.1 = launch.0.heard(Heard::Kept { node: 0, host: host(), kept });
+        }
+        let configuration = match launch.1.take() {
+            Some(Say::Configure(configuration)) => self.adopt(configuration)?,
+            Some(Say::Fail(why)) => return Err(Failure::Usage(why)),
+            _ => return Err(Failure::Usage("the launch does not begin: this is a bug".to_owned())),
+        };
+        let first = configuration.first_servers.first().copied().flatten().unwrap_or(0);
+        self.take_place(detached, first, &configuration)?;
+        let launch = &mut launch.0;
         let program = locate::server()?;
         let arguments = ["serve", "--config", "-"].map(str::to_owned);
-        let directory = self.place.as_ref().map(|place| place.directory.as_str());
-        let tier = tier::of_target(&self.plan.tier, self.plan.target_bytes(), directory);
-        let interface = interface::resolve(self.plan.site.interface.as_deref(), None)?;
-        let config = ServerConfig { tier, detached, interface, ..self.config() };
+        let config = self.local_config(detached, configuration.introducer)?;
         let mut leader = vec![];
-        for server in 0..self.plan.servers {
-            let metrics = metrics::of_nth(config.metrics.clone(), server);
+        for server in first..first + configuration.per_node {
+            let metrics = metrics::of_nth(config.metrics.clone(), server - first);
             let config = ServerConfig { server, leader: Some(leader.clone()), metrics, ..config.clone() };
             let log = self.system.directory.join(format!("server-{server}.log"));
             let group = Group::start(server.to_string(), &program, &arguments, &config, log).await?;
             self.groups.push(group);
-            if server == 0
-                && let Some(Say::Leader(addresses)) = self.hear(0, launch).await?
+            if server == configuration.introducer
+                && let Some(Say::Leader { control, .. }) = self.hear(0, launch).await?
             {
-                leader = addresses;
+                leader = control;
             }
         }
-        for group in 1..self.groups.len() {
+        // Each says that it listens, and then that it is part of the pool.
+        let rest = (1..self.groups.len()).chain(0..self.groups.len());
+        for group in rest {
             self.hear(group, launch).await?;
         }
-        while self.hear(0, launch).await? != Some(Say::Ready) {}
         Ok(())
     }
 
-    /// The system's directory on this node's media, with its own id if something is kept there.
-    fn take_place(&mut self, detached: bool) -> Result<(), Failure> {
-        if let Some(name) = &self.plan.persist
-            && let Some(kept) = media::kept(&self.plan.tier, name)?
-        {
-            if kept.servers != self.plan.servers {
-                let text = format!("'{name}' was kept by {} servers: add --servers {}", kept.servers, kept.servers);
-                return Err(Failure::Usage(text));
+    /// What the servers of this node are told, but for their numbers.
+    pub(crate) fn local_config(&self, detached: bool, introducer: u32) -> Result<ServerConfig, Failure> {
+        let directory = self.place.as_ref().map(|place| place.directory.as_str());
+        let tier = tier::of_target(&self.plan.tier, self.plan.target_bytes(), directory);
+        let interface = interface::resolve(self.plan.site.interface.as_deref(), None)?;
+        Ok(ServerConfig { tier, detached, interface, introducer, ..self.config() })
+    }
+
+    /// Takes over what a kept system is like: its id, its servers, its size.
+    fn adopt(&mut self, configuration: Configuration) -> Result<Configuration, Failure> {
+        if let Some(kept) = &configuration.kept {
+            let plan = &mut self.plan;
+            let is_other = plan.asked.targets && plan.targets != kept.targets
+                || plan.asked.capacity && plan.capacity_bytes != kept.capacity_bytes;
+            (plan.servers, plan.targets, plan.capacity_bytes) = (kept.servers, kept.targets, kept.capacity_bytes);
+            if is_other {
+                let (targets, capacity) = (count(kept.targets.into(), "target"), Iec(kept.capacity_bytes));
+                eprintln!("talea: what is kept stays as large as it was made: {capacity} with {targets} a server");
             }
-            self.system.file.system = kept.system;
+            self.system.file.system.clone_from(&kept.system);
             self.system.write()?;
+        } else {
+            self.may_begin_anew(&configuration)?;
         }
+        self.configuration = Some(configuration.clone());
+        Ok(configuration)
+    }
+
+    /// No node here keeps anything of the name. If others are known to, it is theirs.
+    fn may_begin_anew(&self, configuration: &Configuration) -> Result<(), Failure> {
+        let Some(name) = &self.plan.persist else { return Ok(()) };
+        let Some(known) = names::kept_at(name) else { return Ok(()) };
+        let elsewhere: Vec<String> =
+            known.nodes().into_iter().filter(|node| !configuration.hosts.contains(node)).collect();
+        let forget = format!("`talea gc --forget {name}` gives it up, and another name begins anew");
+        if !elsewhere.is_empty() {
+            let (nodes, list) = (known.nodes(), known.nodes().join(","));
+            return Err(Failure::Usage(format!(
+                "'{name}' is kept by {} on {list}, and none of {} is here: ask for {} (--nodelist={list}); {forget}",
+                count(known.hosts.len() as u64, "server"),
+                if nodes.len() == 1 { "that" } else { "those" },
+                if nodes.len() == 1 { "that node" } else { "as many of these nodes as there are" },
+            )));
+        }
+        if known.tier != self.plan.tier {
+            return Err(Failure::Usage(format!(
+                "'{name}' is kept in {}, and this launch looks into {}: give --tier {}; {forget}",
+                known.tier, self.plan.tier, known.tier
+            )));
+        }
+        eprintln!("talea: what was kept as '{name}' in {} is not there any more: beginning anew", known.tier);
+        Ok(())
+    }
+
+    /// Notes which nodes keep the system from now on.
+    fn note_kept(&self) {
+        let (Some(name), Some(configuration)) = (&self.plan.persist, &self.configuration) else { return };
+        let (system, tier) = (self.system.file.system.clone(), self.plan.tier.clone());
+        let kept = names::KeptAt { system, tier, hosts: configuration.hosts.clone() };
+        if let Err(error) = names::note_kept(name, &kept) {
+            eprintln!("talea: which nodes keep '{name}' could not be noted: {error}");
+        }
+    }
+
+    /// The system's directory on this node's media, with its own id if something is kept there.
+    fn take_place(&mut self, detached: bool, first_server: u32, configuration: &Configuration) -> Result<(), Failure> {
         let note = Note {
             version: 1,
             persist: self.plan.persist.clone(),
             system: self.system.file.system.clone(),
-            first_server: 0,
+            first_server,
+            own_servers: configuration.per_node,
             servers: self.plan.servers,
             targets: self.plan.targets,
             capacity_bytes: self.plan.capacity_bytes,
+            hosts: configuration.hosts.clone(),
             job: None,
             // A detached system outlives this process; whoever ends it takes the directory away.
             user: (!detached).then(ProcessMark::of_self),
@@ -156,17 +250,14 @@ impl Started {
         let mut say = launch.1.take();
         loop {
             match say {
-                Some(Say::Configure { system, first_servers }) => {
-                    if let Some(kept) = system {
-                        self.system.file.system = kept;
-                        self.system.write()?;
-                    }
-                    let config = self.node_config(first_servers);
+                Some(Say::Configure(configuration)) => {
+                    let configuration = self.adopt(configuration)?;
+                    let config = self.node_config(&configuration);
                     self.tell(&config).await?;
                 }
-                Some(Say::Leader(leader)) => {
+                Some(Say::Leader { control, .. }) => {
                     if let Some(group) = self.groups.first_mut() {
-                        group.tell_leader(&leader).await?;
+                        group.tell_leader(&control).await?;
                     }
                 }
                 Some(Say::Ready) => {
@@ -195,8 +286,9 @@ impl Started {
     async fn hear(&mut self, group: usize, launch: &mut Launch) -> Result<Option<Say>, Failure> {
         let local = self.plan.allocation.is_none();
         let Some(group) = self.groups.get_mut(group) else { return Ok(None) };
-        let line = group.next_line().await?;
-        match &line {
+        let mut line = group.next_line().await?;
+        match &mut line {
+            ServerLine::Pool { of, .. } if local => *of = group.label.parse().ok(),
             ServerLine::Listening { server, control, pid, metrics, .. } => {
                 self.metrics_at.extend(metrics.clone().map(|address| (*server, address)));
                 let pid = if local { group.pid() } else { *pid };
@@ -211,7 +303,10 @@ impl Started {
             ServerLine::Failed { failed } => return Err(Failure::Usage(failed.clone())),
             _ => {}
         }
-        Ok(line.heard().and_then(|heard| launch.heard(heard)))
+        match line.heard().and_then(|heard| launch.heard(heard)) {
+            Some(Say::Fail(why)) => Err(Failure::Usage(why)),
+            say => Ok(say),
+        }
     }
 
     /// What all servers are told alike.
@@ -227,6 +322,7 @@ impl Started {
             tier: String::new(),
             directory: self.system.directory.clone(),
             leader: None,
+            introducer: 0,
             fabric: self.plan.fabric.name().to_owned(),
             interface: self.plan.site.interface.clone(),
             membership_lease_ms: self.plan.site.membership_lease_ms,
@@ -237,12 +333,13 @@ impl Started {
         }
     }
 
-    fn node_config(&self, first_servers: Vec<u32>) -> NodeConfig {
+    fn node_config(&self, configuration: &Configuration) -> NodeConfig {
         NodeConfig {
             file: self.system.file.clone(),
-            server: self.config(),
-            first_servers,
-            per_node: self.plan.servers / self.plan.nodes().max(1),
+            server: ServerConfig { introducer: configuration.introducer, ..self.config() },
+            first_servers: configuration.first_servers.clone(),
+            per_node: configuration.per_node,
+            hosts: configuration.hosts.clone(),
             reserved_cores: self.plan.reserved_cores,
             tier: self.plan.tier.clone(),
             target_bytes: self.plan.target_bytes(),
@@ -264,7 +361,13 @@ impl Started {
         arguments.extend([locate::own()?.display().to_string(), "node".to_owned()]);
         let log = started.system.directory.join("introduction.log");
         started.groups.push(Group::spawn(format!("step of {nodes} nodes"), Path::new("srun"), &arguments, log)?);
-        let config = started.node_config(vec![]);
+        let config = started.node_config(&Configuration {
+            kept: None,
+            first_servers: vec![],
+            per_node: 0,
+            introducer: 0,
+            hosts: vec![],
+        });
         let mut installed = 0;
         let all = async {
             started.tell(&config).await?;
@@ -320,7 +423,7 @@ impl Started {
 
     /// Resolves when any server ends by itself.
     pub(crate) async fn any_ended(groups: &mut [Group]) -> Failure {
-        let mut waits: Vec<_> = groups.iter_mut().map(|group| Box::pin(one_ended(group))).collect();
+        let mut waits: Vec<_> = groups.iter_mut().map(|group| Box::pin(group.one_ended())).collect();
         std::future::poll_fn(move |context| {
             waits
                 .iter_mut()
@@ -334,17 +437,9 @@ impl Started {
     }
 }
 
-/// A group's end, or an agent's word that one of its servers ended.
-async fn one_ended(group: &mut Group) -> Failure {
-    loop {
-        match group.next_line().await {
-            Ok(ServerLine::Ended { ended, host, status, log }) => {
-                return Failure::ServerEnded { server: format!("{ended} on {host}"), status, log };
-            }
-            Ok(_) => {}
-            Err(failure) => return failure,
-        }
-    }
+/// This node's name, as people and Slurm know it.
+pub(crate) fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Moves the logs of a system that did not come up to where they outlive its directory.

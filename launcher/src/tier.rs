@@ -35,6 +35,11 @@ pub(crate) fn paths(tier: &str) -> Vec<&Path> {
     parts(tier).into_iter().filter_map(|part| part.path).map(Path::new).filter(|path| path.is_absolute()).collect()
 }
 
+/// Whether what a server stores outlives its process: the log lies on the first of its tiers.
+pub(crate) fn is_durable(tier: &str) -> bool {
+    parts(tier).first().is_some_and(|part| part.path.is_some())
+}
+
 /// Whether a text names tiers at all.
 pub(crate) fn check(tier: &str) -> Result<(), String> {
     let wrong = |why: &str| {
@@ -107,6 +112,7 @@ mod tests {
     #[test]
     fn paths_are_found() {
         assert!(paths("ram").is_empty() && paths("ram:8G").is_empty());
+        assert!(is_durable("pmem:/a,nvme:/b") && !is_durable("ram,nvme:/b") && !is_durable("ram:8G"));
         assert_eq!(paths("pmem:/a:4G,nvme:/b"), [Path::new("/a"), Path::new("/b")]);
     }
 }

@@ -33,11 +33,24 @@ pub(crate) async fn attach(arguments: &AttachArgs) -> Result<u8, Failure> {
     let mut stop = Stop::new()?;
     let runtime = RuntimeDir::from_env()?;
     runtime.gc()?;
-    let (found, is_local) = locate(&runtime, &arguments.system).await?;
-    let plan = Plan { name: found.file.name.clone(), ..Plan::new(&arguments.run.system, "attached")? };
-    let writes = arguments.run.system.container.as_deref();
+    let mut run = arguments.as_run();
+    let (found, is_local) = match locate(&runtime, &arguments.system).await {
+        Ok(found) => found,
+        Err(failure) => {
+            let Some(tier) = kept_in(arguments)? else { return Err(failure) };
+            crate::notice::say(
+                run.job.quiet,
+                format_args!("'{}' does not run, and is kept: starting it", arguments.system),
+            );
+            run.system.persist = Some(arguments.system.clone());
+            run.system.tier = Some(tier);
+            return job::run_new(&run, &mut stop).await;
+        }
+    };
+    let plan = Plan { name: found.file.name.clone(), ..Plan::new(&run.system, "attached")? };
+    let writes = run.system.container.as_deref();
     if is_local && plan.allocation.is_none() {
-        return job::attached(&arguments.run, &found, writes, &mut stop).await;
+        return job::attached(&run, &found, writes, &mut stop).await;
     }
     let (system, made) =
         if is_local { (found, false) } else { runtime.install(found.file.clone(), *found.secret())? };
@@ -54,9 +67,23 @@ pub(crate) async fn attach(arguments: &AttachArgs) -> Result<u8, Failure> {
             return Err(failure);
         }
     };
-    let result = job::attached(&arguments.run, &system, writes, &mut stop).await;
+    let result = job::attached(&run, &system, writes, &mut stop).await;
     introduced.leave(made).await;
     result
+}
+
+/// The tier in which a system of this name is kept, as far as is known here.
+fn kept_in(arguments: &AttachArgs) -> Result<Option<String>, Failure> {
+    let name = &arguments.system;
+    if !names::is_plain(name) {
+        return Ok(None);
+    }
+    let tier = match (&arguments.tier, names::kept_at(name)) {
+        (Some(tier), _) => tier.clone(),
+        (None, Some(kept)) => return Ok(Some(kept.tier)),
+        (None, None) => Plan::new(&arguments.as_run().system, "attached")?.tier,
+    };
+    Ok(crate::media::kept(&tier, name)?.map(|_| tier))
 }
 
 /// The system of this name, of this job, or in this directory; true if this node knows it already.

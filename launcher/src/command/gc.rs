@@ -34,7 +34,8 @@ pub(crate) fn gc(arguments: &GcArgs) -> Result<u8, Failure> {
                 Some(name) if arguments.forget.contains(name) => {
                     remove(&path)?;
                     unknown.retain(|other| other != name);
-                    say(format!("forgot '{name}': removed {}", path.display()));
+                    let elsewhere = crate::names::forget_kept(name, Some(&crate::system::host()));
+                    say(format!("forgot '{name}': removed {}{}", path.display(), rest(&elsewhere)));
                 }
                 Some(name) => say(format!(
                     "kept '{name}': server {} of {}, in {}",
@@ -45,9 +46,28 @@ pub(crate) fn gc(arguments: &GcArgs) -> Result<u8, Failure> {
             }
         }
     }
+    unknown.retain(|name| {
+        let Some(known) = crate::names::kept_at(name) else { return true };
+        let nodes = known.nodes().into_iter().filter(|node| *node != crate::system::host()).collect::<Vec<_>>();
+        let looked = tier::paths(&known.tier).into_iter().all(|path| tiers.iter().any(|tier| tier == path));
+        if nodes.is_empty() && !looked {
+            return true;
+        }
+        crate::names::forget_kept(name, None);
+        say(format!("forgot '{name}': nothing of it is here{}", rest(&nodes)));
+        false
+    });
     match unknown.first() {
         Some(name) => Err(Failure::Usage(nothing_kept(name, &tiers))),
         None => Ok(0),
+    }
+}
+
+/// What else there is to do about a name.
+fn rest(nodes: &[String]) -> String {
+    match nodes {
+        [] => String::new(),
+        nodes => format!("; what {} keep takes its space until this is run there, too", nodes.join(", ")),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `talea up` and `talea down`: a system that outlives its launcher, and its end.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, IsTerminal};
 use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -10,11 +10,12 @@ use talea_client::system::{ProcessMark, RuntimeDir};
 use talea_client::{Client, ConnectOptions, ProducerState, System};
 use talea_model::size::Iec;
 
-use crate::cli::{Named, SystemArgs};
+use crate::cli::{DownArgs, SystemArgs};
 use crate::failure::Failure;
 use crate::locate;
 use crate::notice::{count, spinner};
 use crate::plan::Plan;
+use crate::restart::{Keeper, LaunchNote};
 use crate::stop::Stop;
 use crate::system::Started;
 
@@ -45,6 +46,7 @@ pub(crate) async fn up(arguments: &SystemArgs) -> Result<u8, Failure> {
         started.stop().await;
         return Err(failure);
     }
+    tell_of_media(&started.plan);
     std::mem::take(&mut started.groups).into_iter().for_each(crate::group::Group::detach);
     println!("{}", ready_line(&started.plan, began));
     Ok(0)
@@ -67,7 +69,17 @@ fn make_container(started: &Started) -> Result<(), Failure> {
     let options = ConnectOptions { system: Some(started.plan.name.clone()), ..ConnectOptions::default() };
     let client = Client::connect(&options)?;
     client.container_create(&started.plan.container, started.plan.container_properties(), true)?;
-    Ok(())
+    crate::degraded::tell(&client, started)
+}
+
+/// Data that lie where the user said may be taken to stay there.
+fn tell_of_media(plan: &Plan) {
+    if plan.persist.is_none() && !crate::tier::paths(&plan.tier).is_empty() {
+        eprintln!(
+            "talea: `talea down {}` removes its data in {}; --persist NAME would leave them there",
+            plan.name, plan.tier
+        );
+    }
 }
 
 /// The step of an allocation ends with the process that started it, so one stays behind: `talea hold`, until `talea down` or the
@@ -109,11 +121,13 @@ pub(crate) async fn hold(arguments: &SystemArgs) -> Result<u8, Failure> {
         started.stop().await;
         return Err(failure);
     }
+    tell_of_media(&started.plan);
     println!("{}\n{READY}", ready_line(&started.plan, began));
     let mut started = started;
+    let mut keeper = Keeper::of(&mut started)?;
     let told = async {
         loop {
-            let failure = Started::any_ended(&mut started.groups).await;
+            let failure = keeper.next_end().await;
             eprintln!("talea: {failure}");
             if matches!(failure, Failure::ServerEnded { ref server, .. } if server.starts_with("step")) {
                 return;
@@ -129,10 +143,14 @@ pub(crate) async fn hold(arguments: &SystemArgs) -> Result<u8, Failure> {
 }
 
 /// Stops a system and removes its directory.
-pub(crate) async fn down(arguments: &Named) -> Result<u8, Failure> {
+pub(crate) async fn down(arguments: &DownArgs) -> Result<u8, Failure> {
     let runtime = RuntimeDir::from_env()?;
     let system = runtime.find(arguments.system.as_deref())?;
     let name = system.file.name.clone();
+    if !may_go(&system, arguments)? {
+        eprintln!("talea: system {name} was left as it is");
+        return Ok(1);
+    }
     let known = system.clone();
     let _ = tokio::task::spawn_blocking(move || farewell(&known)).await;
     if !system.file.detached {
@@ -160,11 +178,74 @@ pub(crate) async fn down(arguments: &Named) -> Result<u8, Failure> {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     for media in system.file.media.iter().filter(|path| matches!(crate::media::note(path), Ok(Some(_)))) {
-        std::fs::remove_dir_all(media).map_err(Failure::io("removing", media))?;
+        match &arguments.keep {
+            Some(kept) => crate::media::keep(media, kept)?,
+            None => std::fs::remove_dir_all(media).map_err(Failure::io("removing", media))?,
+        }
+    }
+    if let (Some(kept), Some(note)) = (&arguments.keep, LaunchNote::read(&system.directory)) {
+        note.note_kept(kept)?;
+        println!("its data are kept as '{kept}': go on with `talea up --persist {kept} --tier {}`", note.tier);
     }
     system.remove()?;
     println!("system {name} stopped");
     Ok(0)
+}
+
+/// Says what becomes of a system's data on media, and asks whether they may go if somebody is there to answer.
+fn may_go(system: &System, arguments: &DownArgs) -> Result<bool, Failure> {
+    let name = &system.file.name;
+    let note = LaunchNote::read(&system.directory);
+    let on_media = note.filter(|note| !crate::tier::paths(&note.tier).is_empty());
+    if let Some(kept) = &arguments.keep {
+        return match on_media {
+            Some(LaunchNote { persist: Some(persist), .. }) => {
+                Err(Failure::Usage(format!("system {name} is kept anyway, as '{persist}': leave --keep out")))
+            }
+            Some(note) if system.file.detached => crate::media::may_keep(&note.tier, kept).map(|()| true),
+            Some(_) => Err(Failure::Usage(format!(
+                "the data of system {name} lie on the nodes of a job: give --persist to `talea up`; until `talea down` they can be \
+                 copied out with `talea cp`"
+            ))),
+            None => {
+                Err(Failure::Usage(format!("system {name} is in memory: copy out what shall stay with `talea cp`")))
+            }
+        };
+    }
+    let Some(note) = on_media else { return Ok(true) };
+    if let Some(persist) = &note.persist {
+        eprintln!("talea: its data in {} stay, as '{persist}'", note.tier);
+        return Ok(true);
+    }
+    let keep = if system.file.detached { "; --keep NAME leaves them there" } else { "" };
+    eprintln!("talea: its data in {} are removed with system {name}: {}{keep}", note.tier, contents(system));
+    let is_asked = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
+    if arguments.yes || !is_asked {
+        return Ok(true);
+    }
+    eprint!("talea: remove them? [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(Failure::io("reading", "the answer"))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// What a system holds, for people.
+fn contents(system: &System) -> String {
+    let options = ConnectOptions {
+        name: Some("talea down".to_owned()),
+        deadline_ms: Some(FAREWELL.as_millis() as u64),
+        ..ConnectOptions::default()
+    };
+    let list = Client::connect_to(system, &options).and_then(|client| client.container_list());
+    match list {
+        Ok(list) if list.is_empty() => "no container".to_owned(),
+        Ok(list) => {
+            let each: Vec<String> =
+                list.iter().map(|info| format!("container {} at step {}", info.name, info.step.0)).collect();
+            each.join(", ")
+        }
+        Err(error) => format!("what that is is not known ({error})"),
+    }
 }
 
 /// Tells followers that no step will come any more, and leaves them a moment to take the last ones. What is being written is

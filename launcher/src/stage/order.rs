@@ -45,11 +45,13 @@ impl Order {
         Self { direction: Direction::Out, source: whole(source), destination: destination.to_owned() }
     }
 
-    /// A file goes into a directory that exists, under its own name; a path that ends with a slash is a directory.
-    pub(crate) fn destination_of_out(&self) -> PathBuf {
+    /// A file goes into a directory that exists, under its own name; the destination of a `tree` is that tree, whether it exists
+    /// or not, so that a second copy finds what the first one made. With a slash at its end it is a directory to go into.
+    pub(crate) fn destination_of_out(&self, tree: bool) -> PathBuf {
         let path = PathBuf::from(&self.destination);
         let own = self.source.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
-        if (path.is_dir() || self.destination.ends_with('/')) && !own.is_empty() { path.join(own) } else { path }
+        let into = self.destination.ends_with('/') || (path.is_dir() && !tree);
+        if into && !own.is_empty() { path.join(own) } else { path }
     }
 }
 
@@ -109,6 +111,19 @@ fn wrong(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_second_copy_goes_where_the_first_one_went() {
+        let there = tempfile::tempdir().unwrap();
+        let text = there.path().to_str().unwrap();
+        let to = |destination: &str, tree| Order::take_out("run/in", destination).destination_of_out(tree);
+        assert_eq!(to(text, false), there.path().join("in"));
+        assert_eq!(to(text, true), there.path());
+        for tree in [false, true] {
+            assert_eq!(to(&format!("{text}/"), tree), there.path().join("in"));
+            assert_eq!(to(&format!("{text}/new"), tree), there.path().join("new"));
+        }
+    }
 
     #[test]
     fn both_sides_are_found() {

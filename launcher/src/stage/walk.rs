@@ -27,6 +27,8 @@ pub(crate) struct Found {
     pub(crate) directories: Vec<String>,
     /// What is neither.
     pub(crate) others: Vec<String>,
+    /// What there is, and cannot be looked at, with why.
+    pub(crate) unreadable: Vec<(String, String)>,
 }
 
 /// Below a path of Talea.
@@ -58,7 +60,14 @@ fn descend(namespace: &Namespace, path: &[Vec<u8>], below: &str, found: &mut Fou
         inner.push(name.clone());
         let shown = String::from_utf8_lossy(&name);
         let relative = if below.is_empty() { shown.into_owned() } else { format!("{below}/{shown}") };
-        let stat = namespace.stat(&inner)?;
+        let stat = match namespace.stat(&inner) {
+            Ok(stat) => stat,
+            // It stands in the receipt: what else there is goes on.
+            Err(fault) => {
+                found.unreadable.push((relative, fault.to_string()));
+                continue;
+            }
+        };
         match stat.kind {
             Kind::File => {
                 let mode = stat.inode.as_ref().map_or(0o644, |inode| inode.mode);

@@ -152,9 +152,15 @@ impl ControlHandle {
 pub struct Control {
     thread: JoinHandle<Result<(), ControlError>>,
     handle: ControlHandle,
+    replicas: Vec<ServerId>,
 }
 
 impl Control {
+    /// The servers that have replicas of the pool's log, as this server's replica knew at its start; empty if it had none.
+    pub fn replicas_at_start(&self) -> &[ServerId] {
+        &self.replicas
+    }
+
     /// Whether it has ended; [`Control::wait`] says how.
     pub fn has_ended(&self) -> bool {
         self.thread.is_finished()
@@ -189,6 +195,7 @@ pub fn start(
         None => (Log::Memory, config.boot, Stored::default()),
     };
     let node = Node::new(node_config(&config, &listeners, life), now(), stored)?;
+    let replicas = node.replicas().into_iter().map(|replica| replica.server).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ControlError::Start)?;
     let credentials = Arc::new(config.credentials.clone());
     let serve = serve::Serve::new(node, log, link, credentials, &config);
@@ -196,7 +203,7 @@ pub fn start(
         .name("talea-control".to_owned())
         .spawn(move || runtime.block_on(serve.run(listeners, inbox.0)))
         .map_err(ControlError::Start)?;
-    Ok(Control { thread, handle })
+    Ok(Control { thread, handle, replicas })
 }
 
 fn node_config(config: &ControlConfig, listeners: &Listeners, life: u64) -> NodeConfig {

@@ -106,9 +106,12 @@ pub(crate) struct Config {
     pub(crate) tier: String,
     /// Directory for sockets: ours alone (0700), made if it is missing.
     pub(crate) directory: PathBuf,
-    /// Control addresses of server 0. `null`: they come in a second line.
+    /// Control addresses of the server that introduces this one to the others. `null`: they come in a second line.
     #[serde(default)]
     pub(crate) leader: Option<Vec<String>>,
+    /// Its number. It may be this server: then the others come to it.
+    #[serde(default)]
+    pub(crate) introducer: u32,
     /// Which fabrics to listen on.
     #[serde(default)]
     pub(crate) fabric: FabricChoice,
@@ -245,18 +248,19 @@ fn settle(config: Config, input: &mut dyn BufRead) -> Result<Settings, Failure> 
         _ => return refuse("either secret or secret_file is needed".to_owned()),
     };
     let credentials = Credentials::new(config.system.0, secret);
-    let leader = match (&config.leader, server) {
-        (_, 0) => Vec::new(),
-        (Some(leader), _) => leader.clone(),
-        (None, _) => {
+    let is_introducer = server == config.introducer;
+    let leader = match &config.leader {
+        _ if is_introducer => Vec::new(),
+        Some(leader) => leader.clone(),
+        None => {
             let parsed: Result<LeaderLine, _> = serde_json::from_slice(&line(input)?);
             parsed.map_err(|error| Failure::Config(format!("second line: {error}")))?.leader
         }
     };
     let leader = leader.iter().map(|text| text.parse().map_err(|error| Failure::Config(format!("leader: {error}"))));
     let leader = leader.collect::<Result<Vec<_>, _>>()?;
-    if server != 0 && leader.is_empty() {
-        return refuse("leader: a server other than 0 needs server 0's control addresses".to_owned());
+    if !is_introducer && leader.is_empty() {
+        return refuse(format!("leader: server {server} needs server {}'s control addresses", config.introducer));
     }
     Ok(Settings { config, server, tier, credentials, leader })
 }

@@ -167,7 +167,7 @@ impl Ready {
     }
 }
 
-/// Where other servers may be: server 0 where the launcher said, and all that share this server's directory.
+/// Where other servers may be: the introducer where the launcher said, and all that share this server's directory.
 fn seeds(settings: &Settings) -> BTreeMap<ServerId, Vec<Address>> {
     let mut seeds = BTreeMap::new();
     for id in (0..settings.config.servers.min(8)).filter(|id| *id != settings.server) {
@@ -175,8 +175,8 @@ fn seeds(settings: &Settings) -> BTreeMap<ServerId, Vec<Address>> {
         let unix = Address::Unix { node: node_id().to_owned(), path: path.to_string_lossy().into_owned() };
         seeds.insert(ServerId(id), vec![unix]);
     }
-    if settings.server != 0 {
-        seeds.insert(ServerId(0), settings.leader.clone());
+    if settings.server != settings.config.introducer {
+        seeds.insert(ServerId(settings.config.introducer), settings.leader.clone());
     }
     seeds
 }

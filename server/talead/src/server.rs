@@ -57,6 +57,7 @@ async fn serve<R: Read + Send + 'static>(settings: &Settings, input: Option<R>) 
                 "pid": std::process::id(),
                 "targets": infos.iter().map(target_line).collect::<Vec<_>>(),
                 "metrics": metrics.as_ref().map(|metrics| metrics.address()),
+                "replicas": control.replicas_at_start().iter().map(|server| server.0).collect::<Vec<_>>(),
             }));
             if let Some(metrics) = metrics {
                 tokio::spawn(metrics.serve(joint.clone()));

@@ -1,0 +1,294 @@
+//! Starting a server of a running system again that has ended.
+//!
+//! Whoever holds a system's servers does it: the process of `talea run` or of `talea up` in an allocation, asked over a socket in the
+//! system's directory; servers of `talea up` outside of one belong to nobody, and `talea restart` starts them itself. Only a
+//! server whose data lie on media comes back with them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use talea_client::System;
+use talea_client::system::{ProcessMark, ServerEntry};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::config::{RestartLine, ServerConfig, ServerLine};
+use crate::failure::Failure;
+use crate::group::Group;
+use crate::system::Started;
+use crate::{locate, metrics, names, tier};
+
+/// The socket on which the holder of a system is asked.
+const SOCKET: &str = "launcher.sock";
+/// What a server of the system was told, but for the secret.
+const NOTE: &str = "launch.json";
+/// How long a server may take to be part of the pool again.
+const READY: Duration = Duration::from_secs(30);
+
+/// How a system was started: what it takes to start one of its servers again, and what becomes of its data.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct LaunchNote {
+    config: ServerConfig,
+    /// First server of this node.
+    first_server: u32,
+    /// Tier as the user gave it.
+    pub(crate) tier: String,
+    /// Name under which the media keep the system.
+    pub(crate) persist: Option<String>,
+}
+
+impl LaunchNote {
+    pub(crate) fn new(config: ServerConfig, tier: String, persist: Option<String>, first_server: u32) -> Self {
+        // The secret has a file of its own.
+        let metrics = config.metrics.clone();
+        Self { config: ServerConfig { secret: String::new(), metrics, ..config }, first_server, tier, persist }
+    }
+
+    /// Notes that this node keeps the system under a name from now on.
+    pub(crate) fn note_kept(&self, name: &str) -> Result<(), Failure> {
+        let hosts = vec![crate::system::host(); self.config.servers as usize];
+        let kept = names::KeptAt { system: self.config.system.clone(), tier: self.tier.clone(), hosts };
+        names::note_kept(name, &kept)
+    }
+
+    /// The note of a system; `None` if it has none.
+    pub(crate) fn read(directory: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(directory.join(NOTE)).ok()?).ok()
+    }
+
+    pub(crate) fn write(&self, directory: &Path) -> Result<(), Failure> {
+        use std::io::Write;
+        use std::os::unix::fs::OpenOptionsExt;
+        let path = directory.join(NOTE);
+        let bytes = serde_json::to_vec(self).unwrap_or_default();
+        // The token of metrics is in it.
+        let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+        file.and_then(|mut file| file.write_all(&bytes)).map_err(Failure::io("writing", &path))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Request {
+    restart: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Answer {
+    failed: Option<String>,
+}
+
+/// Asks the process that holds a system to start a server again.
+pub(crate) async fn ask(system: &System, server: u32) -> Result<(), Failure> {
+    let path = system.directory.join(SOCKET);
+    let gone = || {
+        let text = format!(
+            "the process that holds system {} does not answer: run this on the node where it was started, while its command runs",
+            system.file.name
+        );
+        Failure::Usage(text)
+    };
+    let mut stream = UnixStream::connect(&path).await.map_err(|_| gone())?;
+    let mut line = serde_json::to_vec(&Request { restart: server }).unwrap_or_default();
+    line.push(b'\n');
+    stream.write_all(&line).await.map_err(|_| gone())?;
+    let mut text = String::new();
+    let answered = tokio::time::timeout(2 * READY, BufReader::new(stream).read_line(&mut text)).await;
+    let answer: Option<Answer> = answered.ok().and_then(Result::ok).and_then(|_| serde_json::from_str(&text).ok());
+    match answer {
+        Some(Answer { failed: None }) => Ok(()),
+        Some(Answer { failed: Some(why) }) => Err(Failure::Usage(why)),
+        None => Err(gone()),
+    }
+}
+
+/// Starts a server of a system whose servers belong to nobody.
+pub(crate) async fn detached(system: &System, server: u32) -> Result<(), Failure> {
+    let name = &system.file.name;
+    let Some(note) = LaunchNote::read(&system.directory) else {
+        return Err(Failure::Usage(format!("system {name} does not say how it was started")));
+    };
+    let mut system = system.clone();
+    check(server, note.config.servers, &note.tier)?;
+    let own = system.file.servers.iter().find(|entry| entry.id == server);
+    match own {
+        Some(ServerEntry { process: Some(process), .. }) if process.is_alive() => {
+            return Err(lives(server, process.pid));
+        }
+        Some(_) => {}
+        None => return Err(elsewhere(server, "another node")),
+    }
+    let is_alive = |entry: &&ServerEntry| entry.process.as_ref().is_some_and(ProcessMark::is_alive);
+    let introducer = system.file.servers.iter().filter(|entry| entry.id != server).find(is_alive);
+    let secret = system.secret().iter().map(|byte| format!("{byte:02x}")).collect();
+    let config = ServerConfig { secret, ..of_server(&note.config, server, note.first_server, introducer) };
+    let mut group = start(&system.directory, &config).await?;
+    let entry = listening(&mut group, server).await?;
+    put(&mut system, ServerEntry { process: group.pid().and_then(ProcessMark::of_pid), ..entry })?;
+    group.detach();
+    Ok(())
+}
+
+fn check(server: u32, servers: u32, tier: &str) -> Result<(), Failure> {
+    if server >= servers {
+        return Err(Failure::Usage(format!(
+            "there is no server {server}: they are numbered from 0 to {}",
+            servers - 1
+        )));
+    }
+    if !tier::is_durable(tier) {
+        let text = format!(
+            "server {server} kept its data in memory ({tier}), and they are lost with it: it does not come back. Start the system \
+             with --tier pmem:/path or nvme:/path if its servers shall"
+        );
+        return Err(Failure::Usage(text));
+    }
+    Ok(())
+}
+
+fn lives(server: u32, pid: u32) -> Failure {
+    Failure::Usage(format!("server {server} runs: it is process {pid}. End that first if it does not answer"))
+}
+
+fn elsewhere(server: u32, host: &str) -> Failure {
+    Failure::Usage(format!(
+        "the data of server {server} are on {host}, which is not part of this: end the system, and start it with that node"
+    ))
+}
+
+/// What a server is told: as at first, and who introduces it to the others now.
+fn of_server(config: &ServerConfig, server: u32, first: u32, introducer: Option<&ServerEntry>) -> ServerConfig {
+    ServerConfig {
+        server,
+        introducer: introducer.map_or(server, |entry| entry.id),
+        leader: Some(introducer.map(|entry| entry.control.clone()).unwrap_or_default()),
+        metrics: metrics::of_nth(config.metrics.clone(), server - first.min(server)),
+        ..config.clone()
+    }
+}
+
+async fn start(directory: &Path, config: &ServerConfig) -> Result<Group, Failure> {
+    let arguments = ["serve", "--config", "-"].map(str::to_owned);
+    let log = directory.join(format!("server-{}.log", config.server));
+    Group::start(config.server.to_string(), &locate::server()?, &arguments, config, log).await
+}
+
+/// Waits until the server is part of the pool; where it listens.
+async fn listening(group: &mut Group, server: u32) -> Result<ServerEntry, Failure> {
+    let heard = async {
+        let mut entry = None;
+        loop {
+            match group.next_line().await? {
+                ServerLine::Listening { server: id, control, .. } if id == server => {
+                    entry = Some(ServerEntry { id, control, process: None });
+                }
+                ServerLine::Pool { of, .. } if of.is_none_or(|id| id == server) => {
+                    if let Some(entry) = entry {
+                        return Ok(entry);
+                    }
+                }
+                ServerLine::Ended { ended, host, status, log } if ended == server => {
+                    return Err(Failure::ServerEnded { server: format!("{ended} on {host}"), status, log });
+                }
+                ServerLine::Failed { failed } => return Err(Failure::Usage(failed)),
+                _ => {}
+            }
+        }
+    };
+    let late = || Failure::Usage(format!("server {server} is not part of the pool after {} s", READY.as_secs()));
+    tokio::time::timeout(READY, heard).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// Notes where a server is now.
+fn put(system: &mut System, entry: ServerEntry) -> Result<(), Failure> {
+    system.file.servers.retain(|known| known.id != entry.id);
+    system.file.servers.push(entry);
+    system.file.servers.sort_by_key(|known| known.id);
+    Ok(system.write()?)
+}
+
+/// Looks after the servers that this process has started: hears of those that end, and starts them again when asked.
+pub(crate) struct Keeper<'a>(Option<(&'a mut Started, UnixListener)>);
+
+impl<'a> Keeper<'a> {
+    /// Of a system that others look after.
+    pub(crate) fn of_nothing() -> Self {
+        Self(None)
+    }
+
+    pub(crate) fn of(started: &'a mut Started) -> Result<Self, Failure> {
+        let path = started.system.directory.join(SOCKET);
+        let listener = UnixListener::bind(&path).map_err(Failure::io("listening on", &path))?;
+        Ok(Self(Some((started, listener))))
+    }
+
+    /// Resolves when a server ends by itself, each time with another one.
+    pub(crate) async fn next_end(&mut self) -> Failure {
+        let Some((started, listener)) = &mut self.0 else { return std::future::pending().await };
+        loop {
+            let stream = tokio::select! {
+                failure = Started::any_ended(&mut started.groups) => return failure,
+                Ok((stream, _)) = listener.accept() => stream,
+            };
+            serve(started, stream).await;
+        }
+    }
+}
+
+async fn serve(started: &mut Started, stream: UnixStream) {
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    // Whoever connects is this user, in a directory of this user's; one that says nothing must not hold the rest up.
+    let read = tokio::time::timeout(Duration::from_secs(2), BufReader::new(read).read_line(&mut line)).await;
+    let Ok(Ok(_)) = read else { return };
+    let Ok(Request { restart: server }) = serde_json::from_str(&line) else { return };
+    let result = again(started, server).await;
+    if result.is_ok() {
+        eprintln!("talea: server {server} runs again");
+    }
+    let answer = Answer { failed: result.err().map(|failure| failure.to_string()) };
+    let mut bytes = serde_json::to_vec(&answer).unwrap_or_default();
+    bytes.push(b'\n');
+    let _ = write.write_all(&bytes).await;
+}
+
+async fn again(started: &mut Started, server: u32) -> Result<(), Failure> {
+    check(server, started.plan.servers, &started.plan.tier)?;
+    if let Some((_, host)) = started.missing.iter().find(|(id, _)| *id == server) {
+        return Err(elsewhere(server, host));
+    }
+    if started.plan.allocation.is_some() {
+        return again_in_step(started, server).await;
+    }
+    let Some(at) = started.groups.iter().position(|group| group.label == server.to_string()) else {
+        return Err(elsewhere(server, "another node"));
+    };
+    if !started.groups[at].has_ended() {
+        return Err(lives(server, started.groups[at].pid().unwrap_or_default()));
+    }
+    let is_alive = |entry: &&ServerEntry| entry.process.as_ref().is_some_and(ProcessMark::is_alive);
+    let introducer = started.system.file.servers.iter().filter(|entry| entry.id != server).find(is_alive).cloned();
+    let configuration = started.configuration.as_ref();
+    let first = configuration.and_then(|all| all.first_servers.first().copied().flatten()).unwrap_or(0);
+    let config = of_server(&started.local_config(false, 0)?, server, first, introducer.as_ref());
+    let mut group = start(&started.system.directory, &config).await?;
+    let entry = listening(&mut group, server).await?;
+    put(&mut started.system, ServerEntry { process: group.pid().and_then(ProcessMark::of_pid), ..entry })?;
+    started.groups[at] = group;
+    Ok(())
+}
+
+/// The agent of the server's node starts it.
+async fn again_in_step(started: &mut Started, server: u32) -> Result<(), Failure> {
+    let others = started.system.file.servers.iter().filter(|entry| entry.id != server);
+    let introducer = others.min_by_key(|entry| entry.id).cloned();
+    let line = RestartLine {
+        restart: server,
+        introducer: introducer.as_ref().map_or(server, |entry| entry.id),
+        leader: introducer.map(|entry| entry.control).unwrap_or_default(),
+    };
+    let Some(step) = started.groups.first_mut() else { return Ok(()) };
+    step.tell(&line).await?;
+    let entry = listening(step, server).await?;
+    put(&mut started.system, entry)
+}
