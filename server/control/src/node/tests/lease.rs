@@ -9,6 +9,26 @@ fn is_up(world: &World, at: usize, target: u32) -> bool {
 }
 
 #[test]
+fn rule_11_a_lease_counts_from_when_the_confirmed_request_was_sent() {
+    let mut world = World::new();
+    world.advance(LEASE_MS);
+    // What follows waits at the leader; the answer comes late.
+    world.stop(0);
+    let before = world.told[1].lease_ns.unwrap();
+    // Between two heartbeats.
+    world.advance(1_300);
+    assert_eq!(world.told[1].lease_ns, Some(before), "nothing was confirmed meanwhile");
+    let answered_ns = world.now.monotonic_ns;
+    world.go_on(0);
+    world.settle();
+    let after = world.told[1].lease_ns.unwrap();
+    assert!(after > before, "it is confirmed now");
+    let sent_ns = after - LEASE_MS * MS;
+    assert!(sent_ns < answered_ns && sent_ns > before - LEASE_MS * MS, "{sent_ns}: when it was sent");
+    assert!(answered_ns - sent_ns > 250 * MS, "not when it was answered");
+}
+
+#[test]
 fn rule_11_the_targets_lease_ends_a_margin_before_the_leader_gives_a_server_up() {
     for stop_ms in (0..10).map(|part| part * 53) {
         let mut world = World::new();
