@@ -64,9 +64,5 @@ pub(crate) fn connect(system: Option<&str>) -> Result<talea_client::Client, Fail
         name: Some(format!("talea {}", std::env::args().nth(1).unwrap_or_default())),
         ..talea_client::ConnectOptions::default()
     };
-    let mut found = talea_client::System::find(system)?;
-    // A client is at home at the first server: one that has ended is nobody's home.
-    let is_dead = |process: &talea_client::system::ProcessMark| !process.is_alive();
-    found.file.servers.sort_by_key(|server| server.process.as_ref().is_some_and(is_dead));
-    Ok(talea_client::Client::connect_to(&found, &options)?)
+    Ok(talea_client::Client::connect_to(&talea_client::System::find(system)?, &options)?)
 }

@@ -274,20 +274,25 @@ impl Client {
     }
 }
 
-/// The first server with an address on this node, else the first that can be reached at all: its id and address.
+/// The first server with an address on this node, else the first that can be reached at all, of those not known to be dead if there
+/// are any: its id and address.
 fn home_of(servers: &[ServerEntry], node: &str) -> Option<(u32, Address)> {
     let rank = |address: &Address| match address {
         Address::Unix { node: theirs, .. } if theirs == node => Some(0),
         Address::Tcp { .. } => Some(1),
         _ => None,
     };
-    let addresses = servers.iter().flat_map(|server| server.control.iter().map(move |text| (server.id, text)));
-    let ranked = addresses.filter_map(|(id, text)| {
-        let address: Address = text.parse().ok()?;
-        Some((rank(&address)?, id, address))
-    });
+    let is_dead = |server: &ServerEntry| server.process.as_ref().is_some_and(|process| !process.is_alive());
+    let of_server = |server: &ServerEntry| {
+        let (id, is_dead) = (server.id, is_dead(server));
+        let ranked = server.control.iter().filter_map(|text| {
+            let address: Address = text.parse().ok()?;
+            Some(((is_dead, rank(&address)?), id, address))
+        });
+        ranked.collect::<Vec<_>>()
+    };
     // min_by_key gives the first of equals.
-    ranked.min_by_key(|(rank, ..)| *rank).map(|(_, id, address)| (id, address))
+    servers.iter().flat_map(of_server).min_by_key(|(rank, ..)| *rank).map(|(_, id, address)| (id, address))
 }
 
 fn program_name() -> String {
@@ -305,4 +310,28 @@ pub(crate) async fn gather<F: Future>(mut futures: Vec<F>) -> Vec<F::Output> {
         };
     }
     futures.into_iter().collect::<FuturesUnordered<F>>().collect().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::system::ProcessMark;
+
+    #[test]
+    fn a_server_that_has_ended_is_nobodys_home_if_there_is_another() {
+        let living = ProcessMark::of_self();
+        let dead = ProcessMark { start_ticks: living.start_ticks + 1, ..living.clone() };
+        let entry = |id, address: &str, process: &ProcessMark| ServerEntry {
+            id,
+            control: vec![address.to_owned()],
+            process: Some(process.clone()),
+        };
+        let home = |servers: &[ServerEntry]| home_of(servers, "here").map(|(id, _)| id);
+        let (near, far) = ("unix:here:/tmp/a.sock", "tcp:10.0.0.1:7");
+        assert_eq!(home(&[entry(0, far, &living), entry(1, near, &living), entry(2, near, &living)]), Some(1));
+        assert_eq!(home(&[entry(0, far, &living), entry(1, near, &dead), entry(2, near, &living)]), Some(2));
+        assert_eq!(home(&[entry(0, far, &living), entry(1, near, &dead)]), Some(0), "alive elsewhere");
+        assert_eq!(home(&[entry(0, far, &dead), entry(1, near, &dead)]), Some(1), "it may be back when it is asked");
+        assert_eq!(home(&[]), None);
+    }
 }
