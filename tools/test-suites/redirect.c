@@ -303,7 +303,7 @@ int open64(const char *name, int flags, ...) __attribute__((alias("open")));
 
 FILE *fopen(const char *name, const char *mode)
 {
-    if (mode && mode[0] == 'r' && !strchr(mode, '+') && name && name[0] != '/' && access(name, F_OK) != 0) {
+    if (mode && mode[0] == 'r' && !strchr(mode, '+') && name && name[0] != '/' && NEXT(access)(name, F_OK) != 0) {
         FILE *copy = copied(name);
         if (copy)
             return copy;
