@@ -140,6 +140,10 @@ pub(crate) struct RmArgs {
     /// What is not there is no error
     #[arg(long, short)]
     pub(crate) force: bool,
+    /// Give the space back now: commit steps that change nothing until no kept step shows what was removed. Followers are told of them. Named
+    /// snapshots go on showing it
+    #[arg(long)]
+    pub(crate) drop_steps: bool,
     /// Which system [default: $TALEA_SYSTEM, or the only one that runs]
     #[arg(long)]
     pub(crate) system: Option<String>,

@@ -131,7 +131,7 @@ pub(crate) async fn run_new(arguments: &RunArgs, stop: &mut Stop) -> Result<u8, 
     let mut started = match started {
         Ok(started) => started,
         Err(failure) => {
-            let _ = RuntimeDir::from_env().and_then(|runtime| runtime.gc());
+            let _ = RuntimeDir::from_env().map(|runtime| crate::restart::sweep(&runtime));
             return Err(failure);
         }
     };

@@ -176,10 +176,12 @@ fn write(directory: &Path, note: &Note) -> Result<(), Failure> {
     fs::rename(&new, directory.join(NOTE)).map_err(Failure::io("renaming", new))
 }
 
-/// Whether a system of this node uses what a note stands for: servers of `talea up` belong to no other process.
+/// Whether a system of this node uses what a note stands for: servers of `talea up` belong to no other process, and may come back.
 fn runs_here(note: &Note) -> bool {
-    let running = talea_client::system::RuntimeDir::from_env().and_then(|runtime| runtime.list()).unwrap_or_default();
-    running.iter().any(|system| system.file.system == note.system && !system.file.servers.is_empty())
+    let all = talea_client::system::RuntimeDir::from_env().and_then(|runtime| runtime.all()).unwrap_or_default();
+    let serves = |system: &talea_client::System| system.file.is_running() && !system.file.servers.is_empty();
+    let uses = |system: &talea_client::System| serves(system) || crate::restart::may_come_back(system);
+    all.iter().any(|system| system.file.system == note.system && uses(system))
 }
 
 /// Directories of this user below a tier's path whose user is dead, with their notes.

@@ -108,7 +108,7 @@ impl Node {
     /// Makes this node's directory.
     fn install(number: u32, config: NodeConfig) -> Result<Self, Failure> {
         let runtime = RuntimeDir::from_env()?;
-        runtime.gc()?;
+        crate::restart::sweep(&runtime)?;
         let secret = secret_of(&config.server.secret)?;
         let (system, made) = runtime.install(config.file.clone(), secret)?;
         let launch_node = std::env::var("SLURM_LAUNCH_NODE_IPADDR").ok();

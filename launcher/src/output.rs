@@ -151,9 +151,11 @@ fn damaged_text(target: u32, damaged: u64) -> Trouble {
 
 fn lost_text(target: u32, containers: &[String]) -> Trouble {
     let names = containers.join(", ");
-    let text =
-        format!("target {target}: came back without what it had stored; what lay there of {names} reads as DATA_LOST");
-    Trouble { text, remedy: "copy out what can still be read, and write into a new container" }
+    let text = format!(
+        "target {target}: came back without all that it had stored, so nothing there can be told to be whole: what lies there of {names} \
+         reads as DATA_LOST"
+    );
+    Trouble { text, remedy: "copy out what lies elsewhere, and write into a new container" }
 }
 
 /// How servers that are lost come back.
@@ -185,6 +187,11 @@ impl SystemView {
     /// How many sessions are open.
     pub(crate) fn sessions(&self) -> usize {
         self.sessions.len()
+    }
+
+    /// How those come back that do not serve.
+    pub(crate) fn remedy(&self) -> String {
+        remedy(&self.missing)
     }
 
     /// How many targets do not serve.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use talea_client::System;
-use talea_client::system::{ProcessMark, ServerEntry};
+use talea_client::system::{ProcessMark, RuntimeDir, ServerEntry};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -66,6 +66,27 @@ impl LaunchNote {
         let file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
         file.and_then(|mut file| file.write_all(&bytes)).map_err(Failure::io("writing", &path))
     }
+}
+
+/// Whether a system whose servers have all ended has its data on media and can be started again: then nothing may forget it. What is
+/// kept under a name is found by that.
+pub(crate) fn may_come_back(system: &System) -> bool {
+    let on_media = |note: &LaunchNote| tier::paths(&note.config.tier).into_iter().any(Path::exists);
+    let note = LaunchNote::read(&system.directory).filter(|_| system.file.detached);
+    note.is_some_and(|note| note.persist.is_none() && tier::is_durable(&note.tier) && on_media(&note))
+}
+
+/// Removes what dead systems left that cannot come back; returns their names.
+pub(crate) fn sweep(runtime: &RuntimeDir) -> Result<Vec<String>, Failure> {
+    Ok(runtime.gc_but(may_come_back)?)
+}
+
+/// What to do about a dead system that may come back.
+pub(crate) fn how_to_come_back(name: &str) -> String {
+    format!(
+        "none of its servers runs, and its data are on media: `talea restart SERVER --system {name}` starts them again one by one, from \
+         server 0 on; `talea down {name}` removes them"
+    )
 }
 
 #[derive(Serialize, Deserialize)]

@@ -45,7 +45,7 @@ impl Started {
     /// Starts all servers and waits until the pool is ready. On failure nothing is left.
     pub(crate) async fn start(plan: Plan, detached: bool) -> Result<Self, Failure> {
         let runtime = RuntimeDir::from_env()?;
-        runtime.gc()?;
+        crate::restart::sweep(&runtime)?;
         let mut system = runtime.create(&plan.name)?;
         system.file.detached = detached;
         system.file.containers = vec![plan.container.clone()];

@@ -32,7 +32,7 @@ struct Export {
 pub(crate) async fn attach(arguments: &AttachArgs) -> Result<u8, Failure> {
     let mut stop = Stop::new()?;
     let runtime = RuntimeDir::from_env()?;
-    runtime.gc()?;
+    crate::restart::sweep(&runtime)?;
     let mut run = arguments.as_run();
     let (found, is_local) = match locate(&runtime, &arguments.system).await {
         Ok(found) => found,

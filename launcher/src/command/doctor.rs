@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde::Serialize;
+use talea_client::System;
 use talea_client::system::RuntimeDir;
 use talea_slurm::{Allocation, Site};
 
@@ -204,7 +205,7 @@ fn runtime() -> Vec<Finding> {
         }
         Ok(_) => findings.push(good("runtime", format!("{shown}: only you may enter"))),
     }
-    match runtime.gc() {
+    match crate::restart::sweep(&runtime) {
         Ok(dead) if dead.is_empty() => findings.push(good("leftovers", "none of dead systems")),
         Ok(dead) => {
             findings.push(note("leftovers", format!("of {}", dead.join(", ")), "nothing: they are removed now"))
@@ -268,12 +269,15 @@ fn tier(site: &Site) -> Vec<Finding> {
 }
 
 fn systems() -> Vec<Finding> {
-    let list = RuntimeDir::from_env().and_then(|runtime| runtime.list()).unwrap_or_default();
-    list.iter().flat_map(|system| of_system(&system.file.name)).collect()
+    let list = RuntimeDir::from_env().and_then(|runtime| runtime.all()).unwrap_or_default();
+    list.iter().flat_map(of_system).collect()
 }
 
-fn of_system(name: &str) -> Vec<Finding> {
-    let what = "system";
+fn of_system(system: &System) -> Vec<Finding> {
+    let (what, name) = ("system", &*system.file.name);
+    if !system.file.is_running() {
+        return vec![bad(what, format!("{name}: none of its servers runs"), crate::restart::how_to_come_back(name))];
+    }
     let asked = connect(Some(name)).and_then(|client| Ok(SystemView::of(&client.with_deadline_ms(5_000), name)?));
     let view = match asked {
         Ok(view) => view,
@@ -283,7 +287,7 @@ fn of_system(name: &str) -> Vec<Finding> {
         format!("{name}: {}, {}", count(view.servers() as u64, "server"), count(view.sessions() as u64, "session"));
     let mut findings = vec![match view.down() {
         0 => good(what, text),
-        n => bad(what, format!("{text}; {n} targets are down"), "copy out what is left and start it anew"),
+        n => bad(what, format!("{text}; {n} targets are down"), view.remedy()),
     }];
     findings.extend(view.troubles().iter().map(|it| bad(what, format!("{name}: {}", it.text), it.remedy)));
     findings

@@ -17,7 +17,7 @@ pub(crate) fn gc(arguments: &GcArgs) -> Result<u8, Failure> {
         }
     };
     let runtime = RuntimeDir::from_env()?;
-    for name in runtime.gc()? {
+    for name in crate::restart::sweep(&runtime)? {
         say(format!("removed what the dead system '{name}' had left in {}", runtime.path().display()));
     }
     // An empty directory of ours is a leftover too; one that is not empty stays.

@@ -17,16 +17,20 @@ struct Unreachable {
 /// Shows one system, or all of this node.
 pub(crate) fn status(arguments: &StatusArgs) -> Result<u8, Failure> {
     let runtime = RuntimeDir::from_env()?;
-    for name in runtime.gc()? {
+    for name in crate::restart::sweep(&runtime)? {
         eprintln!("talea: removed what the dead system '{name}' had left");
     }
     let names = match &arguments.system {
         Some(name) => vec![runtime.load(name)?.file.name],
-        None => runtime.list()?.into_iter().map(|system| system.file.name).collect(),
+        None => runtime.all()?.into_iter().map(|system| system.file.name).collect(),
     };
     let mut shown = Vec::new();
     let mut lost = Vec::new();
     for name in names {
+        if runtime.load(&name).is_ok_and(|system| !system.file.is_running()) {
+            lost.push(Unreachable { error: crate::restart::how_to_come_back(&name), name });
+            continue;
+        }
         match connect(Some(&name)).and_then(|client| Ok(SystemView::of(&client, &name)?)) {
             Ok(view) => shown.push(view),
             // One that ended while it was asked is no news, unless it was asked for.

@@ -294,6 +294,6 @@ pub(crate) async fn end(system: &System) -> Result<(), Failure> {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    RuntimeDir::from_env()?.gc()?;
+    crate::restart::sweep(&RuntimeDir::from_env()?)?;
     Ok(())
 }

@@ -286,15 +286,17 @@ impl RuntimeDir {
 
     /// The systems that run, by name. Directories that cannot be read as one are left out.
     pub fn list(&self) -> Result<Vec<System>, SystemError> {
+        let mut found = self.all()?;
+        found.retain(|system| system.file.is_running());
+        Ok(found)
+    }
+
+    /// As [`list`](Self::list), with those whose launcher and servers are all dead.
+    pub fn all(&self) -> Result<Vec<System>, SystemError> {
         if !self.exists()? {
             return Ok(vec![]);
         }
-        let mut found: Vec<System> = self
-            .entries()?
-            .into_iter()
-            .filter_map(|name| self.load(&name).ok())
-            .filter(|system| system.file.is_running())
-            .collect();
+        let mut found: Vec<System> = self.entries()?.into_iter().filter_map(|name| self.load(&name).ok()).collect();
         found.sort_by(|a, b| a.file.name.cmp(&b.file.name));
         Ok(found)
     }
@@ -321,6 +323,11 @@ impl RuntimeDir {
 
     /// Removes what systems left whose launcher and servers are all dead. Returns their names.
     pub fn gc(&self) -> Result<Vec<String>, SystemError> {
+        self.gc_but(|_| false)
+    }
+
+    /// As [`gc`](Self::gc), but leaves those dead systems that `may_come_back` names.
+    pub fn gc_but(&self, may_come_back: impl Fn(&System) -> bool) -> Result<Vec<String>, SystemError> {
         if !self.exists()? {
             return Ok(vec![]);
         }
@@ -335,7 +342,7 @@ impl RuntimeDir {
                 continue;
             }
             // Only a file that says so makes a system dead: one that cannot be read may be of a newer release.
-            if self.load(&name).is_ok_and(|system| !system.file.is_running()) {
+            if self.load(&name).is_ok_and(|system| !system.file.is_running() && !may_come_back(&system)) {
                 remove(&self.0.join(&name))?;
                 removed.push(name);
             }

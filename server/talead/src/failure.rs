@@ -71,7 +71,10 @@ pub(crate) enum Failure {
     #[error("{0}")]
     Store(#[from] talea_vos::StoreError),
     /// What was looked at is not whole.
-    #[error("{0} problems were found: restore the medium from a copy, or remove it to start with an empty target")]
+    #[error(
+        "problems found: {0}. A server on this medium reads what is lost as DATA_LOST, and writes damaged headers and superblocks anew; what \
+         is lost comes back only from a copy. Remove the medium only to give up all that is on it"
+    )]
     Damaged(u64),
 }
 

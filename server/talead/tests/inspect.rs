@@ -126,7 +126,7 @@ fn what_is_damaged_is_named() {
         let (output, text) = inspect(dir.path(), &[]);
         assert_eq!(output.status.code(), Some(1), "{word}: {text}");
         assert!(text.contains("PROBLEM") && text.contains(word), "{word}: {text}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("problems were found"));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("problems found: "));
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, fstat, fstatvfs};
 
@@ -16,6 +17,10 @@ use crate::TierError;
 pub(crate) const MEMORY_STEP_BYTES: u64 = 1 << 20;
 /// The same on files behind a queue, where room is only noted.
 pub(crate) const FILE_STEP_BYTES: u64 = 64 << 20;
+
+/// How long the user before may take to go.
+const PATIENCE: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// How far the file system below a file has promised room.
 #[derive(Debug)]
@@ -94,12 +99,17 @@ fn room_bytes(file: &File) -> Option<u64> {
         .then(|| system.f_bavail.saturating_mul(system.f_frsize).saturating_add(own.st_blocks as u64 * 512))
 }
 
-/// One process at a time: two would write one log.
+/// One process at a time: two would write one log. That of a process that was killed goes a moment after it, when the kernel has
+/// taken its ring apart.
 pub(crate) fn lock(file: &File) -> std::io::Result<()> {
-    flock(file, FlockOperation::NonBlockingLockExclusive).map_err(|errno| match errno {
-        rustix::io::Errno::WOULDBLOCK => std::io::Error::other("another process has it open"),
-        other => other.into(),
-    })
+    let asked = Instant::now();
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if asked.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(std::io::Error::other("another process has it open")),
+            result => return Ok(result?),
+        }
+    }
 }
 
 /// There is no room for all of a file. One that had its size before may hold data, and is opened even so: what finds no room later is

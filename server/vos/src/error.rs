@@ -12,7 +12,7 @@ pub enum StoreError {
     Tier(#[from] TierError),
     /// The medium is full.
     #[error(
-        "no space: {needed_bytes} bytes are needed and {free_bytes} are free: punch data, drop snapshots, keep fewer steps (--keep-steps), or use a larger tier (--capacity)"
+        "no space: {needed_bytes} bytes are needed and {free_bytes} are free: remove data and the steps that still show them (`talea rm --drop-steps`), drop snapshots, keep fewer steps (--keep-steps), or use a larger tier (--capacity)"
     )]
     NoSpace {
         /// Bytes needed.

@@ -10,7 +10,9 @@ use super::{Fatal, Now, Target};
 /// Bytes that the scrubber verifies at a time, and how long it then rests: 4 MiB a second.
 const SCRUB_BYTES: u64 = 256 << 10;
 const SCRUB_EVERY_NS: u64 = 62_500_000;
-/// How often an idle target is woken for a portion, and how long it then sleeps after a whole pass over what did not change.
+/// How often an idle target is woken for a portion of its own, how large that is (1 MiB a second), and how long it then sleeps after a
+/// whole pass over what did not change.
+const IDLE_SCRUB_BYTES: u64 = 2 << 20;
 const IDLE_SCRUB_EVERY_NS: u64 = 2_000_000_000;
 const SCRUB_AGAIN_NS: u64 = 3_600_000_000_000;
 
@@ -23,7 +25,9 @@ impl Target {
         if now.monotonic_ns < self.scrub_at_ns {
             return Ok(());
         }
-        let scrubbed = self.store.scrub(SCRUB_BYTES).map_err(|source| self.fatal(source))?;
+        let is_idle = now.monotonic_ns >= self.wake_to_scrub_ns;
+        let bytes = if is_idle { IDLE_SCRUB_BYTES } else { SCRUB_BYTES };
+        let scrubbed = self.store.scrub(bytes).map_err(|source| self.fatal(source))?;
         self.scrub_passes = scrubbed.passes;
         self.scrub_at_ns = now.monotonic_ns.saturating_add(SCRUB_EVERY_NS);
         // The pass that was under way at the last write has not seen all of it; the one after has.
@@ -36,6 +40,12 @@ impl Target {
             self.tell_damage();
         }
         Ok(())
+    }
+
+    /// A reader has met damage: that counts before the scrubber comes by.
+    pub(super) fn met_damage(&mut self, offset: u64) {
+        self.store.note_damage(offset);
+        self.tell_damage();
     }
 
     /// Says once in the server's log what is damaged, and again if it was whole in between.

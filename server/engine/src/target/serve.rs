@@ -85,6 +85,12 @@ impl Target {
                     let until_round = if let Some(Wait::Room { until_round }) = waited { until_round } else { since };
                     self.parked.wanted = Some(Wait::Room { until_round });
                 } else if let Err(error) = served {
+                    // Without an offset all of the log is meant, which is known.
+                    if let StoreError::DataLost { offset, .. } = error
+                        && offset > 0
+                    {
+                        self.met_damage(offset);
+                    }
                     let refusal = error::refusal(self.id, &request.head, &error);
                     self.refuse(now, peer, id, refusal, out);
                 }

@@ -15,7 +15,10 @@ use crate::log::Segment;
 use crate::log::bulk::{BULK_HEADER_BYTES, BulkHeader, FoundBulk};
 use crate::log::bytes::Reader;
 use crate::log::chain::CHECKPOINT_LSN;
-use crate::log::header::{FoundSuperblock, RECORD_HEADER_BYTES, SUPERBLOCK_AT, SUPERBLOCK_BYTES, Superblock};
+use crate::log::header::{
+    FoundSuperblock, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, SUPERBLOCK_AT, SUPERBLOCK_BYTES, SegmentHeader,
+    Superblock,
+};
 use crate::log::record::{BadRecord, Entry, Head, decode_follow, decode_punch, decode_value, kind};
 use crate::log::scan::{Found as Record, scan};
 
@@ -131,6 +134,7 @@ pub enum Found {
 pub fn inspect(media: &Media, mut each: impl FnMut(Found)) -> Result<u64, StoreError> {
     let mut looking = Looking { media, problems: 0, each: &mut each };
     let Some(superblock) = looking.superblocks()? else { return Ok(looking.problems) };
+    looking.size(Tier::Log, superblock.capacity_bytes);
     looking.bulk(&superblock)?;
     if superblock.checkpoint.len > 0 {
         looking.checkpoint(&superblock)?;
@@ -185,6 +189,18 @@ impl Looking<'_> {
         Ok(best)
     }
 
+    /// A medium that is shorter than it was has lost what lay behind its end.
+    fn size(&mut self, tier: Tier, made_bytes: u64) {
+        let Some(found_bytes) = self.media.medium(tier).map(|medium| medium.capacity_bytes()) else { return };
+        if found_bytes < made_bytes {
+            let text = format!(
+                "the medium ends here, {made_bytes} bytes were used when the last superblock was written: it was cut off, and what lay behind \
+                 is lost; do not start a server on it before it is restored"
+            );
+            self.problem(Address::new(tier, found_bytes).0, text);
+        }
+    }
+
     fn bulk(&mut self, superblock: &Superblock) -> Result<(), StoreError> {
         let address = Address::new(Tier::Bulk, 0).0;
         let given = self.media.medium(Tier::Bulk).is_some();
@@ -194,6 +210,7 @@ impl Looking<'_> {
             }
             return Ok(());
         }
+        self.size(Tier::Bulk, superblock.bulk_bytes);
         let mut bytes = [0; BULK_HEADER_BYTES];
         self.media.read(address, &mut bytes)?;
         match BulkHeader::decode(&bytes) {
@@ -201,7 +218,9 @@ impl Looking<'_> {
                 (self.each)(Found::Bulk(format!("belongs to this store, {} bytes", found.capacity_bytes)));
             }
             FoundBulk::Whole(_) => self.problem(address, "this bulk tier belongs to another store".to_owned()),
-            other => self.problem(address, format!("the bulk tier's header cannot be used: {other:?}")),
+            FoundBulk::Nothing => self.problem(address, "this bulk tier is empty".to_owned()),
+            FoundBulk::Damaged => self.problem(address, "the bulk tier's header is damaged".to_owned()),
+            FoundBulk::Foreign => self.problem(address, "this is no bulk tier of Talea's".to_owned()),
         }
         Ok(())
     }
@@ -272,6 +291,12 @@ impl Looking<'_> {
 
     fn finish(&mut self, walk: &Walk, segments: &[Segment], bytes: u64, next_lsn: u64) {
         for segment in segments {
+            let mut header = [0; SEGMENT_HEADER_BYTES];
+            let read = self.media.read(segment.start, &mut header).is_ok();
+            if !read || SegmentHeader::decode(&header, *segment, walk.nonce).is_none() {
+                let text = format!("the header of segment {} is damaged", segment.number);
+                self.problem(segment.start, text);
+            }
             (self.each)(Found::Segment { chain: walk.chain, segment: (*segment).into() });
         }
         let next_lsn = if next_lsn >= CHECKPOINT_LSN { next_lsn - CHECKPOINT_LSN } else { next_lsn };
@@ -290,6 +315,8 @@ struct Walk<'a> {
     media: &'a Media,
     /// There is no bulk tier, or it was given.
     has_bulk: bool,
+    /// Salt of the checksums.
+    nonce: u64,
     /// Values carry checksums.
     sums: bool,
     /// Reads values back.
@@ -299,7 +326,19 @@ struct Walk<'a> {
 impl<'a> Walk<'a> {
     fn new(chain: &'static str, expected: u64, media: &'a Media, superblock: &Superblock) -> Self {
         let (sums, has_bulk) = (!superblock.unsummed, superblock.bulk_bytes == 0 || media.medium(Tier::Bulk).is_some());
-        Self { chain, expected, records: 0, problems: 0, torn: Vec::new(), media, has_bulk, sums, buffer: Vec::new() }
+        let nonce = superblock.nonce;
+        Self {
+            chain,
+            expected,
+            records: 0,
+            problems: 0,
+            torn: Vec::new(),
+            media,
+            has_bulk,
+            nonce,
+            sums,
+            buffer: Vec::new(),
+        }
     }
 
     fn record(

@@ -64,7 +64,12 @@ impl Store {
         result.map(|()| done)
     }
 
-    /// What the scrubber found damaged and has not found whole since.
+    /// Somebody who read a value has found it damaged. The scrubber forgets it if a whole pass does not meet it again.
+    pub fn note_damage(&mut self, offset: u64) {
+        self.scrub.note(offset, GRANULE_BYTES as u64, DamageKind::Value);
+    }
+
+    /// What the scrubber or a reader found damaged, and the scrubber has not found whole since.
     pub fn damage(&self) -> impl Iterator<Item = &Damage> {
         self.scrub.damage.values().map(|(damage, _)| damage)
     }
