@@ -218,9 +218,16 @@ impl Looking<'_> {
                 (self.each)(Found::Bulk(format!("belongs to this store, {} bytes", found.capacity_bytes)));
             }
             FoundBulk::Whole(_) => self.problem(address, "this bulk tier belongs to another store".to_owned()),
-            FoundBulk::Nothing => self.problem(address, "this bulk tier is empty".to_owned()),
-            FoundBulk::Damaged => self.problem(address, "the bulk tier's header is damaged".to_owned()),
-            FoundBulk::Foreign => self.problem(address, "this is no bulk tier of Talea's".to_owned()),
+            FoundBulk::Nothing => {
+                self.problem(address, "the bulk tier's header cannot be used: it is empty".to_owned())
+            }
+            FoundBulk::Damaged => {
+                self.problem(address, "the bulk tier's header cannot be used: it is damaged".to_owned())
+            }
+            FoundBulk::Foreign => self.problem(
+                address,
+                "the bulk tier's header cannot be used: it is not Talea's, or its first bytes are damaged".to_owned(),
+            ),
         }
         Ok(())
     }
