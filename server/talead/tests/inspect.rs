@@ -131,6 +131,28 @@ fn what_is_damaged_is_named() {
 }
 
 #[test]
+fn damaged_headers_of_segments_and_media_that_were_cut_off_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path());
+    let (log, bulk) = (dir.path().join("target-0"), dir.path().join("target-0.bulk"));
+    let whole = std::fs::read(&log).unwrap();
+    let mut image = whole.clone();
+    // Those that nothing leads to any more, too.
+    for at in (0..image.len() - 8).step_by(4096).filter(|at| whole[*at..].starts_with(b"TALEASEG")) {
+        image[at + 20] ^= 1;
+    }
+    assert_ne!(image, whole);
+    std::fs::write(&log, &image).unwrap();
+    let (output, text) = inspect(dir.path(), &[]);
+    assert!(output.status.code() == Some(1) && text.contains("the header of segment"), "{text}");
+    std::fs::write(&log, &whole[..whole.len() / 2]).unwrap();
+    std::fs::File::options().write(true).open(&bulk).unwrap().set_len(1 << 20).unwrap();
+    let (_, text) = inspect(dir.path(), &[]);
+    let cut = text.lines().filter(|line| line.contains("the medium ends here")).count();
+    assert_eq!(cut, 2, "{text}");
+}
+
+#[test]
 fn what_is_no_store_is_said_to_be_none() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("target-0"), [7; 10_000]).unwrap();
