@@ -27,7 +27,7 @@ pub(crate) enum Command {
     /// Stop a system and remove what it left on this node. Data on media that `--tier` named go with it unless it was started
     /// with `--persist`, or `--keep` keeps them now.
     Down(DownArgs),
-    /// Start a server of a running system again that has ended; its data must lie on media, not in memory.
+    /// Start servers of a system again that have ended; their data must lie on media, not in memory.
     Restart(RestartArgs),
     /// Run a command as part of a running system (sets up the MPI-IO driver for it).
     Exec(ExecArgs),
@@ -125,8 +125,8 @@ pub(crate) struct DownArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct RestartArgs {
-    /// The server's number, as `talea status` shows it
-    pub(crate) server: u32,
+    /// The servers' numbers, as `talea status` shows them [default: all that have ended]
+    pub(crate) servers: Vec<u32>,
     /// Which system [default: $TALEA_SYSTEM, or the only one that runs]
     #[arg(long)]
     pub(crate) system: Option<String>,

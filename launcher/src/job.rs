@@ -131,7 +131,9 @@ pub(crate) async fn run_new(arguments: &RunArgs, stop: &mut Stop) -> Result<u8, 
     let mut started = match started {
         Ok(started) => started,
         Err(failure) => {
-            let _ = RuntimeDir::from_env().map(|runtime| crate::restart::sweep(&runtime));
+            if let Ok(runtime) = RuntimeDir::from_env() {
+                let _ = crate::restart::sweep(&runtime);
+            }
             return Err(failure);
         }
     };

@@ -1,4 +1,4 @@
-//! Starting a server of a running system again that has ended.
+//! Starting servers of a system again that have ended.
 //!
 //! Whoever holds a system's servers does it: the process of `talea run` or of `talea up` in an allocation, asked over a socket in the
 //! system's directory; servers of `talea up` outside of one belong to nobody, and `talea restart` starts them itself. Only a
@@ -41,8 +41,7 @@ pub(crate) struct LaunchNote {
 impl LaunchNote {
     pub(crate) fn new(config: ServerConfig, tier: String, persist: Option<String>, first_server: u32) -> Self {
         // The secret has a file of its own.
-        let metrics = config.metrics.clone();
-        Self { config: ServerConfig { secret: String::new(), metrics, ..config }, first_server, tier, persist }
+        Self { config: ServerConfig { secret: String::new(), ..config }, first_server, tier, persist }
     }
 
     /// Notes that this node keeps the system under a name from now on.
@@ -84,23 +83,26 @@ pub(crate) fn sweep(runtime: &RuntimeDir) -> Result<Vec<String>, Failure> {
 /// What to do about a dead system that may come back.
 pub(crate) fn how_to_come_back(name: &str) -> String {
     format!(
-        "none of its servers runs, and its data are on media: `talea restart SERVER --system {name}` starts them again one by one, from \
-         server 0 on; `talea down {name}` removes them"
+        "none of its servers runs, and its data are on media: `talea restart --system {name}` starts them again, `talea down {name}` \
+         removes them"
     )
 }
 
 #[derive(Serialize, Deserialize)]
 struct Request {
-    restart: u32,
+    /// Empty: all that have ended.
+    restart: Vec<u32>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Answer {
+    /// Servers that run again.
+    restarted: Vec<u32>,
     failed: Option<String>,
 }
 
-/// Asks the process that holds a system to start a server again.
-pub(crate) async fn ask(system: &System, server: u32) -> Result<(), Failure> {
+/// Asks the process that holds a system to start servers again; which it did.
+pub(crate) async fn ask(system: &System, servers: &[u32]) -> Result<Vec<u32>, Failure> {
     let path = system.directory.join(SOCKET);
     let gone = || {
         let text = format!(
@@ -110,44 +112,51 @@ pub(crate) async fn ask(system: &System, server: u32) -> Result<(), Failure> {
         Failure::Usage(text)
     };
     let mut stream = UnixStream::connect(&path).await.map_err(|_| gone())?;
-    let mut line = serde_json::to_vec(&Request { restart: server }).unwrap_or_default();
+    let mut line = serde_json::to_vec(&Request { restart: servers.to_vec() }).unwrap_or_default();
     line.push(b'\n');
     stream.write_all(&line).await.map_err(|_| gone())?;
     let mut text = String::new();
-    let answered = tokio::time::timeout(2 * READY, BufReader::new(stream).read_line(&mut text)).await;
+    let patience = 2 * READY * (servers.len().max(1) as u32);
+    let answered = tokio::time::timeout(patience, BufReader::new(stream).read_line(&mut text)).await;
     let answer: Option<Answer> = answered.ok().and_then(Result::ok).and_then(|_| serde_json::from_str(&text).ok());
     match answer {
-        Some(Answer { failed: None }) => Ok(()),
-        Some(Answer { failed: Some(why) }) => Err(Failure::Usage(why)),
+        Some(Answer { failed: None, restarted }) => Ok(restarted),
+        Some(Answer { failed: Some(why), .. }) => Err(Failure::Usage(why)),
         None => Err(gone()),
     }
 }
 
-/// Starts a server of a system whose servers belong to nobody.
-pub(crate) async fn detached(system: &System, server: u32) -> Result<(), Failure> {
+/// Starts servers of a system that belong to nobody; which it did.
+pub(crate) async fn detached(system: &System, servers: &[u32]) -> Result<Vec<u32>, Failure> {
     let name = &system.file.name;
     let Some(note) = LaunchNote::read(&system.directory) else {
         return Err(Failure::Usage(format!("system {name} does not say how it was started")));
     };
     let mut system = system.clone();
-    check(server, note.config.servers, &note.tier)?;
-    let own = system.file.servers.iter().find(|entry| entry.id == server);
-    match own {
-        Some(ServerEntry { process: Some(process), .. }) if process.is_alive() => {
-            return Err(lives(server, process.pid));
+    let ended = |entry: &&ServerEntry| !is_alive(entry);
+    let servers = match servers {
+        [] => system.file.servers.iter().filter(ended).map(|entry| entry.id).collect(),
+        named => named.to_vec(),
+    };
+    for server in &servers {
+        check(*server, note.config.servers, &note.tier)?;
+        match system.file.servers.iter().find(|entry| entry.id == *server) {
+            Some(ServerEntry { process: Some(process), .. }) if process.is_alive() => {
+                return Err(lives(*server, process.pid));
+            }
+            Some(_) => {}
+            None => return Err(elsewhere(*server, "another node")),
         }
-        Some(_) => {}
-        None => return Err(elsewhere(server, "another node")),
     }
-    let is_alive = |entry: &&ServerEntry| entry.process.as_ref().is_some_and(ProcessMark::is_alive);
-    let introducer = system.file.servers.iter().filter(|entry| entry.id != server).find(is_alive);
     let secret = system.secret().iter().map(|byte| format!("{byte:02x}")).collect();
-    let config = ServerConfig { secret, ..of_server(&note.config, server, note.first_server, introducer) };
-    let mut group = start(&system.directory, &config).await?;
-    let entry = listening(&mut group, server).await?;
-    put(&mut system, ServerEntry { process: group.pid().and_then(ProcessMark::of_pid), ..entry })?;
-    group.detach();
-    Ok(())
+    let config = ServerConfig { secret, ..note.config };
+    let groups = start_all(&mut system, &config, note.first_server, &servers).await?;
+    groups.into_iter().for_each(Group::detach);
+    Ok(servers)
+}
+
+fn is_alive(entry: &ServerEntry) -> bool {
+    entry.process.as_ref().is_some_and(ProcessMark::is_alive)
 }
 
 fn check(server: u32, servers: u32, tier: &str) -> Result<(), Failure> {
@@ -188,35 +197,76 @@ fn of_server(config: &ServerConfig, server: u32, first: u32, introducer: Option<
     }
 }
 
-async fn start(directory: &Path, config: &ServerConfig) -> Result<Group, Failure> {
-    let arguments = ["serve", "--config", "-"].map(str::to_owned);
-    let log = directory.join(format!("server-{}.log", config.server));
-    Group::start(config.server.to_string(), &locate::server()?, &arguments, config, log).await
+/// Starts servers one after the other, each introduced by one that runs, and waits until all are part of the pool: not for each
+/// alone, because the pool goes on only with most of those that hold its log.
+async fn start_all(
+    system: &mut System,
+    config: &ServerConfig,
+    first: u32,
+    servers: &[u32],
+) -> Result<Vec<Group>, Failure> {
+    let mut groups = Vec::new();
+    for server in servers {
+        let introducer = system.file.servers.iter().filter(|entry| entry.id != *server).find(|entry| is_alive(entry));
+        let config = of_server(config, *server, first, introducer);
+        let arguments = ["serve", "--config", "-"].map(str::to_owned);
+        let log = system.directory.join(format!("server-{server}.log"));
+        let mut group = Group::start(server.to_string(), &locate::server()?, &arguments, &config, log).await?;
+        let entry = listening(&mut group, *server).await?;
+        // Noted at once: whatever becomes of the others, `talea down` finds it.
+        put(system, ServerEntry { process: group.pid().and_then(ProcessMark::of_pid), ..entry })?;
+        groups.push(group);
+    }
+    for (server, group) in servers.iter().zip(&mut groups) {
+        in_pool(group, *server).await?;
+    }
+    Ok(groups)
 }
 
-/// Waits until the server is part of the pool; where it listens.
+/// Waits until the server listens; where.
 async fn listening(group: &mut Group, server: u32) -> Result<ServerEntry, Failure> {
+    let listens = |line: ServerLine| match line {
+        ServerLine::Listening { server: id, control, .. } if id == server => {
+            Some(ServerEntry { id, control, process: None })
+        }
+        _ => None,
+    };
+    hear(group, server, "does not listen", listens).await
+}
+
+/// Waits until the server is part of the pool.
+async fn in_pool(group: &mut Group, server: u32) -> Result<(), Failure> {
+    let is_in = |line: ServerLine| match line {
+        ServerLine::Pool { of, .. } if of.is_none_or(|id| id == server) => Some(()),
+        _ => None,
+    };
+    let late = "runs, and is not part of the pool (most of the servers that hold the pool's log have to run)";
+    hear(group, server, late, is_in).await
+}
+
+/// Waits for a server's word.
+async fn hear<T>(
+    group: &mut Group,
+    server: u32,
+    late: &str,
+    wanted: impl Fn(ServerLine) -> Option<T>,
+) -> Result<T, Failure> {
     let heard = async {
-        let mut entry = None;
         loop {
             match group.next_line().await? {
-                ServerLine::Listening { server: id, control, .. } if id == server => {
-                    entry = Some(ServerEntry { id, control, process: None });
-                }
-                ServerLine::Pool { of, .. } if of.is_none_or(|id| id == server) => {
-                    if let Some(entry) = entry {
-                        return Ok(entry);
-                    }
-                }
                 ServerLine::Ended { ended, host, status, log } if ended == server => {
                     return Err(Failure::ServerEnded { server: format!("{ended} on {host}"), status, log });
                 }
                 ServerLine::Failed { failed } => return Err(Failure::Usage(failed)),
-                _ => {}
+                line => {
+                    if let Some(found) = wanted(line) {
+                        return Ok(found);
+                    }
+                }
             }
         }
     };
-    let late = || Failure::Usage(format!("server {server} is not part of the pool after {} s", READY.as_secs()));
+    let late = || Failure::Usage(format!("server {server} {late} after {} s", READY.as_secs()));
     tokio::time::timeout(READY, heard).await.unwrap_or_else(|_| Err(late()))
 }
 
@@ -262,41 +312,64 @@ async fn serve(started: &mut Started, stream: UnixStream) {
     // Whoever connects is this user, in a directory of this user's; one that says nothing must not hold the rest up.
     let read = tokio::time::timeout(Duration::from_secs(2), BufReader::new(read).read_line(&mut line)).await;
     let Ok(Ok(_)) = read else { return };
-    let Ok(Request { restart: server }) = serde_json::from_str(&line) else { return };
-    let result = again(started, server).await;
-    if result.is_ok() {
-        eprintln!("talea: server {server} runs again");
-    }
-    let answer = Answer { failed: result.err().map(|failure| failure.to_string()) };
+    let Ok(Request { restart: servers }) = serde_json::from_str(&line) else { return };
+    let answer = match again(started, servers).await {
+        Ok(restarted) => {
+            restarted.iter().for_each(|server| eprintln!("talea: server {server} runs again"));
+            Answer { restarted, failed: None }
+        }
+        Err(failure) => Answer { restarted: vec![], failed: Some(failure.to_string()) },
+    };
     let mut bytes = serde_json::to_vec(&answer).unwrap_or_default();
     bytes.push(b'\n');
     let _ = write.write_all(&bytes).await;
 }
 
-async fn again(started: &mut Started, server: u32) -> Result<(), Failure> {
-    check(server, started.plan.servers, &started.plan.tier)?;
-    if let Some((_, host)) = started.missing.iter().find(|(id, _)| *id == server) {
-        return Err(elsewhere(server, host));
+async fn again(started: &mut Started, servers: Vec<u32>) -> Result<Vec<u32>, Failure> {
+    for server in &servers {
+        check(*server, started.plan.servers, &started.plan.tier)?;
+        if let Some((_, host)) = started.missing.iter().find(|(id, _)| id == server) {
+            return Err(elsewhere(*server, host));
+        }
     }
-    if started.plan.allocation.is_some() {
-        return again_in_step(started, server).await;
+    if started.plan.allocation.is_none() {
+        return again_here(started, servers).await;
     }
-    let Some(at) = started.groups.iter().position(|group| group.label == server.to_string()) else {
-        return Err(elsewhere(server, "another node"));
-    };
-    if !started.groups[at].has_ended() {
-        return Err(lives(server, started.groups[at].pid().unwrap_or_default()));
+    if servers.is_empty() {
+        return Err(Failure::Usage(
+            "name the servers, as `talea status` shows them: they are on several nodes".to_owned(),
+        ));
     }
-    let is_alive = |entry: &&ServerEntry| entry.process.as_ref().is_some_and(ProcessMark::is_alive);
-    let introducer = started.system.file.servers.iter().filter(|entry| entry.id != server).find(is_alive).cloned();
+    for server in &servers {
+        again_in_step(started, *server).await?;
+    }
+    Ok(servers)
+}
+
+async fn again_here(started: &mut Started, mut servers: Vec<u32>) -> Result<Vec<u32>, Failure> {
+    if servers.is_empty() {
+        let ended = started.groups.iter_mut().filter_map(|group| group.has_ended().then(|| group.label.parse().ok()));
+        servers = ended.flatten().collect();
+        servers.iter().try_for_each(|server| check(*server, started.plan.servers, &started.plan.tier))?;
+    }
+    let mut places = Vec::new();
+    for server in &servers {
+        let Some(at) = started.groups.iter().position(|group| group.label == server.to_string()) else {
+            return Err(elsewhere(*server, "another node"));
+        };
+        if !started.groups[at].has_ended() {
+            return Err(lives(*server, started.groups[at].pid().unwrap_or_default()));
+        }
+        places.push(at);
+    }
     let configuration = started.configuration.as_ref();
     let first = configuration.and_then(|all| all.first_servers.first().copied().flatten()).unwrap_or(0);
-    let config = of_server(&started.local_config(false, 0)?, server, first, introducer.as_ref());
-    let mut group = start(&started.system.directory, &config).await?;
-    let entry = listening(&mut group, server).await?;
-    put(&mut started.system, ServerEntry { process: group.pid().and_then(ProcessMark::of_pid), ..entry })?;
-    started.groups[at] = group;
-    Ok(())
+    let config = started.local_config(false, 0)?;
+    let groups = start_all(&mut started.system, &config, first, &servers).await?;
+    for (at, group) in places.into_iter().zip(groups) {
+        started.groups[at] = group;
+    }
+    Ok(servers)
 }
 
 /// The agent of the server's node starts it.
@@ -311,5 +384,6 @@ async fn again_in_step(started: &mut Started, server: u32) -> Result<(), Failure
     let Some(step) = started.groups.first_mut() else { return Ok(()) };
     step.tell(&line).await?;
     let entry = listening(step, server).await?;
+    in_pool(step, server).await?;
     put(&mut started.system, entry)
 }

@@ -46,6 +46,15 @@ impl Started {
     pub(crate) async fn start(plan: Plan, detached: bool) -> Result<Self, Failure> {
         let runtime = RuntimeDir::from_env()?;
         crate::restart::sweep(&runtime)?;
+        // Its name is the only way back to its data.
+        if runtime.load(&plan.name).is_ok_and(|system| !system.file.is_running()) {
+            let text = format!(
+                "system {}: {}; or choose another --name",
+                plan.name,
+                crate::restart::how_to_come_back(&plan.name)
+            );
+            return Err(Failure::Usage(text));
+        }
         let mut system = runtime.create(&plan.name)?;
         system.file.detached = detached;
         system.file.containers = vec![plan.container.clone()];

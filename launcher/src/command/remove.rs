@@ -22,7 +22,9 @@ pub(crate) fn remove(arguments: &RmArgs) -> Result<u8, Failure> {
     let client = connect(arguments.system.as_deref())?;
     let files = Files::new(Arc::new(ClientSystem::new(client.clone())));
     let removed = arguments.paths.iter().filter_map(|path| one(&files, path, arguments).err()).collect::<Vec<_>>();
-    let dropped = if arguments.drop_steps { containers(&arguments.paths) } else { BTreeSet::new() };
+    // A slip in a name must not cost what the steps still show.
+    let drops = arguments.drop_steps && removed.is_empty();
+    let dropped = if drops { containers(&arguments.paths) } else { BTreeSet::new() };
     let dropped = dropped.into_iter().filter_map(|name| drop_steps(&client, &name).err());
     let mut failures = removed.into_iter().chain(dropped);
     let Some(first) = failures.next() else { return Ok(0) };

@@ -1,4 +1,4 @@
-//! `talea restart`: a server of a running system that has ended, again.
+//! `talea restart`: servers of a system that have ended, again.
 
 use talea_client::System;
 
@@ -6,14 +6,17 @@ use crate::cli::RestartArgs;
 use crate::failure::Failure;
 use crate::restart;
 
-/// Starts the server.
+/// Starts the servers.
 pub(crate) async fn restart(arguments: &RestartArgs) -> Result<u8, Failure> {
     let system = System::find(arguments.system.as_deref())?;
-    if system.file.detached {
-        restart::detached(&system, arguments.server).await?;
-    } else {
-        restart::ask(&system, arguments.server).await?;
+    let restarted = match system.file.detached {
+        true => restart::detached(&system, &arguments.servers).await?,
+        false => restart::ask(&system, &arguments.servers).await?,
+    };
+    let name = &system.file.name;
+    if restarted.is_empty() {
+        println!("all servers of system {name} run");
     }
-    println!("server {} of system {} runs again", arguments.server, system.file.name);
+    restarted.iter().for_each(|server| println!("server {server} of system {name} runs again"));
     Ok(0)
 }
