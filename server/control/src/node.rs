@@ -20,6 +20,7 @@ mod clients;
 mod follower;
 mod images;
 mod leader;
+mod lease;
 mod links;
 mod log;
 mod mend;
@@ -451,21 +452,6 @@ impl Node {
             if !self.turn_replica() {
                 break;
             }
-        }
-    }
-
-    /// Says until when the targets may serve, if that has changed.
-    fn set_lease(&mut self, until_ns: Option<u64>) {
-        if std::mem::replace(&mut self.lease_ns, until_ns) != until_ns {
-            self.actions.push(Action::Lease { until_ns });
-        }
-    }
-
-    /// A lease that has run out is over, even if the answer that prolongs it comes next: what happened meanwhile may still be
-    /// on its way to the targets.
-    fn check_lease(&mut self) {
-        if self.lease_ns.is_some_and(|lease_ns| lease_ns <= self.now.monotonic_ns) {
-            self.set_lease(None);
         }
     }
 }

@@ -184,7 +184,7 @@ impl Follower {
 }
 
 impl Node {
-    fn follower(&mut self) -> Option<&mut Follower> {
+    pub(super) fn follower(&mut self) -> Option<&mut Follower> {
         match &mut self.role {
             Role::Follower(follower) => Some(follower),
             Role::Leader(_) => None,
@@ -371,24 +371,6 @@ impl Node {
                 }
             }
             (Own::Register | Own::Note, _) => {}
-        }
-    }
-
-    fn hold_lease(&mut self, sent_ns: u64) {
-        let lease_ns = sent_ns.saturating_add(self.config.lease_ms.saturating_mul(1_000_000));
-        if let Some(follower) = self.follower() {
-            follower.lease_ns = follower.lease_ns.max(lease_ns);
-        }
-        self.lease_of_follower(false);
-    }
-
-    /// Prolongs the targets' lease to what this server holds, or ends it; begins one only where that is in order: the leader knows
-    /// this server, and what it decided before has been delivered.
-    pub(super) fn lease_of_follower(&mut self, may_begin: bool) {
-        let Role::Follower(follower) = &self.role else { return };
-        if may_begin || self.lease_ns.is_some() {
-            let until_ns = follower.lease_ns;
-            self.set_lease((until_ns > self.now.monotonic_ns).then_some(until_ns));
         }
     }
 

@@ -137,14 +137,6 @@ impl Node {
         true
     }
 
-    /// A leader's own targets serve by what the majority vouches for.
-    pub(super) fn lease_of_leader(&mut self) {
-        if let (Role::Leader(_), Some(replica)) = (&self.role, &self.replica) {
-            let until_ns = replica.lease_ns(self.config.lease_ms);
-            self.set_lease((until_ns > self.now.monotonic_ns).then_some(until_ns));
-        }
-    }
-
     /// Steps down once nobody vouches for this leader any more.
     pub(super) fn check_vouched(&mut self) {
         let now_ns = self.now.monotonic_ns;
