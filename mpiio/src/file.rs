@@ -15,7 +15,8 @@ use crate::explicit::Explicit;
 use crate::pointer::Used;
 use crate::postponed::Postponed;
 use crate::storage::StorageFile;
-use crate::transfer::{Begun, Direction};
+use crate::transfer::Direction;
+use crate::transfer::split::Begun;
 use crate::view::View;
 
 /// The communicator of an open file: a duplicate of the program's, with errors returned.

@@ -19,6 +19,8 @@ use crate::request;
 use crate::view::{Pieces, View};
 use crate::{agree, background, buffering};
 
+pub(crate) mod split;
+
 /// Which way data goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -54,42 +56,6 @@ pub(crate) struct Buffer {
 pub(crate) struct Pending {
     /// Bytes read or written.
     pub(crate) bytes: u64,
-}
-
-/// A split collective that has begun. Its failure waits for the second half, which all ranks call.
-#[derive(Clone, Debug)]
-pub(crate) struct Begun {
-    kind: Split,
-    outcome: Result<Pending, Failure>,
-}
-
-/// Which of the six split collectives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Split {
-    direction: Direction,
-    place: SplitPlace,
-}
-
-/// Where split collectives may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SplitPlace {
-    /// At an explicit offset.
-    At,
-    /// At the individual pointer.
-    Pointer,
-    /// At the shared pointer, in the order of the ranks.
-    Ordered,
-}
-
-impl Split {
-    fn of(direction: Direction, place: Place) -> Split {
-        let place = match place {
-            Place::At(_) => SplitPlace::At,
-            Place::Pointer => SplitPlace::Pointer,
-            Place::Shared | Place::Ordered => SplitPlace::Ordered,
-        };
-        Split { direction, place }
-    }
 }
 
 /// A blocking call.
@@ -245,42 +211,6 @@ fn reserve(file: &OpenFile, place: Place, etypes: i64) -> Result<i64, Failure> {
             Ok(start)
         }
     }
-}
-
-/// The first half of a split collective.
-///
-/// # Safety
-/// The buffer is the program's, as MPI wants it.
-pub(crate) unsafe fn begin(file: &OpenFile, direction: Direction, place: Place, buffer: Buffer) -> Result<(), Failure> {
-    if file.state().split.is_some() {
-        let text = "a split collective is active on this file already: end it first";
-        return Err(Failure::refused(MPI_ERR_IO, text));
-    }
-    // SAFETY: passed on to the caller.
-    let outcome = guarded(|| unsafe { transfer(file, direction, place, buffer) });
-    file.state().split = Some(Begun { kind: Split::of(direction, place), outcome });
-    Ok(())
-}
-
-/// The second half of a split collective: all ranks return the same error class.
-///
-/// # Safety
-/// The status is the program's.
-pub(crate) unsafe fn end(
-    file: &OpenFile,
-    direction: Direction,
-    place: SplitPlace,
-    status: *mut MPI_Status,
-) -> Result<(), Failure> {
-    let wanted = Split { direction, place };
-    let begun = file.state().split.take_if(|begun| begun.kind == wanted);
-    let Some(Begun { outcome, .. }) = begun else {
-        let text = "no split collective of this kind has begun on this file";
-        return Err(Failure::refused(MPI_ERR_IO, text));
-    };
-    let done = agree::outcome(&file.group, outcome)?;
-    // SAFETY: passed on to the caller.
-    unsafe { request::fill(status, &done) }
 }
 
 /// A call whose arguments are good.
