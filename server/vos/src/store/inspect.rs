@@ -7,20 +7,22 @@ use std::ops::ControlFlow;
 use talea_model::{PoolId, TargetId};
 use talea_tier::{Address, Media, Medium, Tier};
 
+use self::describe::{describe, kind_name};
 use super::memory::Memory;
 use crate::StoreError;
 use crate::checksum::granules;
 use crate::index::version::Place;
 use crate::log::Segment;
 use crate::log::bulk::{BULK_HEADER_BYTES, BulkHeader, FoundBulk};
-use crate::log::bytes::Reader;
 use crate::log::chain::CHECKPOINT_LSN;
 use crate::log::header::{
     FoundSuperblock, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, SUPERBLOCK_AT, SUPERBLOCK_BYTES, SegmentHeader,
     Superblock,
 };
-use crate::log::record::{BadRecord, Entry, Head, decode_follow, decode_punch, decode_value, kind};
+use crate::log::record::{BadRecord, kind};
 use crate::log::scan::{Found as Record, scan};
+
+mod describe;
 
 /// A run of the medium that holds records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -414,88 +416,5 @@ fn fields(superblock: &Superblock) -> SuperblockFields {
         first_lsn: superblock.first_lsn,
         checkpoint: superblock.checkpoint.into(),
         unsummed: superblock.unsummed,
-    }
-}
-
-fn kind_name(number: u8) -> &'static str {
-    match number {
-        kind::UPDATE => "UPDATE",
-        kind::PUNCH => "PUNCH",
-        kind::FOLLOW => "FOLLOW",
-        kind::CEILING => "CEILING",
-        kind::MARK => "MARK",
-        kind::STATE => "STATE",
-        kind::OBJECT => "OBJECT",
-        kind::DKEY => "DKEY",
-        kind::END => "END",
-        kind::MORE => "MORE",
-        kind::NEXT => "NEXT",
-        _ => "UNKNOWN",
-    }
-}
-
-/// What a record of the log says, and the values that it names.
-fn describe(found: &Record) -> Result<(String, Vec<Place>), BadRecord> {
-    let mut from = Reader::new(found.meta);
-    let mut places = Vec::new();
-    let head = |head: &Head| {
-        let order = match (head.tag.tx.0, head.tag.tied) {
-            (0, _) => format!("stamp {}", head.tag.stamp),
-            (tx, true) => format!("stamp {} tied to transaction {tx}", head.tag.stamp),
-            (tx, false) => format!("transaction {tx}"),
-        };
-        format!("container {} object {}, {order}", head.at.container, head.at.oid)
-    };
-    let what = match found.kind {
-        kind::NEXT => {
-            let (start, len, number) = (from.u64()?, from.u64()?, from.u64()?);
-            format!("goes on in segment {number} at {start}, {len} bytes")
-        }
-        kind::UPDATE => {
-            let (update, mut data) = (Head::decode(&mut from, found.lsn)?, found.data);
-            let mut what = head(&update);
-            for _ in 0..from.u32()? {
-                let entry = Entry::decode(&mut from)?;
-                what += &format!(", \"{}\".\"{}\"", entry.dkey.escape_ascii(), entry.akey.escape_ascii());
-                for _ in 0..entry.values {
-                    let (extent, place) = decode_value(&mut from, &mut data)?;
-                    let records = if entry.record_bytes() > 0 {
-                        format!(" [{}+{}]", extent.index, extent.count)
-                    } else {
-                        String::new()
-                    };
-                    let lies = if place.inline { "here".to_owned() } else { format!("at {}", Address(place.offset)) };
-                    what += &format!("{records} {} bytes {lies}", place.len);
-                    places.push(place);
-                }
-            }
-            what
-        }
-        kind::PUNCH => {
-            let punch = Head::decode(&mut from, found.lsn)?;
-            format!("{}, {:?}", head(&punch), decode_punch(&mut from)?)
-        }
-        kind::FOLLOW => {
-            let (changes, horizon) = decode_follow(&mut from)?;
-            format!("horizon {horizon}, {changes:?}")
-        }
-        kind::CEILING => format!("ceiling {}", from.u64()?),
-        kind::MARK => "all before is durable".to_owned(),
-        _ => return Err(BadRecord),
-    };
-    Ok((what, places))
-}
-
-impl Memory {
-    /// What a checkpoint's state says, shortly.
-    fn describe(&self) -> String {
-        let open = self.ledger.open().count();
-        let containers = self.index.containers.len();
-        format!(
-            "horizon {}, ceiling {}, {open} open transactions, {containers} containers, {} sessions",
-            self.ledger.horizon(),
-            self.ceiling,
-            self.done.len()
-        )
     }
 }
