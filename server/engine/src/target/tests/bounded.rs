@@ -212,3 +212,18 @@ fn an_idle_target_is_scrubbed_and_rests_when_all_was_seen() {
     let scrubbed = bench.target.store().stats().scrubbed_bytes;
     assert!(scrubbed >= 2 * 40 * 50_000, "{scrubbed} bytes: a whole pass after the last write");
 }
+
+#[test]
+fn damage_that_a_reader_meets_counts_before_the_scrubber_comes_by() {
+    let mut bench = Bench::new();
+    bench.put(AUTO, View::Latest, b"k", &[7; 50_000]);
+    let image = bench.medium.image();
+    let at = image.windows(5_000).position(|bytes| bytes == [7; 5_000]).unwrap();
+    bench.medium.corrupt(at as u64 + 100, 1);
+    let scrubbed = bench.target.store().stats().scrubbed_bytes;
+    assert_eq!(bench.get(View::Latest, b"k"), Some(Answer::Refused(RefusalCode::DataLost)));
+    let stats = bench.target.store().stats();
+    assert_eq!((stats.damaged, stats.scrubbed_bytes), (1, scrubbed));
+    bench.get(View::Latest, b"k");
+    assert_eq!(bench.target.store().stats().damaged, 1, "one place, however often it is read");
+}
