@@ -162,6 +162,12 @@ impl Medium for Media {
         }
         self.log.persist()
     }
+    fn undo_open(&mut self) {
+        self.log.undo_open();
+        if let Some(bulk) = &mut self.bulk {
+            bulk.undo_open();
+        }
+    }
     fn is_persist_costly(&self) -> bool {
         self.log.is_persist_costly()
     }

@@ -37,6 +37,14 @@ pub trait Medium: Send {
     /// Size of the space in bytes; never changes while open.
     fn capacity_bytes(&self) -> u64;
 
+    /// Bytes that were there when it was opened: fewer than its capacity if opening made a file, or made one longer.
+    fn found_bytes(&self) -> u64 {
+        self.capacity_bytes()
+    }
+
+    /// Puts back what opening did to a file, for a store that refuses what it found there. Nothing else is asked of the medium after it.
+    fn undo_open(&mut self) {}
+
     /// Whether persisted bytes outlive the process and the machine's power.
     fn is_persistent(&self) -> bool;
 

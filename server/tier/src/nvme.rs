@@ -13,10 +13,10 @@ mod tails;
 use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::medium::check_range;
-use crate::room::{FILE_STEP_BYTES, Room, lock, only_if_old};
+use crate::room::{FILE_STEP_BYTES, Room, lock, only_if_old, put_back};
 use crate::{Medium, MediumKind, TierError};
 use commands::Commands;
 use pipeline::Pipeline;
@@ -28,7 +28,9 @@ const PAGE_BYTES: u64 = 4096;
 
 /// A file or device.
 pub struct NvmeMedium {
+    path: PathBuf,
     capacity_bytes: u64,
+    found_bytes: u64,
     room: Room,
     /// A second handle to the file, for taking room.
     file: File,
@@ -62,6 +64,7 @@ impl NvmeMedium {
             file.set_len(capacity_bytes).map_err(failed)?;
             file.sync_all().map_err(failed)?;
         }
+        let found_bytes = if device { capacity_bytes } else { meta.len() };
         let room = if device {
             Room::whole(capacity_bytes)
         } else {
@@ -70,7 +73,12 @@ impl NvmeMedium {
             room
         };
         let queue = Queue::new(file.try_clone().map_err(failed)?);
-        Ok(Self { capacity_bytes, room, file, pipeline: RefCell::new(Pipeline::new(queue)) })
+        Ok(Self::new(path, capacity_bytes, found_bytes, room, file, queue))
+    }
+
+    fn new(path: &Path, capacity_bytes: u64, found_bytes: u64, room: Room, file: File, queue: Queue) -> Self {
+        let pipeline = RefCell::new(Pipeline::new(queue));
+        Self { path: path.to_owned(), capacity_bytes, found_bytes, room, file, pipeline }
     }
 
     /// Opens `/dev/ng*`, whose commands go past the block layer.
@@ -89,7 +97,7 @@ impl NvmeMedium {
         }
         let queue = Queue::of_commands(commands, file.try_clone().map_err(failed)?);
         let room = Room::whole(capacity_bytes);
-        Ok(Self { capacity_bytes, room, file, pipeline: RefCell::new(Pipeline::new(queue)) })
+        Ok(Self::new(path, capacity_bytes, capacity_bytes, room, file, queue))
     }
 
     /// How the queue works on this system.
@@ -111,6 +119,15 @@ impl Medium for NvmeMedium {
     fn capacity_bytes(&self) -> u64 {
         self.capacity_bytes
     }
+
+    fn found_bytes(&self) -> u64 {
+        self.found_bytes
+    }
+
+    fn undo_open(&mut self) {
+        put_back(&self.path, &self.file, self.found_bytes, self.capacity_bytes);
+    }
+
     fn is_persistent(&self) -> bool {
         true
     }

@@ -13,7 +13,7 @@ use rustix::fs::fstatfs;
 
 use crate::map::Mapping;
 use crate::medium::check_range;
-use crate::room::{FILE_STEP_BYTES, MEMORY_STEP_BYTES, Room, lock, only_if_old};
+use crate::room::{FILE_STEP_BYTES, MEMORY_STEP_BYTES, Room, lock, only_if_old, put_back};
 use crate::{Medium, MediumKind, Share, TierError};
 use library::Library;
 
@@ -29,6 +29,7 @@ pub struct PmemMedium {
     /// Flushing cache lines is enough.
     direct: bool,
     room: Room,
+    found_bytes: u64,
     /// Written since the last sync: start and end.
     dirty: Vec<(u64, u64)>,
 }
@@ -54,7 +55,7 @@ impl PmemMedium {
         taken.or_else(|error| only_if_old(error, path, &file, len, capacity_bytes))?;
         let map = Mapping::shared(&file, capacity_bytes)?;
         let direct = tmpfs || map.is_synchronous() || library.is_pmem(&map);
-        Ok(Self { map, file, path: path.to_owned(), library, direct, room, dirty: Vec::new() })
+        Ok(Self { map, file, path: path.to_owned(), library, direct, room, found_bytes: len, dirty: Vec::new() })
     }
 
     /// Whether flushing cache lines is enough (DAX, tmpfs).
@@ -74,6 +75,12 @@ impl Medium for PmemMedium {
     }
     fn capacity_bytes(&self) -> u64 {
         self.map.len()
+    }
+    fn found_bytes(&self) -> u64 {
+        self.found_bytes
+    }
+    fn undo_open(&mut self) {
+        put_back(&self.path, &self.file, self.found_bytes, self.map.len());
     }
     fn is_persistent(&self) -> bool {
         true

@@ -125,16 +125,21 @@ pub(crate) fn only_if_old(
         return Ok(());
     }
     let room_bytes = room_bytes(file).unwrap_or(0);
-    if len_before == 0 {
-        let _ = std::fs::remove_file(path);
-    } else {
-        let _ = file.set_len(len_before);
-    }
+    put_back(path, file, len_before, capacity_bytes);
     match error {
         TierError::NoRoom { .. } => {
             Err(TierError::TooLarge { path: path.to_owned(), bytes: capacity_bytes, room_bytes })
         }
         other => Err(other),
+    }
+}
+
+/// Takes back what opening did to a file: one that was made goes, one that was made longer is as long as it was.
+pub(crate) fn put_back(path: &Path, file: &File, len_before: u64, capacity_bytes: u64) {
+    if len_before == 0 {
+        let _ = std::fs::remove_file(path);
+    } else if len_before < capacity_bytes {
+        let _ = file.set_len(len_before);
     }
 }
 

@@ -139,6 +139,26 @@ pub enum StoreError {
         /// Bytes now.
         found_bytes: u64,
     },
+    /// A medium lost its beginning.
+    #[error(
+        "the medium's beginning was overwritten with zeros: records of a log lie behind it. It was left as it is: put back a whole copy, or \
+         give the server an empty medium (what was here then reads as DATA_LOST)"
+    )]
+    Beheaded,
+    /// A medium lost its end.
+    #[error(
+        "the {} was cut off: it was made with {made_bytes} bytes and {found_bytes} are left, so that part of the data is gone. It was left as \
+         it is: put back a whole copy, or give the server an empty medium (what was here then reads as DATA_LOST)",
+        named(.tier)
+    )]
+    Cut {
+        /// Which.
+        tier: talea_tier::Tier,
+        /// Bytes when it was made or last written.
+        made_bytes: u64,
+        /// Bytes that were left.
+        found_bytes: u64,
+    },
     /// A store whose values carry no checksums.
     #[error(
         "the store was made without checksums, for measurements: what is on it cannot be trusted; remove it to start with an empty target"
@@ -163,4 +183,8 @@ impl std::fmt::LowerHex for PoolIdHex {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.0.fmt(f)
     }
+}
+
+fn named(tier: &talea_tier::Tier) -> &'static str {
+    if *tier == talea_tier::Tier::Bulk { "bulk tier" } else { "medium" }
 }

@@ -9,6 +9,7 @@ use talea_tier::{Address, Media, Medium, Tier};
 
 use self::describe::{describe, kind_name};
 use super::memory::Memory;
+use super::open::is_beheaded;
 use crate::StoreError;
 use crate::checksum::granules;
 use crate::index::version::Place;
@@ -179,6 +180,11 @@ impl Looking<'_> {
             }
             (self.each)(Found::Superblock(SuperblockFound { at, state, fields }));
         }
+        if best.is_none() && damaged.is_empty() && is_beheaded(self.media)? {
+            let text = "there is no superblock, and records of a log lie behind its place: the medium's beginning was overwritten, and what \
+                        is on it cannot be found; put back a whole copy";
+            self.problem(SUPERBLOCK_AT[0], text.to_owned());
+        }
         for at in damaged {
             let text = match best {
                 Some(_) => {
@@ -254,7 +260,7 @@ impl Looking<'_> {
             let what = match (&result, found.kind) {
                 (Ok(Some(segments)), _) => format!("{} older segments hold values", segments.len()),
                 (_, kind::STATE) => memory.describe(),
-                _ => format!("{} versions", places.len()),
+                _ => memory.describe_keys(&places),
             };
             walk.record(&found, result.map(|_| (what, places)), &mut *self.each);
             ended |= found.kind == kind::END;

@@ -64,21 +64,22 @@ impl Store {
         if capacity < FIRST_BLOCK + 4 * segment_bytes {
             return Err(StoreError::Bad("the medium is too small for a store: 4 log segments are needed at least"));
         }
-        let found = find_superblock(&media)?;
+        let found = match begin(&mut media, &options, segment_bytes, sizes) {
+            Ok(found) => found,
+            Err(error) => {
+                media.undo_open();
+                return Err(error);
+            }
+        };
         let (superblock, memory, resume) = match found {
-            Some(superblock) => {
-                check_superblock(&superblock, &options, capacity)?;
-                check_bulk(&media, &superblock, sizes)?;
+            Found::Old(superblock) => {
                 let (memory, resume) = recover(&mut media, &superblock, sizes)?;
                 (superblock, memory, resume)
             }
-            None => {
-                let superblock = format(&mut media, &options, segment_bytes, sizes)?;
-                (superblock, Memory::default(), first_resume(superblock.log, sizes)?)
-            }
+            Found::Made(superblock) => (superblock, Memory::default(), first_resume(superblock.log, sizes)?),
         };
         let recovered = Recovered {
-            fresh: found.is_none(),
+            fresh: matches!(found, Found::Made(_)),
             horizon: memory.ledger.horizon(),
             ceiling: memory.ceiling,
             lost: memory.lost,
@@ -112,6 +113,48 @@ impl Store {
         store.memory.sweep_wanted = true;
         Ok((store, recovered))
     }
+}
+
+/// What the tiers hold.
+enum Found {
+    /// A store that was there.
+    Old(Superblock),
+    /// One that was made now.
+    Made(Superblock),
+}
+
+/// Looks at the tiers: whose they are, and whether they are whole. Makes a store where there is nothing.
+fn begin(media: &mut Media, options: &StoreOptions, segment_bytes: u64, sizes: Sizes) -> Result<Found, StoreError> {
+    match find_superblock(media)? {
+        Some(superblock) => {
+            check_superblock(&superblock, options, sizes.log)?;
+            check_bulk(media, &superblock, sizes)?;
+            check_ends(media, &superblock)?;
+            Ok(Found::Old(superblock))
+        }
+        None if is_beheaded(media)? => Err(StoreError::Beheaded),
+        None => Ok(Found::Made(format(media, options, segment_bytes, sizes)?)),
+    }
+}
+
+/// Whether records lie where the first segment of a log has them, on a medium without a superblock. A crash while a store is made leaves
+/// no record: they come when the superblock is durable.
+pub(super) fn is_beheaded(media: &Media) -> Result<bool, StoreError> {
+    let at = FIRST_BLOCK + SEGMENT_HEADER_BYTES as u64;
+    let mut bytes = [0; BLOCK_BYTES as usize - SEGMENT_HEADER_BYTES];
+    media.read(at, &mut bytes)?;
+    Ok(bytes.iter().any(|byte| *byte != 0))
+}
+
+/// Checks that opening had not to make a tier longer to have it as long as it was made: what lay behind its end is gone.
+fn check_ends(media: &Media, superblock: &Superblock) -> Result<(), StoreError> {
+    for (tier, made_bytes) in [(Tier::Log, superblock.capacity_bytes), (Tier::Bulk, superblock.bulk_bytes)] {
+        let found_bytes = media.medium(tier).map_or(0, |medium| medium.found_bytes());
+        if found_bytes < made_bytes {
+            return Err(StoreError::Cut { tier, made_bytes, found_bytes });
+        }
+    }
+    Ok(())
 }
 
 /// The newer of the two superblocks; `None` on an empty medium.

@@ -26,6 +26,10 @@ pub(super) fn kind_name(number: u8) -> &'static str {
     }
 }
 
+fn quoted(key: &[u8]) -> String {
+    format!("\"{}\"", key.escape_ascii())
+}
+
 /// What a record of the log says, and the values that it names.
 pub(super) fn describe(found: &Record) -> Result<(String, Vec<Place>), BadRecord> {
     let mut from = Reader::new(found.meta);
@@ -48,7 +52,7 @@ pub(super) fn describe(found: &Record) -> Result<(String, Vec<Place>), BadRecord
             let mut what = head(&update);
             for _ in 0..from.u32()? {
                 let entry = Entry::decode(&mut from)?;
-                what += &format!(", \"{}\".\"{}\"", entry.dkey.escape_ascii(), entry.akey.escape_ascii());
+                what += &format!(", {}.{}", quoted(entry.dkey), quoted(entry.akey));
                 for _ in 0..entry.values {
                     let (extent, place) = decode_value(&mut from, &mut data)?;
                     let records = if entry.record_bytes() > 0 {
@@ -89,5 +93,23 @@ impl Memory {
             self.ceiling,
             self.done.len()
         )
+    }
+
+    /// What a checkpoint's record of one object or dkey says, replayed into a memory of its own: its keys, and where its values lie.
+    pub(super) fn describe_keys(&self, places: &[Place]) -> String {
+        let mut what = String::new();
+        if let Some(object) = self.index.objects.get(0) {
+            what += &format!("container {} object {}, ", object.at.container, object.at.oid);
+        }
+        if let Some(dkey) = self.index.dkeys.get(0) {
+            let akeys: Vec<String> = dkey.akeys.iter().map(|akey| quoted(akey.key.bytes())).collect();
+            what += &format!("{}.{}, ", quoted(dkey.key.bytes()), akeys.join("+"));
+        }
+        what += &format!("{} version{}", places.len(), if places.len() == 1 { "" } else { "s" });
+        for place in places.iter().filter(|place| !place.hole) {
+            let lies = if place.inline { "here, ".to_owned() } else { String::new() };
+            what += &format!(", {} bytes {lies}at {}", place.len, Address(place.offset));
+        }
+        what
     }
 }
