@@ -1,6 +1,6 @@
 //! What people and programs get to see of a system and of a job.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde::Serialize;
 use talea_client::{Client, ClientError};
@@ -49,6 +49,11 @@ struct TargetView {
     state: String,
     used_bytes: u64,
     capacity_bytes: u64,
+    /// Of these, on the bulk tier; 0 if there is one tier for all.
+    bulk_used_bytes: u64,
+    bulk_capacity_bytes: u64,
+    /// Of those in use, what nothing names any more: it is free after the next checkpoint, or when readers' leases end.
+    returning_bytes: u64,
     updates: u64,
     fetches: u64,
     bytes_in: u64,
@@ -61,6 +66,8 @@ struct TargetView {
 struct ContainerView {
     name: String,
     step: u64,
+    /// First step that is still readable: what it shows is held from here on.
+    first_step: u64,
     open_transactions: u64,
     subscriptions: u64,
     producer: String,
@@ -89,6 +96,9 @@ impl SystemView {
                     state: format!("{:?}", target.state).to_lowercase(),
                     used_bytes: stat.used_bytes,
                     capacity_bytes: target.capacity_bytes,
+                    bulk_used_bytes: stat.bulk_used_bytes,
+                    bulk_capacity_bytes: stat.bulk_capacity_bytes,
+                    returning_bytes: stat.returning_bytes,
                     updates: stat.updates,
                     fetches: stat.fetches,
                     bytes_in: stat.bytes_in,
@@ -107,7 +117,10 @@ impl SystemView {
         };
         let lost = status.lost.iter().map(|(target, through)| (target.0, names(*through)));
         let lost = lost.filter(|(_, names)| !names.is_empty()).map(|(target, names)| lost_text(target, &names));
-        let troubles = damaged.chain(lost).collect();
+        let all = servers.iter().flat_map(|server: &ServerView| &server.targets);
+        let full =
+            all.flat_map(|target| target.full().map(|(tier, used, of)| full_text(target.target, tier, used, of)));
+        let troubles = damaged.chain(lost).chain(full).collect();
         let is_missing = |server: &u32| {
             status.map.targets.iter().any(|target| target.server.0 == *server && !status.map.is_up(target.id))
         };
@@ -115,6 +128,7 @@ impl SystemView {
         let container = |info: &talea_wire::control::ContainerInfo| ContainerView {
             name: info.name.clone(),
             step: info.step.0,
+            first_step: info.first_step.0,
             open_transactions: info.open_transactions,
             subscriptions: info.subscriptions,
             producer: format!("{:?}", info.producer).to_lowercase(),
@@ -147,6 +161,12 @@ fn damaged_text(target: u32, damaged: u64) -> Trouble {
         "target {target}: {places} of its media damaged (its server's log names them); values there read as DATA_LOST"
     );
     Trouble { text, remedy: "read an earlier step, and check the machine" }
+}
+
+fn full_text(target: u32, tier: &str, used_bytes: u64, capacity_bytes: u64) -> Trouble {
+    let text = format!("target {target}: {tier} is full, {} of {}", Iec(used_bytes), Iec(capacity_bytes));
+    let remedy = "remove files and what kept steps show of them with `talea rm --drop-steps PATH`, keep fewer steps, or start with more --capacity";
+    Trouble { text, remedy }
 }
 
 fn lost_text(target: u32, containers: &[String]) -> Trouble {
@@ -200,6 +220,62 @@ impl SystemView {
     }
 }
 
+impl ContainerView {
+    /// What holds space besides the newest data.
+    fn kept(&self) -> String {
+        let mut kept = String::new();
+        if self.first_step < self.step {
+            let _ = write!(kept, " ({} to {} held)", self.first_step, self.step);
+        }
+        if !self.snapshots.is_empty() {
+            let _ =
+                write!(kept, ", {} ({})", count(self.snapshots.len() as u64, "snapshot"), self.snapshots.join(", "));
+        }
+        kept
+    }
+}
+
+impl TargetView {
+    /// Tiers that take no more than a twentieth of their room: name, bytes in use, capacity.
+    fn full(&self) -> impl Iterator<Item = (&'static str, u64, u64)> {
+        let is_full =
+            |(_, used, capacity): &(&str, u64, u64)| *capacity > 0 && capacity - used.min(capacity) < capacity / 20;
+        self.tiers().into_iter().filter(is_full)
+    }
+
+    /// The tiers: name, bytes in use, capacity.
+    fn tiers(&self) -> Vec<(&'static str, u64, u64)> {
+        if self.bulk_capacity_bytes == 0 {
+            return vec![("its tier", self.used_bytes, self.capacity_bytes)];
+        }
+        let log =
+            (self.used_bytes - self.bulk_used_bytes, self.capacity_bytes.saturating_sub(self.bulk_capacity_bytes));
+        vec![("log tier", log.0, log.1), ("bulk tier", self.bulk_used_bytes, self.bulk_capacity_bytes)]
+    }
+}
+
+impl fmt::Display for TargetView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fill = |used: u64, capacity: u64| {
+            format!("{} of {} ({:.0} %)", Iec(used), Iec(capacity), 100.0 * used as f64 / capacity.max(1) as f64)
+        };
+        write!(f, "target {} {}: {}", self.target, self.state, fill(self.used_bytes, self.capacity_bytes))?;
+        if self.bulk_capacity_bytes > 0 {
+            let tiers: Vec<String> = self
+                .tiers()
+                .into_iter()
+                .map(|(name, used, capacity)| format!("{name} {}", fill(used, capacity)))
+                .collect();
+            write!(f, " [{}]", tiers.join(", "))?;
+        }
+        if self.returning_bytes >= self.capacity_bytes.max(1) / 100 {
+            write!(f, ", {} of it about to come back", Iec(self.returning_bytes))?;
+        }
+        let (in_, out) = (Iec(self.bytes_in), Iec(self.bytes_out));
+        write!(f, ", {} updates ({in_}), {} fetches ({out})", self.updates, self.fetches)
+    }
+}
+
 impl fmt::Display for SystemView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -224,27 +300,16 @@ impl fmt::Display for SystemView {
         for server in &self.servers {
             writeln!(f, "  server {} on {}", server.server, server.host)?;
             for target in &server.targets {
-                let full = 100.0 * target.used_bytes as f64 / target.capacity_bytes.max(1) as f64;
-                writeln!(
-                    f,
-                    "    target {} {}: {} of {} ({full:.0} %), {} updates ({}), {} fetches ({})",
-                    target.target,
-                    target.state,
-                    Iec(target.used_bytes),
-                    Iec(target.capacity_bytes),
-                    target.updates,
-                    Iec(target.bytes_in),
-                    target.fetches,
-                    Iec(target.bytes_out)
-                )?;
+                writeln!(f, "    {target}")?;
             }
         }
         for container in &self.containers {
             writeln!(
                 f,
-                "  container {}: step {}, {}, {}, producer {}",
+                "  container {}: step {}{}, {}, {}, producer {}",
                 container.name,
                 container.step,
+                container.kept(),
                 count(container.open_transactions, "open epoch"),
                 count(container.subscriptions, "follower"),
                 container.producer

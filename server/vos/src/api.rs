@@ -357,8 +357,14 @@ pub struct StoreStats {
     pub used_bytes: u64,
     /// Bytes of all tiers.
     pub capacity_bytes: u64,
+    /// Bytes of the bulk tier that are not free; 0 if there is one tier.
+    pub bulk_used_bytes: u64,
+    /// Bytes of the bulk tier; 0 if there is one tier.
+    pub bulk_capacity_bytes: u64,
     /// Bytes that are free but for leases.
     pub leased_bytes: u64,
+    /// Of those in use, bytes that nothing names any more: free after the next checkpoint, or when leases end.
+    pub returning_bytes: u64,
     /// Versions in the index.
     pub versions: u64,
     /// Bytes of log that a restart would replay.

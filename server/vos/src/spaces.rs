@@ -147,6 +147,11 @@ impl Spaces {
         self.log.held_since_open_bytes()
     }
 
+    /// Not free yet, though nothing names it any more, in bytes.
+    pub(crate) fn returning_bytes(&self) -> u64 {
+        self.waiting_bytes() + self.held_bytes() - self.held_since_open_bytes()
+    }
+
     /// When the first of what is held can be used, in the unit of [`end_leases`](Self::end_leases).
     pub(crate) fn first_held_until(&self) -> Option<u64> {
         let all = [self.log.first_held_until(), self.bulk.as_ref().and_then(Space::first_held_until)];

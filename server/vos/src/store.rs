@@ -147,7 +147,13 @@ impl Store {
             damaged,
             used_bytes: capacity_bytes - self.log.space.free_bytes() - self.log.space.held_since_open_bytes(),
             capacity_bytes,
+            bulk_used_bytes: match self.log.bulk_bytes() {
+                0 => 0,
+                bulk_bytes => bulk_bytes - self.log.space.free_in(talea_tier::Tier::Bulk),
+            },
+            bulk_capacity_bytes: self.log.bulk_bytes(),
             leased_bytes: self.log.space.held_bytes(),
+            returning_bytes: self.log.space.returning_bytes(),
             versions: self.memory.index.versions.len(),
             log_bytes: self.log.since_checkpoint_bytes,
             records: self.log.records(),

@@ -47,6 +47,12 @@ pub struct StoreStat {
     pub used_bytes: u64,
     /// Capacity of the target's tiers in bytes.
     pub capacity_bytes: u64,
+    /// Bytes in use on its bulk tier; 0 if it has one tier for all.
+    pub bulk_used_bytes: u64,
+    /// Capacity of its bulk tier in bytes; 0 if it has one tier for all.
+    pub bulk_capacity_bytes: u64,
+    /// Bytes that nothing names any more and that come back soon: at the next checkpoint, or when readers' leases end.
+    pub returning_bytes: u64,
     /// Versions in the store's index.
     pub versions: u64,
     /// Bytes appended to the store's log.

@@ -62,6 +62,9 @@ impl Target {
         StoreStat {
             used_bytes: store.used_bytes,
             capacity_bytes: store.capacity_bytes,
+            bulk_used_bytes: store.bulk_used_bytes,
+            bulk_capacity_bytes: store.bulk_capacity_bytes,
+            returning_bytes: store.returning_bytes,
             versions: store.versions,
             log_bytes: store.log_bytes,
             log_records: store.records,

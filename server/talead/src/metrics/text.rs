@@ -32,9 +32,21 @@ impl Page {
 type Pick = fn(&StoreStat) -> u64;
 
 /// Figures of a target: name, kind, help, value.
-const OF_TARGETS: [(&str, &str, &str, Pick); 14] = [
+const OF_TARGETS: [(&str, &str, &str, Pick); 17] = [
     ("talea_target_used_bytes", "gauge", "Bytes in use on the target's tiers.", |stat| stat.used_bytes),
     ("talea_target_capacity_bytes", "gauge", "Capacity of the target's tiers.", |stat| stat.capacity_bytes),
+    ("talea_target_bulk_used_bytes", "gauge", "Bytes in use on the target's bulk tier; 0 without one.", |stat| {
+        stat.bulk_used_bytes
+    }),
+    ("talea_target_bulk_capacity_bytes", "gauge", "Capacity of the target's bulk tier; 0 without one.", |stat| {
+        stat.bulk_capacity_bytes
+    }),
+    (
+        "talea_target_returning_bytes",
+        "gauge",
+        "Bytes that come back at a checkpoint or when readers' leases end.",
+        |stat| stat.returning_bytes,
+    ),
     ("talea_target_versions", "gauge", "Versions in the store's index.", |stat| stat.versions),
     ("talea_target_received_bytes_total", "counter", "Bytes received in updates.", |stat| stat.bytes_in),
     ("talea_target_sent_bytes_total", "counter", "Bytes sent in fetches; reads in place are none.", |stat| {
