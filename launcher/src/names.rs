@@ -89,6 +89,13 @@ pub(crate) fn kept_at(name: &str) -> Option<KeptAt> {
     serde_json::from_slice(&fs::read(kept_path(name)?).ok()?).ok()
 }
 
+/// The tiers of all systems of this user that are kept, as far as is known here.
+pub(crate) fn kept_tiers() -> Vec<String> {
+    let entries = directory().and_then(|path| fs::read_dir(path.join("kept")).ok()).into_iter().flatten().flatten();
+    let notes = entries.filter_map(|entry| fs::read(entry.path()).ok());
+    notes.filter_map(|bytes| serde_json::from_slice::<KeptAt>(&bytes).ok()).map(|kept| kept.tier).collect()
+}
+
 /// A node keeps nothing of this name any more (`None`: no node does). Returns those that still do.
 pub(crate) fn forget_kept(name: &str, node: Option<&str>) -> Vec<String> {
     let Some(mut kept) = kept_at(name) else { return vec![] };

@@ -82,11 +82,12 @@ fn nothing_kept(name: &str, tiers: &[PathBuf]) -> String {
     format!("nothing that is not in use is kept under '{name}' in {}: name its tier with --tier", places.join(" or "))
 }
 
-/// The directories of tiers to look into: those named, and the site's.
+/// The directories of tiers to look into: those named, the site's, and those that this user's systems are known to be kept on.
 fn tiers(arguments: &GcArgs) -> Result<Vec<PathBuf>, Failure> {
     let named = arguments.site.clone().or_else(|| std::env::var_os("TALEA_SITE").map(PathBuf::from));
     let site = Site::read(named.as_deref())?;
-    let all = arguments.tier.iter().chain([&site.tier]);
+    let known = crate::names::kept_tiers();
+    let all = arguments.tier.iter().chain([&site.tier]).chain(&known);
     let mut tiers: Vec<PathBuf> = all.flat_map(|tier| places(tier)).collect();
     tiers.sort();
     tiers.dedup();
