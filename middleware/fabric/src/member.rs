@@ -45,9 +45,17 @@ pub(crate) fn cores() -> usize {
 const SPIN_NS: u64 = 40_000;
 /// Looks between two turns that a spinning wait gives to whoever else wants its core: the other side may be one of them.
 const LOOKS_PER_YIELD: u32 = 64;
-/// How often a wait that may not spin gives way before it sleeps: a few microseconds if nobody wants the core, and then a
-/// wake-up costs more; somebody's turn if somebody does.
+/// How often a wait that may not spin lets somebody else have a turn before it sleeps, or gives way in vain.
 const YIELDS: u32 = 8;
+/// Giving way took so long in nanoseconds: somebody else wanted the core. In vain it takes a tenth of it.
+const TURN_NS: u64 = 2_000;
+/// How long a wait goes on giving way in vain: longer than a wake-up across cores takes. Two sides that each sleep while the other
+/// one wakes up would do so for ever, at ten times the cost of an answer.
+const HOPE_NS: u64 = 80_000;
+/// Waits of that length in a row for which nothing came, after which most are short.
+const MISSES: u32 = 4;
+/// One of so many waits hopes even so.
+const HOPES_EVERY: u32 = 32;
 /// Giving way took so long in nanoseconds: whoever has the core computes. A sleeper gets it back at its wake-up, a yielder
 /// only at the end of the other's slice.
 const LONG_TURN_NS: u64 = 300_000;
@@ -58,6 +66,59 @@ const SLEEPS_AFTER_LONG_TURN: u32 = 1_000;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Patience {
     sleep_at_once: u32,
+    /// Long waits in a row for which nothing came.
+    misses: u32,
+    waits: u32,
+}
+
+/// One wait that gives way before it sleeps.
+#[derive(Debug)]
+struct Giving {
+    hopes: bool,
+    /// Turns that others had.
+    turns: u32,
+    yields: u32,
+    took_ns: u64,
+}
+
+impl Patience {
+    /// Begins a wait; `None`: sleep at once.
+    fn begin(&mut self) -> Option<Giving> {
+        if self.sleep_at_once > 0 {
+            self.sleep_at_once -= 1;
+            return None;
+        }
+        self.waits = self.waits.wrapping_add(1);
+        let hopes = self.misses < MISSES || self.waits.is_multiple_of(HOPES_EVERY);
+        Some(Giving { hopes, turns: 0, yields: 0, took_ns: 0 })
+    }
+
+    /// Gave way for so long, and something came.
+    fn came(&mut self, giving: &Giving) {
+        if giving.hopes {
+            self.misses = 0;
+        }
+    }
+
+    /// Gave way for so long, and nothing came. Whether to go on.
+    fn goes_on(&mut self, giving: &mut Giving, took_ns: u64) -> bool {
+        if took_ns > LONG_TURN_NS {
+            self.sleep_at_once = SLEEPS_AFTER_LONG_TURN;
+            return false;
+        }
+        giving.yields += 1;
+        giving.took_ns += took_ns;
+        giving.turns += u32::from(took_ns > TURN_NS);
+        let goes_on = match giving.hopes {
+            true => giving.turns < YIELDS && giving.took_ns < HOPE_NS,
+            false => giving.yields < YIELDS,
+        };
+        // Where others want the core there is nothing to learn of how long an answer takes.
+        if !goes_on && giving.hopes && giving.turns < YIELDS {
+            self.misses = self.misses.saturating_add(1);
+        }
+        goes_on
+    }
 }
 
 /// An endpoint that can tell when it is worth looking at.
@@ -132,22 +193,73 @@ fn spin_briefly(member: &mut dyn Member, deadline_ns: u64) -> bool {
 }
 
 fn give_way(member: &mut dyn Member, patience: &mut Patience) -> bool {
-    if patience.sleep_at_once > 0 {
-        patience.sleep_at_once -= 1;
-        return false;
-    }
+    let Some(mut giving) = patience.begin() else { return false };
     let mut before_ns = RealClock.monotonic_ns();
-    for _ in 0..YIELDS {
+    loop {
         rustix::thread::sched_yield();
         if member.ready() {
+            patience.came(&giving);
             return true;
         }
         let now_ns = RealClock.monotonic_ns();
-        if now_ns - before_ns > LONG_TURN_NS {
-            patience.sleep_at_once = SLEEPS_AFTER_LONG_TURN;
+        if !patience.goes_on(&mut giving, now_ns - before_ns) {
             return false;
         }
         before_ns = now_ns;
     }
-    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IN_VAIN_NS: u64 = 300;
+
+    /// How often a wait gives way if each takes so long and nothing comes.
+    fn yields(patience: &mut Patience, took_ns: u64) -> u64 {
+        let Some(mut giving) = patience.begin() else { return 0 };
+        let mut yields = 1;
+        while patience.goes_on(&mut giving, took_ns) {
+            yields += 1;
+        }
+        yields
+    }
+
+    #[test]
+    fn a_wait_on_a_free_core_outlasts_a_wake_up_until_it_was_in_vain_too_often() {
+        let mut patience = Patience::default();
+        for _ in 0..MISSES {
+            assert_eq!(yields(&mut patience, IN_VAIN_NS), HOPE_NS.div_ceil(IN_VAIN_NS));
+        }
+        let long = (0..10 * HOPES_EVERY).filter(|_| yields(&mut patience, IN_VAIN_NS) > u64::from(YIELDS)).count();
+        assert_eq!(long, 10);
+    }
+
+    #[test]
+    fn one_long_wait_that_paid_makes_all_long_again() {
+        let mut patience = Patience::default();
+        while patience.misses < MISSES {
+            yields(&mut patience, IN_VAIN_NS);
+        }
+        let giving = loop {
+            let giving = patience.begin().unwrap();
+            if giving.hopes {
+                break giving;
+            }
+        };
+        patience.came(&giving);
+        assert!(yields(&mut patience, IN_VAIN_NS) > u64::from(YIELDS));
+    }
+
+    #[test]
+    fn whoever_else_wants_the_core_gets_it() {
+        let mut patience = Patience::default();
+        for _ in 0..100 {
+            assert_eq!(yields(&mut patience, TURN_NS + 1), u64::from(YIELDS));
+        }
+        assert_eq!(yields(&mut patience, LONG_TURN_NS + 1), 1, "that one computes");
+        let asleep = (0..SLEEPS_AFTER_LONG_TURN).filter(|_| yields(&mut patience, IN_VAIN_NS) == 0).count();
+        assert_eq!(asleep, SLEEPS_AFTER_LONG_TURN as usize);
+        assert!(yields(&mut patience, IN_VAIN_NS) > 0);
+    }
 }
