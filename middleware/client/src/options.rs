@@ -6,6 +6,9 @@ use talea_model::limit::{DEFAULT_DEADLINE_MS, MAX_IN_FLIGHT};
 use crate::core::place::ShortWay;
 use crate::system::FabricPolicy;
 
+/// Where a round trip and a copy by ourselves cost as much as two copies more and one into a ring.
+const NEAR_BYTES: usize = 64 << 10;
+
 /// Choices of [`crate::Client::connect`].
 #[derive(Clone, Debug, Default)]
 pub struct ConnectOptions {
@@ -51,6 +54,8 @@ pub struct Tuning {
     pub wait_round_ms: u64,
     /// Whether and how snapshots are read in place.
     pub short_way: ShortWay,
+    /// From so many bytes on a piece of an array is read in place in views that change, too: there it costs a question each time.
+    pub near_bytes: usize,
 }
 
 impl Default for Tuning {
@@ -69,6 +74,7 @@ impl Default for Tuning {
             in_flight: MAX_IN_FLIGHT,
             wait_round_ms: 10_000,
             short_way: ShortWay::default(),
+            near_bytes: NEAR_BYTES,
         }
     }
 }

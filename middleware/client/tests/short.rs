@@ -101,6 +101,47 @@ fn places_are_asked_for_once_a_lease() {
     assert_eq!(read(&mut world, &object), (PLACED, 1));
 }
 
+/// Reads as [`read`], in a view that changes.
+fn read_latest(world: &mut World, object: &talea_client::Object) -> (u8, usize) {
+    let before = world.seen.len();
+    let mut out = [0; BYTES];
+    let extents = [Extent::new(0, BYTES as u64).unwrap()];
+    let mut entries = [EntryFetch::array(b"k", b"a", 1, &extents, &mut out)];
+    world.run(object.fetch_async(&View::Latest, &mut entries)).unwrap();
+    assert!(entries[0].found && entries[0].filled && out.iter().all(|byte| *byte == out[0]));
+    (out[0], world.seen.len() - before)
+}
+
+#[test]
+fn long_reads_of_what_changes_ask_each_time() {
+    let (medium, way) = medium();
+    let whole = |_| Located { end: BYTES as u64, ..located(1) };
+    let mut world = World::near(way, BYTES, script(whole));
+    let object = world.object();
+    for _ in 0..3 {
+        assert_eq!(read_latest(&mut world, &object), (PLACED, 1));
+    }
+    assert_eq!(medium.copies.load(Ordering::Relaxed), 3);
+    // A lease that ended meanwhile, and bytes that are not what was said.
+    *medium.stop.lock().unwrap() = Some((world.network.clone(), 1000 * MS));
+    assert_eq!(read_latest(&mut world, &object), (SENT, 2));
+    *medium.stop.lock().unwrap() = None;
+    medium.bytes.lock().unwrap()[1050] ^= 1;
+    assert_eq!(read_latest(&mut world, &object), (SENT, 2), "one question, one fetch");
+}
+
+#[test]
+fn short_reads_of_what_changes_and_places_of_a_part_are_fetched() {
+    let (_medium, way) = medium();
+    let part = |_| Located { end: BYTES as u64 - 1, spans: vec![], ..located(1) };
+    let mut world = World::near(way.clone(), BYTES, script(part));
+    let object = world.object();
+    assert_eq!(read_latest(&mut world, &object), (SENT, 2));
+    let mut world = World::near(way, BYTES + 1, script(|_| located(1)));
+    let object = world.object();
+    assert_eq!(read_latest(&mut world, &object), (SENT, 1));
+}
+
 #[test]
 fn a_process_that_was_stopped_in_a_copy_does_not_believe_it() {
     let (medium, way) = medium();

@@ -74,7 +74,7 @@ proptest! {
     fn reads_round_trip(head in head(None), after in prop::collection::vec(any::<u8>(), 0..20), limit in any::<u16>()) {
         round_trip(&Request { head, body: Body::Enumerate { kind: EnumerateKind::Dkeys, dkey: b"", akey: b"", after: &after, limit } })?;
         round_trip(&Request { head, body: Body::Query { kind: QueryKind::ArrayEnd, dkey: b"x", akey: b"y" } })?;
-        round_trip(&Request { head, body: Body::Locate { dkey: b"x", akey: b"y", from: limit.into() } })?;
+        round_trip(&Request { head, body: Body::Locate { dkey: b"x", akey: b"y", extent: Extent::new(limit.into(), 9).unwrap() } })?;
         for read_in_place in [0, 7, u64::MAX - 1] {
             round_trip(&Request { head, body: Body::Stat { read_in_place } })?;
         }

@@ -105,6 +105,32 @@ fn a_snapshot_is_read_in_place_and_stays_what_it_was() {
 }
 
 #[test]
+fn long_reads_of_what_changes_are_copied_in_place_and_are_what_was_written() {
+    // Small: blocks are used again soon.
+    let (_outer, server) = one_server("ram:24M");
+    let (writer, reader) = (client(&server, ShortWay::Mapped), client(&server, ShortWay::Mapped));
+    let container = container(&writer);
+    let object = container.object(writer.new_oid(ObjectClass::SX));
+    let other = reader.container_open("run").unwrap().object(object.oid());
+    let before = fetches(&reader);
+    for step in 1..=20u8 {
+        write(&object, &Write::Auto, step, 0, BYTES);
+        let epoch = container.begin(true).unwrap();
+        write(&object, &Write::Inside(&epoch), step + 100, 0, BYTES / 2);
+        for dkey in 0..DKEYS {
+            // What is pending is seen inside alone.
+            for (object, view, first) in [(&other, View::Latest, step), (&object, epoch.view(), step + 100)] {
+                let (data, found, filled) = read(object, &view, dkey, 0, BYTES);
+                let written = |at| byte(if at < BYTES / 2 { first } else { step }, dkey, at);
+                assert!(found && filled && (0..BYTES).all(|at| data[at] == written(at)), "step {step}, dkey {dkey}");
+            }
+        }
+        epoch.abort("").unwrap();
+    }
+    assert_eq!(fetches(&reader), before, "no read went through a server");
+}
+
+#[test]
 fn both_ways_agree_on_holes_ends_and_what_is_not_there() {
     let (_outer, server) = one_server("ram:64M");
     let (short, long) = (client(&server, ShortWay::Mapped), client(&server, ShortWay::Off));

@@ -15,6 +15,7 @@ use talea_vos::{Change, Condition, EntryUpdate, Punch, Span, Store, StoreError, 
 const CAPACITY: u64 = 8 << 20;
 const LEASE: u64 = 40;
 const KEYS: u64 = 1 << 14;
+const ALL: Extent = Extent { index: 0, count: u64::MAX };
 
 /// Reads the medium as another process does.
 type Window = Box<dyn Fn(u64, &mut [u8])>;
@@ -116,7 +117,7 @@ impl World {
         self.store.flush().unwrap();
         let dkey = self.key();
         let view = View::Snapshot { stamp: Stamp(self.stamp), position: Position(0), lease: LeaseId(0) };
-        let located = self.store.locate(at(1), view, &dkey, b"a", 0).unwrap();
+        let located = self.store.locate(at(1), view, &dkey, b"a", ALL).unwrap();
         if self.leases {
             self.store.lease_blocks(self.now + LEASE);
         }
@@ -208,7 +209,7 @@ fn a_value_that_moved_is_still_where_it_was_named() {
         };
         let locate = |world: &World, n: u64| {
             let view = View::Snapshot { stamp: Stamp(world.stamp), position: Position(0), lease: LeaseId(0) };
-            world.store.locate(at(1), view, &n.to_be_bytes(), b"a", 0).unwrap().spans.remove(0)
+            world.store.locate(at(1), view, &n.to_be_bytes(), b"a", ALL).unwrap().spans.remove(0)
         };
         let is_at = |world: &World, span: &Span, n: u64| {
             let mut bytes = vec![0; 500];

@@ -26,7 +26,8 @@ fn store_on(torn: Torn) -> (Store, SimMedium) {
 }
 
 fn locate(store: &Store, stamp: u64, from: u64) -> Located {
-    store.locate(at(1), snapshot(stamp), b"d", b"a", from).unwrap()
+    let all = Extent { index: from, count: u64::MAX - from };
+    store.locate(at(1), snapshot(stamp), b"d", b"a", all).unwrap()
 }
 
 /// A span's records, if its granules are what their checksums say.
@@ -63,8 +64,11 @@ fn places_hold_what_the_snapshot_sees() {
         assert_eq!(located.end, u64::MAX);
         assert!(bytes == read(&store, snapshot(stamp), from, 50_000), "stamp {stamp} from {from}");
     }
-    let latest = store.locate(at(1), View::Latest, b"d", b"a", 0);
-    assert!(latest.is_err(), "what is not a snapshot does not keep its place");
+    // Other views, and a part.
+    let part = Extent { index: 140, count: 20 };
+    let latest = store.locate(at(1), View::Latest, b"d", b"a", part).unwrap();
+    let found: Vec<u8> = latest.spans.iter().flat_map(|span| look(&medium, span).unwrap()).collect();
+    assert!(latest.end == 160 && found == read(&store, View::Latest, 140, 20), "{latest:?}");
 }
 
 #[test]

@@ -178,24 +178,52 @@ impl Places {
         }
     }
 
+    /// A target's answer to a request that was sent at `asked_ns`, for one use and not to be remembered.
+    pub(crate) fn lend(&self, target: TargetId, from: u64, located: Located, asked_ns: u64) -> Option<Lent> {
+        let mut tiers = self.lock();
+        let tier = tiers.entry(target).or_default();
+        self.map_anew(tier, &located.share);
+        let until_ns = asked_ns + u64::from(located.lease_ms) * MS;
+        let Some(map) = map_of(located, from, tier) else {
+            tier.refused = true;
+            return None;
+        };
+        Some(Lent { memory: tier.memory.clone()?, map: Arc::new(map), until_ns, read: tier.read.clone() })
+    }
+
+    /// Maps a medium that is another one than before.
+    fn map_anew(&self, tier: &mut Tier, share: &Share) {
+        if tier.share.as_ref() != Some(share) {
+            *tier = Tier {
+                memory: self.way.open(share),
+                share: Some(share.clone()),
+                read: tier.read.clone(),
+                ..Tier::default()
+            };
+            tier.refused = tier.memory.is_none();
+        }
+    }
+
     /// A target's answer, to a request that was sent at `asked_ns`.
     pub(crate) fn learn(&self, target: TargetId, subject: &Subject<'_>, from: u64, located: Located, asked_ns: u64) {
         let mut tiers = self.lock();
         let tier = tiers.entry(target).or_default();
-        if tier.share.as_ref() != Some(&located.share) {
-            let (memory, share) = (self.way.open(&located.share), Some(located.share.clone()));
-            *tier = Tier { memory, share, read: tier.read.clone(), ..Tier::default() };
-            tier.refused = tier.memory.is_none();
-        }
+        self.map_anew(tier, &located.share);
         let until_ns = asked_ns + u64::from(located.lease_ms) * MS;
         // Overtaken by an answer that knows of blocks given back since: what this one names may be among them.
         if located.generation < tier.generation {
             return;
         }
-        let Some(map) = checked(located, from, tier) else {
+        let generation = located.generation;
+        let Some(map) = map_of(located, from, tier) else {
             tier.refused = true;
             return;
         };
+        // Blocks were given back since the other maps were made: the lease that this answer brings is not theirs.
+        if tier.generation < generation {
+            tier.maps.clear();
+            (tier.spans, tier.generation) = (0, generation);
+        }
         if tier.spans + map.spans.len() > SPANS_MAX {
             tier.maps.clear();
             tier.spans = 0;
@@ -208,8 +236,8 @@ impl Places {
     }
 }
 
-/// The map, if it makes sense; the tier's other maps go if blocks were given back since they were made.
-fn checked(located: Located, from: u64, tier: &mut Tier) -> Option<ExtentMap> {
+/// The map, if it makes sense.
+fn map_of(located: Located, from: u64, tier: &Tier) -> Option<ExtentMap> {
     let bytes = tier.share.as_ref().map_or(0, |share| share.bytes);
     let granule_bytes = u64::from(located.granule_bytes);
     let mut at = from;
@@ -228,10 +256,6 @@ fn checked(located: Located, from: u64, tier: &mut Tier) -> Option<ExtentMap> {
         });
     if !sane {
         return None;
-    }
-    if tier.generation < located.generation {
-        tier.maps.clear();
-        (tier.spans, tier.generation) = (0, located.generation);
     }
     let placed = |span: Span| {
         let verified = span.checksums.iter().map(|_| AtomicBool::new(false)).collect();

@@ -91,6 +91,7 @@ impl Object {
         }
         let question = self.container.question("fetching", TargetId(0), self.oid, None, *view);
         let pieces = self.fetch_short(question, pieces, |index, one| results[index].join(one)).await?;
+        let pieces = self.fetch_near(question, pieces, |index, one| results[index].join(one)).await?;
         let mut messages = self.pack_fetches(pieces)?;
         let mut first_error = None;
         while !messages.is_empty() {

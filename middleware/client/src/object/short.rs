@@ -5,12 +5,13 @@
 //! does not fit is read again by the long way, which does.
 
 use smallvec::SmallVec;
-use talea_model::{TargetId, View};
+use talea_model::{Extent, TargetId, View};
 use talea_wire::RefusalCode;
-use talea_wire::data::{Body, ReplyBody, ValueKind};
+use talea_wire::data::{Body, Located, ReplyBody, Span, ValueKind};
 
 use super::fetch::{Found, Piece, Pieces};
 use super::{Object, checksum};
+use crate::client::gather;
 use crate::core::exchange::{Answer, Question};
 use crate::core::place::{Lent, Placed, Subject};
 use crate::error::{ClientError, Result};
@@ -72,30 +73,94 @@ impl Object {
         Ok(left)
     }
 
-    /// Asks where records lie; false if that helps nobody.
+    /// Asks where a snapshot's records lie; false if that helps nobody.
     async fn ask_places(&self, question: Question, subject: &Subject<'_>, from: u64) -> bool {
         let shared = &self.container.client.shared;
-        let target = question.target;
-        let mut request = question.request(Body::Locate { dkey: subject.dkey, akey: subject.akey, from });
         let asked_ns = shared.now_ns();
+        let all = Extent { index: from, count: u64::MAX - from };
+        let Some(located) = self.ask(question, subject.dkey, subject.akey, all).await else { return false };
+        shared.places.learn(question.target, subject, from, *located, asked_ns);
+        true
+    }
+
+    /// Asks where records lie.
+    async fn ask(&self, question: Question, dkey: &[u8], akey: &[u8], extent: Extent) -> Option<Box<Located>> {
+        let shared = &self.container.client.shared;
+        let target = question.target;
+        let mut request = question.request(Body::Locate { dkey, akey, extent });
         let read = |body: ReplyBody<'_>| match body {
             ReplyBody::Located(located) => Ok(located),
             _ => Err(ClientError::unexpected("locating")),
         };
-        let moved = |_: &Body<'_>| self.layout().is_ok_and(|layout| layout.leader_of(subject.dkey) != target);
+        let moved = |_: &Body<'_>| self.layout().is_ok_and(|layout| layout.leader_of(dkey) != target);
         match shared.exchange(question, &mut request, moved, read).await {
             Ok(Answer::Done(located, _)) => {
-                shared.places.learn(target, subject, from, *located, asked_ns);
                 shared.tell_reads(TELL_READS_BYTES);
-                true
+                Some(located)
             }
             Err(ClientError::Refused { refusal, .. }) if refusal.code == RefusalCode::Unsupported => {
                 shared.places.refuse(target);
-                false
+                None
             }
             // The long way will say what is wrong, if it still is.
-            Ok(Answer::Moved) | Err(_) => false,
+            Ok(Answer::Moved) | Err(_) => None,
         }
+    }
+
+    /// As [`fetch_short`](Self::fetch_short), for views that change: a long piece of one extent is asked for by its place, which is good
+    /// for this one copy. The answer is what the view saw when the target gave it, and no block that it names is used again
+    /// before its lease has ended.
+    pub(super) async fn fetch_near<'k, 'o>(
+        &self,
+        question: Question,
+        pieces: Pieces<'k, 'o>,
+        mut done: impl FnMut(usize, Found),
+    ) -> Result<Pieces<'k, 'o>> {
+        let shared = &self.container.client.shared;
+        let is_long =
+            |piece: &Piece<'_, '_>| piece.out.len() >= shared.tuning.near_bytes && piece.entry.extents.len() == 1;
+        if matches!(question.view, View::Snapshot { .. }) || !pieces.iter().any(is_long) {
+            return Ok(pieces);
+        }
+        let layout = self.layout()?;
+        let is_near = |piece: &Piece<'_, '_>| {
+            let array = matches!(piece.entry.kind, ValueKind::Array { .. });
+            is_long(piece) && array && shared.may_read_in_place(layout.leader_of(piece.entry.dkey))
+        };
+        let (near, mut left): (Vec<_>, Vec<_>) = pieces.into_iter().partition(is_near);
+        let asked = near.into_iter().map(|piece| {
+            let target = layout.leader_of(piece.entry.dkey);
+            self.read_near(Question { target, ..question }, piece)
+        });
+        for (piece, found) in gather(asked.collect()).await {
+            match found {
+                Some(found) => done(piece.index, found),
+                None => left.push(piece),
+            }
+        }
+        Ok(left.into())
+    }
+
+    async fn read_near<'k, 'o>(&self, question: Question, piece: Piece<'k, 'o>) -> (Piece<'k, 'o>, Option<Found>) {
+        let shared = &self.container.client.shared;
+        let (extent, (dkey, akey)) = (piece.entry.extents[0], (piece.entry.dkey, piece.entry.akey));
+        let ValueKind::Array { record_bytes } = piece.entry.kind else { return (piece, None) };
+        let asked_ns = shared.now_ns();
+        let located = self.ask(question, dkey, akey, extent).await;
+        let lent = located.and_then(|located| shared.places.lend(question.target, extent.index, *located, asked_ns));
+        let Some(lent) = lent.filter(|lent| {
+            lent.map.end >= extent.end() && (lent.map.record_bytes == record_bytes || lent.map.spans.is_empty())
+        }) else {
+            return (piece, None);
+        };
+        let mut result = Found { found: false, filled: true, bytes: piece.out.len() };
+        let copied = copy_records(&lent, extent.index, extent.end(), record_bytes as usize, piece.out, &mut result);
+        // Only now is it certain that nothing of what was copied had been used again before.
+        if !copied || shared.now_ns() >= lent.until_ns {
+            return (piece, None);
+        }
+        lent.count(result.bytes);
+        (piece, Some(result))
     }
 
     fn read_in_place(
@@ -166,42 +231,43 @@ fn copy_records(lent: &Lent, mut at: u64, end: u64, size: usize, mut out: &mut [
     true
 }
 
-/// Copies bytes of a version from `skip` on. Granules that were not yet verified are: whole ones in the copy, others in a copy
-/// of their own.
+/// Copies bytes of a version from `skip` on, granule by granule. One that was not yet verified is, while it is in the nearest cache: in
+/// the copy if that has all of it, else in a copy of its own.
 fn copy_span(lent: &Lent, placed: &Placed, skip: u64, out: &mut [u8]) -> bool {
     let granule = u64::from(lent.map.granule_bytes);
     let (span, version_bytes) = (&placed.span, u64::from(placed.span.bytes));
     let first = u64::from(span.skip_bytes) / granule;
-    if !lent.memory.copy(span.offset + skip, out) {
-        return false;
-    }
-    let end = skip + out.len() as u64;
-    (skip / granule..end.div_ceil(granule)).all(|number| {
-        let index = (number - first) as usize;
-        if placed.is_verified(index) {
-            return true;
-        }
+    let (mut at, end) = (skip, skip + out.len() as u64);
+    while at < end {
+        let number = at / granule;
         let (from, to) = (number * granule, ((number + 1) * granule).min(version_bytes));
-        let found = if from >= skip && to <= end {
-            checksum(&out[(from - skip) as usize..(to - skip) as usize])
-        } else {
-            let mut whole = vec![0; (to - from) as usize];
-            if !lent.memory.copy(span.offset + from, &mut whole) {
+        let stop = to.min(end);
+        let here = &mut out[(at - skip) as usize..(stop - skip) as usize];
+        if !lent.memory.copy(span.offset + at, here) {
+            return false;
+        }
+        let index = (number - first) as usize;
+        if !placed.is_verified(index) {
+            let found = if (from, to) == (at, stop) {
+                Some(checksum(here))
+            } else {
+                sum_around(lent, span, (from, to), at, here)
+            };
+            if found != Some(span.checksums[index]) {
                 return false;
             }
-            // The part that was copied before must be the part that was verified.
-            let (part, at) = (from.max(skip), to.min(end));
-            let same = whole[(part - from) as usize..(at - from) as usize]
-                == out[(part - skip) as usize..(at - skip) as usize];
-            if !same {
-                return false;
-            }
-            checksum(&whole)
-        };
-        let right = found == span.checksums[index];
-        if right {
             placed.set_verified(index);
         }
-        right
-    })
+        at = stop;
+    }
+    true
+}
+
+/// The checksum of the granule `from..to` of which `here` was copied from `at` on, if that is still the same.
+fn sum_around(lent: &Lent, span: &Span, (from, to): (u64, u64), at: u64, here: &[u8]) -> Option<u32> {
+    let mut whole = vec![0; (to - from) as usize];
+    let read = lent.memory.copy(span.offset + from, &mut whole);
+    // The part that was copied before must be the part that was verified.
+    let same = read && whole[(at - from) as usize..][..here.len()] == *here;
+    same.then(|| checksum(&whole))
 }

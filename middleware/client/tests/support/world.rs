@@ -67,13 +67,22 @@ impl World {
         short_way: ShortWay,
         script: impl FnMut(usize, &data::Request<'_>) -> Vec<u8> + 'static,
     ) -> Self {
+        Self::near(short_way, usize::MAX, script)
+    }
+
+    /// A client that reads pieces of so many bytes in place in all views.
+    pub(crate) fn near(
+        short_way: ShortWay,
+        near_bytes: usize,
+        script: impl FnMut(usize, &data::Request<'_>) -> Vec<u8> + 'static,
+    ) -> Self {
         let mut random = 7u64;
         let network = SimNetwork::new(move || {
             random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             random >> 16
         });
         let server = network.endpoint(SERVER);
-        let tuning = Tuning { resend_ms: Some(50), deadline_ms: 2_000, short_way, ..Tuning::default() };
+        let tuning = Tuning { resend_ms: Some(50), deadline_ms: 2_000, short_way, near_bytes, ..Tuning::default() };
         let (endpoint, clock) = (Box::new(network.endpoint(CLIENT)), Arc::new(network.clock(CLIENT)));
         let client = Client::with_endpoint(endpoint, clock, Address::Sim(SERVER), 1, tuning);
         let (script, hellos) = (Box::new(script), BTreeMap::new());

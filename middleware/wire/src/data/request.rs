@@ -128,14 +128,14 @@ pub enum Body<'a> {
         /// akey or empty.
         akey: &'a [u8],
     },
-    /// Asks where a snapshot's records from `from` on lie (docs/design.md §6, the short way).
+    /// Asks where records lie, as far as one answer goes (docs/design.md §6, the short way).
     Locate {
         /// dkey.
         dkey: &'a [u8],
         /// akey of an array.
         akey: &'a [u8],
-        /// First record.
-        from: u64,
+        /// Which.
+        extent: Extent,
     },
     /// Counters of the target, and of the head's container on it.
     Stat {
@@ -240,8 +240,8 @@ impl<'a> Request<'a> {
                 out.extend_from_slice(after);
             }
             Body::Query { kind, dkey, akey } => self.put(QUERY, *kind as u8, &[plain(dkey, akey)], out),
-            Body::Locate { dkey, akey, from } => {
-                let extents = Extents::from([Extent { index: *from, count: 1 }]);
+            Body::Locate { dkey, akey, extent } => {
+                let extents = Extents::from([*extent]);
                 self.put(LOCATE, 0, &[Entry { extents, ..plain(dkey, akey) }], out);
             }
             Body::Stat { read_in_place: 0 } => self.put(STAT, 0, &[], out),
@@ -461,7 +461,7 @@ fn body_of<'a>(kind: u8, detail: u8, order: Option<Order>, mut entries: Vec<Entr
             })
         }
         LOCATE if entry.extents.len() == 1 && !dkey.is_empty() && !akey.is_empty() => {
-            Ok(Body::Locate { dkey, akey, from: entry.extents[0].index })
+            Ok(Body::Locate { dkey, akey, extent: entry.extents[0] })
         }
         STAT if entry.extents.len() == 1 && dkey.is_empty() && akey.is_empty() => {
             Ok(Body::Stat { read_in_place: entry.extents[0].index })

@@ -190,7 +190,8 @@ impl Target {
             Body::Enumerate { dkey, .. } => key(dkey),
             Body::Query { dkey, kind: talea_wire::data::QueryKind::ArrayEnd, .. } => key(dkey),
             Body::Query { .. } => on(None),
-            Body::Stat { .. } | Body::Locate { .. } | Body::Prepare(_) | Body::Diff(_) => false,
+            Body::Locate { dkey, .. } => on(Some(dkey)),
+            Body::Stat { .. } | Body::Prepare(_) | Body::Diff(_) => false,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use talea_fabric::PeerId;
 use talea_fabric::endpoint::MAX_PAYLOAD_BYTES;
 use talea_model::limit::MAX_ENUMERATED;
-use talea_model::{TxId, View};
+use talea_model::{Extent, TxId, View};
 use talea_vos::{Enumerate, FetchWhat, ObjectRef, Query, Store, StoreError, Walk};
 use talea_wire::data::request::Head;
 use talea_wire::data::{
@@ -85,8 +85,8 @@ impl Target {
                 let Some((a, b)) = self.query(at, request.head.view, *kind, dkey, akey)? else { return Ok(()) };
                 self.reply(now, peer, id, ReplyBody::Numbers(a, b), out);
             }
-            Body::Locate { dkey, akey, from } => {
-                let located = self.locate(now, at, request.head.view, (dkey, akey), *from)?;
+            Body::Locate { dkey, akey, extent } => {
+                let located = self.locate(now, at, request.head.view, (dkey, akey), *extent)?;
                 self.reply(now, peer, id, ReplyBody::Located(Box::new(located)), out);
             }
             Body::Prepare(prepare) => {
@@ -206,10 +206,10 @@ impl Target {
         at: ObjectRef,
         view: View,
         (dkey, akey): (&[u8], &[u8]),
-        from: u64,
+        extent: Extent,
     ) -> Result<Located, StoreError> {
         let share = self.store.share().ok_or(StoreError::Unsupported("mapping this kind of tier"))?;
-        let found = self.store.locate(at, view, dkey, akey, from)?;
+        let found = self.store.locate(at, view, dkey, akey, extent)?;
         self.store.lease_blocks(now.monotonic_ns + HELD_NS);
         let span = |span: talea_vos::Span| Span {
             index: span.index,

@@ -1,4 +1,4 @@
-//! The short way for reads (docs/design.md §6): where a snapshot's bytes lie, for a process that maps the medium itself.
+//! The short way for reads (docs/design.md §6): where bytes lie, for a process that maps the medium itself.
 //!
 //! Must never name a place that is not on the medium, and never let a block that was named be used again while a lease lasts.
 
@@ -49,20 +49,19 @@ impl Store {
         self.log.space.generation()
     }
 
-    /// Where the records of an array from `from` on lie, as a snapshot sees them, as far as one answer goes.
+    /// Where the records of an array lie, as a view sees them now, as far as one answer goes. A snapshot sees the same later, other
+    /// views may not; the bytes stay where they are as long as blocks are leased.
     pub fn locate(
         &self,
         at: ObjectRef,
         view: View,
         dkey: &[u8],
         akey: &[u8],
-        from: u64,
+        extent: Extent,
     ) -> Result<Located, StoreError> {
-        if !matches!(view, View::Snapshot { .. }) {
-            return Err(StoreError::Bad("only what a snapshot sees keeps its place"));
-        }
+        let (from, to) = (extent.index, extent.index.saturating_add(extent.count));
         let lens = self.lens(at.container, view)?;
-        let mut located = Located { record_bytes: 0, end: u64::MAX, spans: Vec::new() };
+        let mut located = Located { record_bytes: 0, end: to, spans: Vec::new() };
         let Some((object, node)) = self.memory.index.dkey(at, dkey) else { return Ok(located) };
         let Some(found) = node.akey(akey) else { return Ok(located) };
         if found.kind() == ValueKind::Single {
@@ -73,13 +72,13 @@ impl Store {
         let hidden = self.memory.index.hidden_akey(found, &lens, hidden);
         let record_bytes = u64::from(located.record_bytes);
         let mut room = ANSWER_BYTES;
-        let extent = Extent::new(from, u64::MAX - from).ok_or(StoreError::Bad("no record has that index"))?;
+        let extent = Extent::new(from, to - from).ok_or(StoreError::Bad("no record has that index"))?;
         for (start, column) in found.array.iter().flat_map(|array| array.overlapping(extent)) {
             let Some(piece) = self.memory.index.seen(&column.stack, &lens, hidden) else { continue };
             let place = self.memory.index.versions.bytes(piece.version);
-            let first = start.max(from);
+            let (first, last) = (start.max(from), column.end.min(to));
             let skip = u64::from(piece.skip) + (first - start) * record_bytes;
-            let bytes = (column.end - first) * record_bytes;
+            let bytes = (last - first) * record_bytes;
             let granules = skip / GRANULE_BYTES as u64..(skip + bytes).div_ceil(GRANULE_BYTES as u64);
             let checksums =
                 self.memory.index.versions.granules(piece.version).get(granules.start as usize..granules.end as usize);
@@ -95,7 +94,7 @@ impl Store {
             room -= cost;
             located.spans.push(Span {
                 index: first,
-                count: column.end - first,
+                count: last - first,
                 offset: place.offset,
                 bytes: place.len,
                 skip_bytes: skip as u32,

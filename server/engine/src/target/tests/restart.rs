@@ -73,7 +73,7 @@ fn the_count_of_blocks_given_back_does_not_begin_anew() {
     let generation = |bench: &mut Bench| {
         let stamp = bench.stamp();
         let head = bench.head(None, snapshot(stamp, bench.position));
-        match bench.ask(head, Body::Locate { dkey: b"k", akey: b"a", from: 0 }) {
+        match bench.ask(head, Body::Locate { dkey: b"k", akey: b"a", extent: Extent { index: 0, count: u64::MAX } }) {
             Some(Answer::Located(located)) => located.generation,
             other => panic!("{other:?}"),
         }
@@ -106,7 +106,7 @@ fn restarted_under_readers() -> (Bench, Vec<u64>) {
     let mut places = Vec::new();
     for key in 0..KEYS {
         let head = bench.head(None, view);
-        match bench.ask(head, Body::Locate { dkey: &[key], akey: b"a", from: 0 }) {
+        match bench.ask(head, Body::Locate { dkey: &[key], akey: b"a", extent: Extent { index: 0, count: u64::MAX } }) {
             Some(Answer::Located(located)) => places.extend(located.spans.iter().map(|span| span.offset)),
             other => panic!("{other:?}"),
         }
