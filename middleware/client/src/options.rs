@@ -7,7 +7,7 @@ use crate::core::place::ShortWay;
 use crate::system::FabricPolicy;
 
 /// Where a round trip and a copy by ourselves cost as much as two copies more and one into a ring.
-const NEAR_BYTES: usize = 64 << 10;
+const NEAR_BYTES: usize = 32 << 10;
 
 /// Choices of [`crate::Client::connect`].
 #[derive(Clone, Debug, Default)]
