@@ -7,6 +7,10 @@ use talea_model::size;
 
 use crate::stage::{EachStep, In, Out};
 
+mod past;
+
+pub(crate) use past::{DiffArgs, Moment, RollbackArgs, SnapshotAction, SnapshotArgs};
+
 /// A storage system that starts with an HPC job.
 #[derive(Debug, Parser)]
 #[command(name = "talea", version, propagate_version = true, max_term_width = 100)]
@@ -41,6 +45,14 @@ pub(crate) enum Command {
     Cp(CpArgs),
     /// Remove files, links and trees from a container, each in one transaction. Steps and snapshots keep what they show.
     Rm(RmArgs),
+    /// Show what was written between two states of a container: files by name, other objects by their keys.
+    ///
+    /// What counts is that it was written, not whether the bytes are others.
+    Diff(DiffArgs),
+    /// Make a new step with the contents of an earlier one or of a named snapshot. Nothing is cut off: the steps between stay.
+    Rollback(RollbackArgs),
+    /// Name states of a container, so that they stay readable.
+    Snapshot(SnapshotArgs),
     /// Run a command as part of a system that another job of yours runs, or that media here keep.
     Attach(AttachArgs),
     /// Take away what crashed jobs left on this node; list what is kept.

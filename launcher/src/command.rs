@@ -2,6 +2,7 @@
 
 pub(crate) mod attach;
 pub(crate) mod copy;
+pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod exec;
 pub(crate) mod follow;
@@ -10,6 +11,8 @@ pub(crate) mod list;
 pub(crate) mod manual;
 pub(crate) mod remove;
 pub(crate) mod restart;
+pub(crate) mod rollback;
+pub(crate) mod snapshot;
 pub(crate) mod status;
 pub(crate) mod top;
 pub(crate) mod up;
@@ -29,6 +32,9 @@ pub(crate) fn dispatch(arguments: Cli) -> Result<u8, Failure> {
         Command::Ls(arguments) => list::list(&arguments),
         Command::Cp(arguments) => copy::copy(&arguments),
         Command::Rm(arguments) => remove::remove(&arguments),
+        Command::Diff(arguments) => diff::diff(&arguments),
+        Command::Rollback(arguments) => rollback::rollback(&arguments),
+        Command::Snapshot(arguments) => snapshot::snapshot(&arguments),
         Command::Restart(arguments) => block_on(restart::restart(&arguments)),
         Command::Attach(arguments) => block_on(attach::attach(&arguments)),
         Command::Gc(arguments) => gc::gc(&arguments),

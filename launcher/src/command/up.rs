@@ -223,10 +223,7 @@ fn may_go(system: &System, arguments: &DownArgs) -> Result<bool, Failure> {
     if arguments.yes || !is_asked {
         return Ok(true);
     }
-    eprint!("talea: remove them? [y/N] ");
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).map_err(Failure::io("reading", "the answer"))?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    crate::notice::confirmed("remove them?")
 }
 
 /// What a system holds, for people.

@@ -33,11 +33,30 @@ impl Container {
         self.client.block_on(self.rollback_async(to, attributes))?
     }
 
+    /// The same, and tells how many bytes of arrays it has written back since it last told.
+    pub fn rollback_telling(
+        &self,
+        to: SnapshotAt,
+        attributes: &[u8],
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<Committed> {
+        self.client.block_on(self.roll_back(to, attributes, progress))?
+    }
+
     /// Asynchronous [`rollback`](Self::rollback).
     pub async fn rollback_async(&self, to: SnapshotAt, attributes: &[u8]) -> Result<Committed> {
+        self.roll_back(to, attributes, &mut |_| ()).await
+    }
+
+    async fn roll_back(
+        &self,
+        to: SnapshotAt,
+        attributes: &[u8],
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<Committed> {
         let snapshot = self.snapshot_async(to).await?;
         let epoch = self.begin_async(true).await?;
-        match self.write_back(&epoch, &snapshot.view()).await {
+        match self.write_back(&epoch, &snapshot.view(), progress).await {
             Ok(()) => epoch.commit_async(&epoch.summary(), attributes, false).await.committed,
             Err(error) => {
                 // What failed is the error to tell; what the abort says could only follow from it.
@@ -47,25 +66,26 @@ impl Container {
         }
     }
 
-    async fn write_back(&self, epoch: &Epoch, to: &View) -> Result<()> {
+    async fn write_back(&self, epoch: &Epoch, to: &View, progress: &mut (dyn FnMut(u64) + Send)) -> Result<()> {
         let mut differences = self.differences(&epoch.base(), to, None)?;
         let (mut batch, mut bytes, mut of) = (vec![], 0, Oid(0));
         while let Some(difference) = differences.next_async().await? {
             let oid = difference.place.oid;
             if oid != of || batch.len() >= BATCH || bytes >= BATCH_BYTES {
-                self.object(of).put_back(epoch, to, std::mem::take(&mut batch)).await?;
+                progress(self.object(of).put_back(epoch, to, std::mem::take(&mut batch)).await?);
                 (bytes, of) = (0, oid);
             }
             for piece in pieces(difference) {
                 if bytes + piece.data.len() > BATCH_BYTES && !batch.is_empty() {
-                    self.object(of).put_back(epoch, to, std::mem::take(&mut batch)).await?;
+                    progress(self.object(of).put_back(epoch, to, std::mem::take(&mut batch)).await?);
                     bytes = 0;
                 }
                 bytes += piece.data.len();
                 batch.push(piece);
             }
         }
-        self.object(of).put_back(epoch, to, batch).await
+        progress(self.object(of).put_back(epoch, to, batch).await?);
+        Ok(())
     }
 }
 
@@ -91,15 +111,15 @@ fn pieces(difference: Difference) -> Vec<Piece> {
 }
 
 impl Object {
-    /// Writes an object's pieces back as the snapshot has them.
-    async fn put_back(&self, epoch: &Epoch, from: &View, mut batch: Vec<Piece>) -> Result<()> {
+    /// Writes an object's pieces back as the snapshot has them; how many bytes of arrays that were.
+    async fn put_back(&self, epoch: &Epoch, from: &View, mut batch: Vec<Piece>) -> Result<u64> {
         for piece in batch.extract_if(.., |piece| piece.difference.how == Differs::Removed) {
             let (place, extent) = (&piece.difference.place, piece.extent.first().copied());
             let punch = Punch { dkey: &place.dkey, akey: &place.akey, extent, condition: Condition::None };
             self.punch_async(&Write::Inside(epoch), &punch).await?;
         }
         if batch.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         self.fetch_batch(from, &mut batch).await?;
         let entries: Vec<EntryUpdate<'_>> = batch
@@ -113,7 +133,9 @@ impl Object {
                 data: &piece.data,
             })
             .collect();
-        self.update_async(&Write::Inside(epoch), &entries).await
+        self.update_async(&Write::Inside(epoch), &entries).await?;
+        let arrays = batch.iter().filter(|piece| piece.difference.record_bytes > 0);
+        Ok(arrays.map(|piece| piece.data.len() as u64).sum())
     }
 
     async fn fetch_batch(&self, from: &View, batch: &mut [Piece]) -> Result<()> {

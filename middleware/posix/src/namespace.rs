@@ -406,3 +406,4 @@ pub(crate) fn now_ns() -> u64 {
 mod remove;
 #[cfg(test)]
 mod tests;
+mod tree;

@@ -169,3 +169,32 @@ fn bad_classes_chunks_and_names_are_refused() {
     assert_eq!(code(space.create(inode::root(), b"..", &file("S1", 4096), None)), Code::Path);
     assert_eq!(code(space.create(inode::root(), &[b'x'; 256], &file("S1", 4096), None)), Code::TooLong);
 }
+
+#[test]
+fn a_walk_tells_of_every_name_once_parents_first() {
+    let (_, space) = fresh();
+    for path in ["a", "a/b", "c"] {
+        space.mkdir(&names(path), 0o755, 1, 2).unwrap();
+    }
+    let below = space.directory(&names("a/b")).unwrap();
+    let many: Vec<String> = (0..NAMES_A_ROUND + 3).map(|number| format!("{number:05}")).collect();
+    for name in &many {
+        space.create(below, name.as_bytes(), &new_file(), None).unwrap();
+    }
+    space.symlink(&names("c/l"), b"x", 1, 2).unwrap();
+    let mut told: Vec<(Vec<Vec<u8>>, Kind)> = vec![];
+    space.walk(&[], &mut |path, inode| told.push((path.to_vec(), inode.kind))).unwrap();
+    for at in 1..told.len() {
+        let parents = &told[at].0[..told[at].0.len() - 1];
+        assert!(parents.is_empty() || told[..at].iter().any(|(path, _)| path == parents));
+    }
+    told.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut expected = vec![(names("a"), Kind::Directory), (names("a/b"), Kind::Directory)];
+    expected.extend(many.iter().map(|name| (names(&format!("a/b/{name}")), Kind::File)));
+    expected.extend([(names("c"), Kind::Directory), (names("c/l"), Kind::Symlink)]);
+    assert_eq!(told, expected);
+    let mut below = 0;
+    space.walk(&names("a/b"), &mut |_, _| below += 1).unwrap();
+    assert_eq!(below, many.len());
+    assert_eq!(code(space.walk(&names("c/l"), &mut |_, _| ())), Code::Kind);
+}
