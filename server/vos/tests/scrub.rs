@@ -2,10 +2,14 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
 use support::disk::Disk;
 use support::kit::*;
 use talea_model::{ContainerId, Order, Position, Stamp, TxId, View};
-use talea_tier::{Address, Tier, Torn};
+use talea_tier::{Address, Medium, MediumKind, SimMedium, Tier, TierError, Torn};
 use talea_vos::{Change, DamageKind, Recovered, Store, StoreError, StoreOptions};
 
 fn options() -> StoreOptions {
@@ -152,8 +156,66 @@ fn a_flipped_bit_anywhere_is_never_read_after_a_restart() {
 fn scrubbing_is_seen_in_the_figures_and_goes_on_where_it_was() {
     let (mut store, _) = open(&one());
     let first = store.scrub(5_000).unwrap();
-    assert!(first.bytes >= 5_000 && first.passes == 0);
-    while store.scrub(5_000).unwrap().passes == 0 {}
+    // This medium must be asked for its bytes, and asking counts, too.
+    assert!(first.bytes > 0 && first.bytes <= 5_000 && first.passes == 0);
+    let mut sum = first.bytes;
+    loop {
+        let portion = store.scrub(5_000).unwrap();
+        sum += portion.bytes;
+        if portion.passes > 0 {
+            break;
+        }
+    }
     let stats = store.stats();
-    assert!(stats.scrubbed_bytes > 60_000 && stats.damaged == 0, "{stats:?}");
+    assert!(stats.scrubbed_bytes == sum && sum > 60_000 && stats.damaged == 0, "{stats:?}");
+}
+
+/// A medium that must be asked for its bytes, and counts how often it was.
+struct Asked(SimMedium, Arc<AtomicU64>);
+
+impl Medium for Asked {
+    fn kind(&self) -> MediumKind {
+        MediumKind::Nvme
+    }
+    fn capacity_bytes(&self) -> u64 {
+        self.0.capacity_bytes()
+    }
+    fn is_persistent(&self) -> bool {
+        true
+    }
+    fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), TierError> {
+        self.0.write(offset, data)
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), TierError> {
+        self.1.fetch_add(1, Relaxed);
+        self.0.read(offset, out)
+    }
+    fn persist(&mut self) -> Result<(), TierError> {
+        self.0.persist()
+    }
+}
+
+#[test]
+fn a_portion_asks_a_device_a_bounded_number_of_times() {
+    let asked = Arc::new(AtomicU64::new(0));
+    let medium = Asked(SimMedium::new(16 << 20, Torn::Sectors), asked.clone());
+    let mut store = Store::open(Box::new(medium), StoreOptions { nonce: 5, ..StoreOptions::default() }).unwrap().0;
+    // Thousands of small records, and values in blocks of their own.
+    for n in 0..4_000u32 {
+        put(&mut store, AUTO, 10 + u64::from(n), &n.to_be_bytes(), &[n as u8; 64]).unwrap();
+    }
+    for n in 0..100u64 {
+        write(&mut store, AUTO, 5_000 + n, n * 6_000, &[n as u8; 6_000]).unwrap();
+    }
+    store.flush().unwrap();
+    let mut portions = 0;
+    while store.scrub(1).unwrap().passes < 2 {
+        let before = asked.load(Relaxed);
+        let scrubbed = store.scrub(256 << 10).unwrap();
+        let times = asked.load(Relaxed) - before;
+        assert!(times <= 20, "{times} reads for {} bytes", scrubbed.bytes);
+        assert_eq!(scrubbed.damaged, 0);
+        portions += 1;
+    }
+    assert!(portions > 10, "{portions}");
 }

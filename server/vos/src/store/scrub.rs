@@ -24,6 +24,10 @@ use crate::{Damage, DamageKind, Scrubbed, StoreError};
 const REMEMBERED: usize = 1024;
 /// What looking at one thing costs beside its bytes.
 const LOOK_BYTES: u64 = 64;
+/// What a read costs beside its bytes where a medium must be asked for them.
+const ASK_BYTES: u64 = 16 << 10;
+/// Bytes of records that are read at once there.
+const WINDOW_BYTES: u64 = 64 << 10;
 
 /// A pass over the medium.
 #[derive(Debug, Default)]
@@ -31,9 +35,25 @@ pub(super) struct Scrub {
     stage: Stage,
     passes: u64,
     bytes: u64,
+    /// How often a medium was read that is not mapped.
+    asked: u64,
     /// By offset, with the pass that last met it.
     damage: BTreeMap<u64, (Damage, u64)>,
-    buffer: Vec<u8>,
+    window: Window,
+}
+
+/// Bytes that were read in this portion, of a medium that is not mapped.
+#[derive(Debug, Default)]
+struct Window {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window {
+    fn part(&self, offset: u64, len: u64) -> Option<&[u8]> {
+        let from = usize::try_from(offset.checked_sub(self.start)?).ok()?;
+        self.bytes.get(from..from.checked_add(usize::try_from(len).ok()?)?)
+    }
 }
 
 /// Where a pass is.
@@ -48,15 +68,19 @@ enum Stage {
 }
 
 impl Store {
-    /// Verifies about `budget_bytes` more of what is on the medium, and one thing at least.
+    /// Verifies about `budget_bytes` more of what is on the medium, and one thing at least. Asking a medium that is not mapped counts as
+    /// 16 KiB each time.
     pub fn scrub(&mut self, budget_bytes: u64) -> Result<Scrubbed, StoreError> {
         if !self.log.sums {
             return Ok(Scrubbed::default());
         }
         let mut scrub = std::mem::take(&mut self.scrub);
-        let (before, passes) = (scrub.bytes, scrub.passes);
+        // What it holds may have changed since.
+        scrub.window.bytes.clear();
+        let (before, asked, passes) = (scrub.bytes, scrub.asked, scrub.passes);
+        let spent = |scrub: &Scrub| scrub.bytes - before + (scrub.asked - asked) * ASK_BYTES;
         let mut result = Ok(());
-        while result.is_ok() && scrub.bytes - before < budget_bytes.max(1) && scrub.passes == passes {
+        while result.is_ok() && spent(&scrub) < budget_bytes.max(1) && scrub.passes == passes {
             result = self.scrub_next(&mut scrub);
         }
         let done = Scrubbed { bytes: scrub.bytes - before, passes: scrub.passes, damaged: scrub.damage.len() as u64 };
@@ -166,10 +190,7 @@ impl Store {
         if self.log.segments.get(&segment.start).is_none_or(|used| used.segment != segment) {
             return Ok(None);
         }
-        let mut buffer = std::mem::take(&mut scrub.buffer);
-        let verified = self.verify_record(&mut buffer, segment, at);
-        scrub.buffer = buffer;
-        match verified? {
+        match self.verify_record(scrub, segment, at)? {
             Verified::Next(next) => {
                 scrub.bytes += next - at;
                 Ok(Some(next))
@@ -183,31 +204,46 @@ impl Store {
         }
     }
 
-    fn verify_record(&self, buffer: &mut Vec<u8>, segment: Segment, at: u64) -> Result<Verified, StoreError> {
+    fn verify_record(&self, scrub: &mut Scrub, segment: Segment, at: u64) -> Result<Verified, StoreError> {
         let nonce = self.log.nonce();
         if at == 0 {
-            buffer.resize(SEGMENT_HEADER_BYTES, 0);
-            self.log.read(segment.start, buffer)?;
-            let whole = SegmentHeader::decode(buffer, segment, nonce).is_some();
+            let bytes = self.look(scrub, segment.start, SEGMENT_HEADER_BYTES as u64, segment.len)?;
+            let whole = SegmentHeader::decode(bytes, segment, nonce).is_some();
             return Ok(if whole { Verified::Next(SEGMENT_HEADER_BYTES as u64) } else { Verified::Damaged });
         }
-        if at >= self.log.written(segment) {
+        let (end, start) = (self.log.written(segment), segment.start + at);
+        if at >= end {
             return Ok(Verified::End);
         }
         if at + RECORD_HEADER_BYTES as u64 > segment.len {
             return Ok(Verified::Damaged);
         }
-        buffer.resize(RECORD_HEADER_BYTES, 0);
-        self.log.read(segment.start + at, buffer)?;
-        let bytes = RecordHeader::announced(buffer).filter(|bytes| at + bytes <= segment.len);
+        let header = self.look(scrub, start, RECORD_HEADER_BYTES as u64, end - at)?;
+        let bytes = RecordHeader::announced(header).filter(|bytes| at + bytes <= segment.len);
         let Some(bytes) = bytes else { return Ok(Verified::Damaged) };
-        buffer.resize(bytes as usize, 0);
-        self.log.read(segment.start + at, buffer)?;
-        Ok(match RecordHeader::find(buffer, nonce, segment.number) {
+        let record = self.look(scrub, start, bytes, end - at)?;
+        Ok(match RecordHeader::find(record, nonce, segment.number) {
             None => Verified::Damaged,
             Some((header, ..)) if matches!(header.kind, kind::NEXT | kind::END) => Verified::End,
             Some((header, ..)) => Verified::Next(at + record_bytes(header.len as usize) as u64),
         })
+    }
+
+    /// Bytes as they are on the medium: in place, or read together with what follows them up to `most`.
+    fn look<'a>(&'a self, scrub: &'a mut Scrub, offset: u64, len: u64, most: u64) -> Result<&'a [u8], StoreError> {
+        if let Some(bytes) = self.log.bytes(offset, len) {
+            return Ok(bytes);
+        }
+        if scrub.window.part(offset, len).is_none() {
+            scrub.asked += 1;
+            scrub.window.start = offset;
+            scrub.window.bytes.resize(len.max(most.min(WINDOW_BYTES)) as usize, 0);
+            if let Err(error) = self.log.read(offset, &mut scrub.window.bytes) {
+                scrub.window.bytes.clear();
+                return Err(error);
+            }
+        }
+        Ok(scrub.window.part(offset, len).unwrap_or_default())
     }
 
     fn scrub_value(&mut self, scrub: &mut Scrub, id: VersionId) -> Result<(), StoreError> {
@@ -220,14 +256,7 @@ impl Store {
         for (number, expected) in granules.iter().enumerate() {
             let from = (number * GRANULE_BYTES) as u64;
             let len = (u64::from(place.len) - from).min(GRANULE_BYTES as u64);
-            let found = match self.log.bytes(place.offset + from, len) {
-                Some(bytes) => crc32c(bytes),
-                None => {
-                    scrub.buffer.resize(len as usize, 0);
-                    self.log.read(place.offset + from, &mut scrub.buffer)?;
-                    crc32c(&scrub.buffer)
-                }
-            };
+            let found = crc32c(self.look(scrub, place.offset + from, len, len)?);
             if found != *expected {
                 scrub.note(place.offset + from, len, DamageKind::Value);
             }
