@@ -416,6 +416,9 @@ pub(crate) struct LsArgs {
     /// Sizes, modes and times
     #[arg(long, short)]
     pub(crate) long: bool,
+    /// The steps that are kept, and the files that each of them wrote: of the container, or those that wrote PATH
+    #[arg(long)]
+    pub(crate) steps: bool,
     /// As JSON
     #[arg(long)]
     pub(crate) json: bool,

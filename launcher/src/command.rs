@@ -14,6 +14,7 @@ pub(crate) mod restart;
 pub(crate) mod rollback;
 pub(crate) mod snapshot;
 pub(crate) mod status;
+mod steps;
 pub(crate) mod top;
 pub(crate) mod up;
 

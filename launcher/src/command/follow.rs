@@ -3,10 +3,10 @@
 use std::io::Write;
 
 use serde::Serialize;
-use talea_client::{ProducerState, WaitOutcome};
+use talea_client::{Container, ProducerState, StepRecord, WaitOutcome};
 use talea_model::Step;
 
-use super::connect;
+use super::{connect, steps};
 use crate::cli::FollowArgs;
 use crate::failure::Failure;
 
@@ -19,6 +19,25 @@ struct Line {
     stamp: u64,
     unix_us: u64,
     latest_step: u64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    attributes: String,
+    /// Paths of the files that the step wrote; none if it named none.
+    files: Option<Vec<String>>,
+}
+
+impl Line {
+    fn of(container: &Container, step: &StepRecord, latest: Step, json: bool) -> Self {
+        // Who waits for the producer and not for names gets the step in any case.
+        let files = if json { steps::files(container, step).unwrap_or_default() } else { None };
+        Self {
+            step: step.step.0,
+            stamp: step.stamp.0,
+            unix_us: step.stamp.unix_us(),
+            latest_step: latest.0,
+            attributes: step.attributes.escape_ascii().to_string(),
+            files,
+        }
+    }
 }
 
 /// Follows until the producer has ended, or nobody reads any more. Exit code 0: it ended well; 3: it was lost.
@@ -46,12 +65,7 @@ pub(crate) fn follow(arguments: &FollowArgs) -> Result<u8, Failure> {
         match subscription.wait(ROUND_MS)? {
             WaitOutcome::Steps { steps, latest } => {
                 for step in steps {
-                    let line = Line {
-                        step: step.step.0,
-                        stamp: step.stamp.0,
-                        unix_us: step.stamp.unix_us(),
-                        latest_step: latest.0,
-                    };
+                    let line = Line::of(&container, &step, latest, arguments.json);
                     if !print(&line, arguments.json)? {
                         return Ok(0);
                     }

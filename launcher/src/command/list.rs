@@ -10,7 +10,7 @@ use talea_model::{Layout, PoolMap};
 use talea_posix::backing::client::ClientSystem;
 use talea_posix::{Fault, Files, Inode, Kind, Namespace, Stat, TaleaPath};
 
-use super::connect;
+use super::{connect, steps};
 use crate::cli::LsArgs;
 use crate::failure::{Failure, OWN};
 
@@ -40,6 +40,9 @@ pub(crate) const NOT_ALL: &str = "names that lie on servers which are missing ar
 /// Lists a directory or a file, or all containers.
 pub(crate) fn list(arguments: &LsArgs) -> Result<u8, Failure> {
     let client = connect(arguments.system.as_deref())?;
+    if arguments.steps {
+        return steps::list(&client, arguments);
+    }
     let (entries, is_all) = match arguments.path.trim_end_matches('/') {
         "/talea" | "talea:" => (containers(&client)?, true),
         path if is_view_list(path) => (views(&client, path)?, true),

@@ -407,6 +407,18 @@ int talea_wait(struct talea_subscription_t *subscription,
                int64_t deadline_ms,
                struct talea_step_t *out);
 
+// Gives the files that a step wrote to `each`, by their names from the container's root on. None if the epoch named none: objects of the
+// program's own, a rollback. `is_whole` (or NULL) gets 0 if there were more than a record holds. TALEA_RETENTION: the step is not kept
+// any more.
+//
+// # Safety
+// `each` is a function that can be called with `context`, `is_whole` null or valid for writing.
+int talea_step_manifest(struct talea_container_t *container,
+                        uint64_t step,
+                        talea_name_fn each,
+                        void *context,
+                        int *is_whole);
+
 // A fresh object id of a class such as "S1" or "SX", unlike any other in the container.
 //
 // # Safety

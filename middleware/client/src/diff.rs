@@ -61,6 +61,16 @@ impl Differences {
 
     /// Asynchronous [`next`](Self::next).
     pub async fn next_async(&mut self) -> Result<Option<Difference>> {
+        // The manifest says what steps wrote, and is none of it: a rollback must not write it back.
+        loop {
+            match self.next_of_all().await? {
+                Some(difference) if difference.place.oid == talea_model::manifest::object() => {}
+                next => return Ok(next),
+            }
+        }
+    }
+
+    async fn next_of_all(&mut self) -> Result<Option<Difference>> {
         let missing = |source: &Source| source.found.is_empty() && source.more;
         while self.sources.iter().any(missing) {
             let asked: Vec<usize> = (0..self.sources.len()).filter(|at| missing(&self.sources[*at])).collect();

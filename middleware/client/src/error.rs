@@ -1,6 +1,7 @@
 //! How calls fail: typed, naming who and where, and saying what to do.
 
 use talea_fabric::FabricError;
+use talea_model::manifest::BadManifest;
 use talea_model::{Cause, Oid, ServerId};
 use talea_wire::{Refusal, RefusalCode, WireError};
 use thiserror::Error;
@@ -93,6 +94,9 @@ pub enum ClientError {
         /// Why.
         why: String,
     },
+    /// A step's manifest cannot be read.
+    #[error(transparent)]
+    Manifest(#[from] BadManifest),
     /// The process is a child of the one that connected.
     #[error("this process was forked from the one that connected to Talea: connect anew in the child")]
     Forked,
@@ -146,6 +150,8 @@ impl ClientError {
             Self::Fabric(FabricError::Unreachable(..)) | Self::ServerLost { .. } => ErrorKind::ServerLost,
             Self::Fabric(FabricError::Deadline(_)) | Self::Deadline { .. } => ErrorKind::Deadline,
             Self::Refused { refusal, .. } => refusal_kind(refusal.code),
+            Self::Manifest(BadManifest::Version(_)) => ErrorKind::Version,
+            Self::Manifest(BadManifest::Damaged(_)) => ErrorKind::DataLost,
             Self::Argument(_) | Self::Forked => ErrorKind::Argument,
             Self::TooLong(_) => ErrorKind::TooLong,
             Self::DataLost { .. } => ErrorKind::DataLost,

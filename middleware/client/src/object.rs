@@ -99,6 +99,15 @@ pub struct Object {
     oid: Oid,
 }
 
+impl Container {
+    /// Updates entries of several objects, all of them in flight together.
+    pub fn update_all(&self, write: &Write<'_>, updates: &[(Oid, Vec<EntryUpdate<'_>>)]) -> Result<()> {
+        let each = updates.iter().map(|(oid, entries)| async { self.object(*oid).update_async(write, entries).await });
+        let all = self.client.block_on(gather(each.collect()))?;
+        all.into_iter().collect()
+    }
+}
+
 impl Object {
     pub(crate) fn new(container: Container, oid: Oid) -> Self {
         Self { container, oid }

@@ -142,6 +142,10 @@ pub trait Epoch: Send + Sync {
     fn blob(&self) -> Vec<u8>;
     /// Writes pending versions; returns when the targets have applied them.
     fn update(&self, oid: Oid, entries: &[Update<'_>]) -> Result<(), Fault>;
+    /// The same for several objects, together.
+    fn update_all(&self, updates: &[(Oid, &[Update<'_>])]) -> Result<(), Fault> {
+        updates.iter().try_for_each(|(oid, entries)| self.update(*oid, entries))
+    }
     /// An autocommit of one dkey that shares the transaction's fate: latest reads see it at once.
     fn update_tied(&self, oid: Oid, entries: &[Update<'_>]) -> Result<(), Fault>;
     /// Punches inside the transaction.

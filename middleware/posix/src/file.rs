@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use talea_abi::Code;
-use talea_model::{ObjectClass, Oid, Step, Summary, View};
+use talea_model::{ObjectClass, Oid, Step, Summary, TxId, View, WrittenFile};
 
 use crate::backing::{Backing, Epoch, Snapshot, SnapshotAt, System};
 use crate::inode::{self, Inode, Kind};
@@ -29,7 +29,7 @@ use auto::Autocommits;
 use blob::{Base, Mode, Shared};
 pub use counter::CounterChange;
 pub use epoch::SharedEpoch;
-use group::{Group, Newborn};
+use group::{Facts, Group, Newborn};
 pub use handle::{CommitAnswer, Handle, Info, merge_summaries};
 
 /// Room for targets that join the pool while a file is open, so that summaries keep their size.
@@ -105,11 +105,23 @@ struct Table {
     groups: HashMap<GroupKey, Vec<(Arc<Group>, usize)>>,
     /// Leases of read-only opens that this process made and has not attached to yet.
     leases: HashMap<u64, Box<dyn Snapshot>>,
+    /// Files that explicit epochs which have not committed yet wrote, as far as this process sealed them.
+    written: HashMap<TxId, Vec<WrittenFile>>,
 }
 
 impl Registry {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An explicit epoch wrote a file.
+    fn wrote(&self, tx: TxId, file: WrittenFile) {
+        self.table().written.entry(tx).or_default().push(file);
+    }
+
+    /// What an explicit epoch wrote, which is now about to end.
+    fn take_written(&self, tx: TxId) -> Vec<WrittenFile> {
+        self.table().written.remove(&tx).unwrap_or_default()
     }
 
     /// A handle has gone.
@@ -176,25 +188,22 @@ impl Files {
         }
         let backing = self.system.container(&from.container)?;
         let namespace = Namespace::new(backing, View::Latest);
-        if let Some(inode) = namespace.lookup(&from.names)? {
-            let groups: Vec<Arc<Group>> = {
-                let table = self.open.table();
-                let groups = table.groups.get(&(from.container.clone(), inode.oid));
-                groups.into_iter().flatten().map(|(group, _)| group.clone()).collect()
-            };
-            for group in groups {
-                if group.processes > 1 {
-                    return Err(Fault::new(
-                        Code::Unsupported,
-                        "a file that several processes write cannot be renamed: close it first",
-                    ));
-                }
-                let committed = group.commit(group.flush()?, true);
-                group.advance(committed.outcome)?;
-                committed.result?;
+        let inode = namespace.lookup(&from.names)?;
+        let groups = inode.map_or_else(Vec::new, |inode| self.groups_on(&from.container, inode.oid));
+        for group in &groups {
+            if group.processes > 1 {
+                return Err(Fault::new(
+                    Code::Unsupported,
+                    "a file that several processes write cannot be renamed: close it first",
+                ));
             }
+            let committed = group.commit(group.flush()?, true);
+            group.advance(committed.outcome)?;
+            committed.result?;
         }
-        namespace.rename(&from.names, &to.names)
+        namespace.rename(&from.names, &to.names)?;
+        groups.iter().for_each(|group| group.renamed(to.names.join(&b'/')));
+        Ok(())
     }
 
     /// Opens on one process of a communicator of `processes`; the bytes are for [`attach`](Self::attach).
@@ -265,12 +274,19 @@ impl Files {
         let (step, bytes) = (epoch.base_step(), epoch.blob());
         let mode = Mode::Writer { founding, founder: true, processes, epoch: bytes, size, step };
         let shared = shared(path, &inode, &*backing, delete, mode);
-        let facts = (inode.oid, inode.chunk_bytes);
+        let facts = Facts { oid: inode.oid, chunk_bytes: inode.chunk_bytes, path: parsed.names.join(&b'/') };
         let group = Arc::new(Group::new(backing, founding, processes, true, facts, epoch, size, step));
         newborn.into_iter().for_each(|newborn| group.born(newborn));
         let key = (parsed.container.clone(), inode.oid);
         self.open.table().groups.entry(key).or_default().push((group, 0));
         Ok(shared)
+    }
+
+    /// This process's foundings on a file.
+    fn groups_on(&self, container: &str, oid: Oid) -> Vec<Arc<Group>> {
+        let table = self.open.table();
+        let groups = table.groups.get(&(container.to_owned(), oid));
+        groups.into_iter().flatten().map(|(group, _)| group.clone()).collect()
     }
 
     /// A founding of this process that a communicator of `processes` is part of.
@@ -318,7 +334,9 @@ impl Files {
                 "the file is being written by a communicator that this process is not in: close it there first",
             ));
         }
-        let facts = (shared.oid, shared.chunk_bytes);
+        // The path was parsed when the file was opened.
+        let path = TaleaPath::parse(&shared.path).map_or_else(|_| Vec::new(), |path| path.names.join(&b'/'));
+        let facts = Facts { oid: shared.oid, chunk_bytes: shared.chunk_bytes, path };
         let epoch = match epoch.as_slice() {
             [] => Autocommits::boxed(backing.clone(), shared.chunk_bytes, *size, *step),
             epoch => backing.join(epoch)?,

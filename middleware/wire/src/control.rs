@@ -235,6 +235,8 @@ pub struct StepRecord {
     pub stamp: Stamp,
     /// Log position.
     pub position: Position,
+    /// Its transaction, which the manifest of its files names.
+    pub tx: TxId,
     /// The program's attributes.
     pub attributes: Vec<u8>,
 }

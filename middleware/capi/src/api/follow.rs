@@ -1,6 +1,6 @@
 //! Following a container's steps.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 use std::sync::{Mutex, PoisonError};
 
 use talea_abi::Code;
@@ -11,8 +11,8 @@ use talea_posix::backing::client::fault;
 
 use super::container::CONTAINERS;
 use super::system::deadline;
-use super::types::{talea_container_t, talea_step_t, talea_subscription_t};
-use crate::boundary::{place, public, put, waiting};
+use super::types::{talea_container_t, talea_name_fn, talea_step_t, talea_subscription_t};
+use crate::boundary::{argument, place, public, put, waiting};
 use crate::handles::Handles;
 
 static SUBSCRIPTIONS: Handles<talea_subscription_t, Mutex<Subscription>> = Handles::new("subscription");
@@ -86,5 +86,39 @@ pub unsafe extern "C" fn talea_wait(
                 ),
             ),
         }
+    })
+}
+
+/// Gives the files that a step wrote to `each`, by their names from the container's root on. None if the epoch named none: objects of the
+/// program's own, a rollback. `is_whole` (or NULL) gets 0 if there were more than a record holds. TALEA_RETENTION: the step is not kept
+/// any more.
+///
+/// # Safety
+/// `each` is a function that can be called with `context`, `is_whole` null or valid for writing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn talea_step_manifest(
+    container: *mut talea_container_t,
+    step: u64,
+    each: talea_name_fn,
+    context: *mut c_void,
+    is_whole: *mut c_int,
+) -> c_int {
+    public(|| {
+        let container = CONTAINERS.get(container)?;
+        let each = each.ok_or_else(|| argument("no function to give the files to"))?;
+        let record = container.step(Step(step)).map_err(fault)?;
+        let manifest = container.manifest(&record).map_err(fault)?.unwrap_or_default();
+        if !is_whole.is_null() {
+            let whole = c_int::from(manifest.is_whole || manifest.files.is_empty());
+            // SAFETY: not null, valid by the caller's contract.
+            unsafe { put(is_whole, whole, "is_whole") }?;
+        }
+        for file in &manifest.files {
+            // SAFETY: the caller's contract; the name lives through the call.
+            if unsafe { each(context, file.path.as_ptr().cast(), file.path.len()) } != 0 {
+                break;
+            }
+        }
+        Ok(())
     })
 }

@@ -68,20 +68,21 @@ impl System for ClientSystem {
 
 struct Open(Container, Option<Arc<AtomicBool>>);
 
+fn entries_of<'a>(entries: &'a [Update<'a>]) -> Vec<EntryUpdate<'a>> {
+    let entry = |entry: &'a Update<'a>| EntryUpdate {
+        dkey: entry.dkey,
+        akey: entry.akey,
+        kind: entry.kind,
+        condition: entry.condition,
+        extents: &entry.extents,
+        data: entry.data,
+    };
+    entries.iter().map(entry).collect()
+}
+
 impl Open {
     fn write(&self, write: Write<'_>, oid: Oid, entries: &[Update<'_>]) -> Result<(), Fault> {
-        let entries: Vec<EntryUpdate<'_>> = entries
-            .iter()
-            .map(|entry| EntryUpdate {
-                dkey: entry.dkey,
-                akey: entry.akey,
-                kind: entry.kind,
-                condition: entry.condition,
-                extents: &entry.extents,
-                data: entry.data,
-            })
-            .collect();
-        self.0.object(oid).update(&write, &entries).map_err(fault)
+        self.0.object(oid).update(&write, &entries_of(entries)).map_err(fault)
     }
 
     fn remove(&self, write: Write<'_>, oid: Oid, what: Punch<'_>, condition: Condition) -> Result<(), Fault> {
@@ -233,6 +234,12 @@ impl Epoch for Part {
 
     fn update(&self, oid: Oid, entries: &[Update<'_>]) -> Result<(), Fault> {
         self.open.write(Write::Inside(&self.epoch), oid, entries)
+    }
+
+    fn update_all(&self, updates: &[(Oid, &[Update<'_>])]) -> Result<(), Fault> {
+        let updates: Vec<(Oid, Vec<EntryUpdate<'_>>)> =
+            updates.iter().map(|(oid, entries)| (*oid, entries_of(entries))).collect();
+        self.open.0.update_all(&Write::Inside(&self.epoch), &updates).map_err(fault)
     }
 
     fn update_tied(&self, oid: Oid, entries: &[Update<'_>]) -> Result<(), Fault> {

@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use talea_abi::Code;
-use talea_model::{Step, Summary, TxId};
+use talea_model::{Manifest, Step, Summary, TxId, manifest};
 
-use super::{Files, SPARE_TARGETS, blob};
+use super::{Files, Registry, SPARE_TARGETS, blob};
 use crate::Fault;
-use crate::backing::{Backing, Epoch};
+use crate::backing::{Backing, Condition, Epoch};
+use crate::namespace::value;
 
 /// What a commit came to; all processes take it over.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +34,8 @@ pub struct SharedEpoch {
     backing: Arc<dyn Backing>,
     summary_bytes: usize,
     open: Mutex<Open>,
+    /// Knows which files this process has sealed.
+    files: Arc<Registry>,
 }
 
 struct Open {
@@ -59,7 +62,8 @@ impl Files {
         let backing = self.system.join(&shared.container)?;
         let epoch = backing.join(&shared.epoch)?;
         let open = Mutex::new(Open { epoch: Some(epoch), next: None });
-        Ok(SharedEpoch { backing, summary_bytes: shared.summary_bytes as usize, open })
+        let (summary_bytes, files) = (shared.summary_bytes as usize, self.open.clone());
+        Ok(SharedEpoch { backing, summary_bytes, open, files })
     }
 }
 
@@ -95,9 +99,12 @@ impl SharedEpoch {
         let mut open = self.open();
         let Some(epoch) = &open.epoch else { return (Err(over()), Vec::new()) };
         let tx = epoch.tx();
-        let (outcome, next) = match epoch.commit(merged, true) {
+        let mut merged = merged.clone();
+        let named = self.name_files(&**epoch, &mut merged);
+        let (outcome, next) = match epoch.commit(&merged, true) {
             Ok(done) => (Ok(done.step), done.next),
-            Err(refused) => (Err(refused.fault), refused.next),
+            // What failed first says more than that the commit was refused for it.
+            Err(refused) => (Err(named.err().unwrap_or(refused.fault)), refused.next),
         };
         let step = outcome.as_ref().map_or(Step(0), |step| *step);
         let failed = outcome.as_ref().err().map(|fault| fault.text.clone());
@@ -107,6 +114,19 @@ impl SharedEpoch {
             Ok(bytes) => (outcome, bytes),
             Err(fault) => (outcome.and(Err(fault)), Vec::new()),
         }
+    }
+
+    /// Writes the manifest of the files that were sealed, if there are any and the epoch can commit.
+    fn name_files(&self, epoch: &dyn Epoch, merged: &mut Summary) -> Result<(), Fault> {
+        let files = self.files.take_written(epoch.tx());
+        if merged.failed || files.is_empty() {
+            return Ok(());
+        }
+        let (slot, names) = (manifest::dkey(epoch.tx()), Manifest::new(epoch.tx(), files).encode());
+        let written = epoch.update(manifest::object(), &[value(&slot, manifest::AKEY, &names, Condition::None)]);
+        merged.failed |= written.is_err();
+        merged.merge(&epoch.summary());
+        written
     }
 
     /// Takes over what a commit came to.
@@ -129,6 +149,7 @@ impl SharedEpoch {
     /// Aborts what is not committed, on one process, and ends the row.
     pub fn abort(&self) -> Result<(), Fault> {
         let Some(epoch) = self.open().epoch.take() else { return Ok(()) };
+        self.files.take_written(epoch.tx());
         let aborted = epoch.abort("the explicit epoch ended without a commit");
         epoch.closed();
         aborted
@@ -139,6 +160,7 @@ impl Drop for SharedEpoch {
     fn drop(&mut self) {
         // Another process ends it; this one stays a writer of it until then.
         if let Some(epoch) = self.open().epoch.take() {
+            self.files.take_written(epoch.tx());
             epoch.closed();
         }
     }

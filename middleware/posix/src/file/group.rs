@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use talea_abi::Code;
-use talea_model::{Extent, Oid, Step, Summary, TxId, View};
+use talea_model::{Extent, Manifest, Oid, Step, Summary, TxId, View, WrittenFile, manifest};
 
 use crate::Fault;
 use crate::backing::{Backing, Condition, Epoch, Punch, Update, ValueKind};
@@ -14,7 +14,7 @@ use crate::file::auto::Autocommits;
 use crate::file::blob::Outcome;
 use crate::file::pieces;
 use crate::inode::{DATA, Inode, META, MTIME, SIZE, SizeRecord};
-use crate::namespace::{Namespace, now_ns, size_and_mtime};
+use crate::namespace::{Namespace, now_ns, size_and_mtime, value};
 
 mod explicit;
 
@@ -56,6 +56,16 @@ struct State {
     solo: bool,
     /// The epoch is one of several files: whoever owns it commits.
     explicit: bool,
+    /// Names from the container's root on, for manifests.
+    path: Vec<u8>,
+}
+
+/// What a founding knows of its file.
+pub(super) struct Facts {
+    pub oid: Oid,
+    pub chunk_bytes: u64,
+    /// Names from the container's root on.
+    pub path: Vec<u8>,
 }
 
 /// A name that lives only with its epoch so far.
@@ -87,11 +97,12 @@ impl Group {
         founding: u64,
         processes: u32,
         opener: bool,
-        (oid, chunk_bytes): (Oid, u64),
+        facts: Facts,
         epoch: Box<dyn Epoch>,
         base: SizeRecord,
         step: Step,
     ) -> Self {
+        let Facts { oid, chunk_bytes, path } = facts;
         let autocommits = epoch.autocommits();
         let state = State {
             epoch: Some(epoch),
@@ -103,6 +114,7 @@ impl Group {
             reborn: false,
             solo: false,
             explicit: false,
+            path,
         };
         let local = Local { size: SizeRecord { bytes: 0, ..base }, known_bytes: base.bytes, failed: false };
         let (state, local) = (RwLock::new(state), Mutex::new(local));
@@ -112,6 +124,11 @@ impl Group {
     /// Tells that this process has just made the file's name, tied to the open epoch.
     pub(super) fn born(&self, newborn: Newborn) {
         self.exclusive().newborn = Some(newborn);
+    }
+
+    /// The file has another name from now on.
+    pub(super) fn renamed(&self, path: Vec<u8>) {
+        self.exclusive().path = path;
     }
 
     fn local(&self) -> MutexGuard<'_, Local> {
@@ -364,7 +381,8 @@ impl Group {
             return Committed { result, outcome };
         }
         let size = SizeRecord { truncations: merged.size.0, bytes: merged.size.1 }.max(base);
-        let sealed = self.seal(&**epoch, &mut merged, size, base);
+        let files = [WrittenFile { path: state.path.clone(), oid: self.oid }];
+        let sealed = self.seal(&**epoch, &mut merged, (size, base), &files);
         let committed = epoch.commit(&merged, next);
         let (fault, following, size, step) = match committed {
             Ok(done) => {
@@ -395,8 +413,14 @@ impl Group {
         named.is_ok()
     }
 
-    /// Writes size and time into the epoch, if it holds anything at all.
-    fn seal(&self, epoch: &dyn Epoch, merged: &mut Summary, size: SizeRecord, base: SizeRecord) -> Result<(), Fault> {
+    /// Writes size and time into the epoch, and its manifest if it is this file's own, if it holds anything at all.
+    fn seal(
+        &self,
+        epoch: &dyn Epoch,
+        merged: &mut Summary,
+        (size, base): (SizeRecord, SizeRecord),
+        files: &[WrittenFile],
+    ) -> Result<(), Fault> {
         if merged.failed || merged.touched.is_empty() {
             return Ok(());
         }
@@ -405,7 +429,14 @@ impl Group {
         if size > base {
             updates.push(largest(SIZE, &size_bytes));
         }
-        let written = epoch.update(self.oid, &updates);
+        let written = match files {
+            [] => epoch.update(self.oid, &updates),
+            files => {
+                let (slot, names) = (manifest::dkey(epoch.tx()), Manifest::new(epoch.tx(), files.to_vec()).encode());
+                let record = [value(&slot, manifest::AKEY, &names, Condition::None)];
+                epoch.update_all(&[(self.oid, &updates), (manifest::object(), &record)])
+            }
+        };
         merged.failed |= written.is_err();
         merged.merge(&epoch.summary());
         written

@@ -112,7 +112,7 @@ impl Handle {
         Info { founder, writable, chunk_bytes, summary_bytes, step, failed }
     }
 
-    fn group(&self) -> Result<&Arc<Group>, Fault> {
+    pub(super) fn group(&self) -> Result<&Arc<Group>, Fault> {
         match &self.kind {
             Side::Writer { group, .. } => Ok(group),
             Side::Reader { .. } => Err(Fault::new(
@@ -231,7 +231,11 @@ impl Handle {
 
     /// Writes the file's size into the explicit epoch, on one process, before its commit or the file's close.
     pub fn seal(&self, merged: Summary) -> Result<Summary, Fault> {
-        self.group()?.seal_explicit(merged)
+        let (sealed, written) = self.group()?.seal_explicit(merged)?;
+        if let (Side::Writer { registry, .. }, Some((tx, file))) = (&self.kind, written) {
+            registry.wrote(tx, file);
+        }
+        Ok(sealed)
     }
 
     /// What the commit of an explicit epoch came to for this file, for [`advance`](Self::advance) on every process.

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::backing::memory::Memory;
 
+mod manifest;
+
 /// Some processes that share one system.
 struct Job {
     memory: Memory,

@@ -1,7 +1,7 @@
 //! A founding whose file takes part in an explicit epoch: one transaction over several files and objects of a container, which
 //! the epoch's owner commits (docs/design.md §7). Must never commit or abort that transaction itself.
 
-use talea_model::{Step, Summary};
+use talea_model::{Step, Summary, TxId, WrittenFile};
 
 use super::Group;
 use crate::Fault;
@@ -74,14 +74,20 @@ impl Group {
         Ok(())
     }
 
-    /// Writes size and time of the file into the epoch. On one process, with the summary of all; the answer goes into the epoch's.
-    pub(in crate::file) fn seal_explicit(&self, mut merged: Summary) -> Result<Summary, Fault> {
+    /// Writes size and time of the file into the epoch. On one process, with the summary of all; the answer goes into the epoch's, and
+    /// the file, if it was written, into the epoch's manifest.
+    pub(in crate::file) fn seal_explicit(
+        &self,
+        mut merged: Summary,
+    ) -> Result<(Summary, Option<(TxId, WrittenFile)>), Fault> {
         self.backing.observe(merged.hlc);
         let state = self.exclusive();
         let epoch = super::epoch_of(&state)?;
         let size = SizeRecord { truncations: merged.size.0, bytes: merged.size.1 }.max(state.base);
-        self.seal(epoch, &mut merged, size, state.base)?;
-        Ok(merged)
+        let is_written = !merged.failed && !merged.touched.is_empty();
+        self.seal(epoch, &mut merged, (size, state.base), &[])?;
+        let file = is_written.then(|| (epoch.tx(), WrittenFile { path: state.path.clone(), oid: self.oid }));
+        Ok((merged, file))
     }
 
     /// What the commit of the explicit epoch came to for this file.
