@@ -19,7 +19,7 @@ use crate::ending;
 use crate::failure::Failure;
 use crate::notice::{count, say, spinner};
 use crate::plan::{DEFAULT_CONTAINER, Plan};
-use crate::record::{JobRecord, Processes, record};
+use crate::record::{Before, JobRecord, Processes, record};
 use crate::restart::Keeper;
 use crate::save::Saver;
 use crate::stage::Order;
@@ -42,6 +42,8 @@ struct Job<'a> {
     client: Client,
     began: Instant,
     began_unix_us: u64,
+    /// What the system had done by then.
+    before: Before,
     name: String,
     /// Cores that the command leaves to the servers.
     avoid_cores: u32,
@@ -175,7 +177,8 @@ impl<'a> Job<'a> {
         let (client, began) = (Client::connect(&options)?, Instant::now());
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let began_unix_us = since.map_or(0, |since| since.as_micros() as u64);
-        Ok(Self { arguments, client, began, began_unix_us, name, avoid_cores, writes: Writes::All })
+        let (before, writes) = (Before::of(&client)?, Writes::All);
+        Ok(Self { arguments, client, began, began_unix_us, before, name, avoid_cores, writes })
     }
 
     /// Tells followers what becomes of the command.
@@ -298,7 +301,12 @@ impl<'a> Job<'a> {
     /// Says what the job did, and with which code to exit.
     fn finish(&self, ended: &Ended, saver: &Saver, timeline: Vec<crate::timeline::Sample>) -> Result<u8, Failure> {
         let code = if ended.code == 0 { ended.companions } else { ended.code };
-        let mut record = match record(&self.client, &self.name, self.began.elapsed(), code) {
+        let makes_steps = |id| match &self.writes {
+            Writes::All => true,
+            Writes::One(container) => container.id() == id,
+            Writes::Nothing => false,
+        };
+        let mut record = match record(&self.client, &self.name, &self.before, makes_steps, self.began.elapsed(), code) {
             Ok(record) => record,
             Err(error) => {
                 eprintln!("talea: no record of the job: {error}");
@@ -367,7 +375,7 @@ async fn wait(
             tokio::select! {
                 status = child.wait() => break Ok(status),
                 signal = stop.next() => break Err(signal),
-                () = saver.due() => saver.begin(),
+                _ = saver.due() => saver.begin(),
                 failure = servers.next_end() => tell_of_end(&failure),
             }
         }

@@ -1,11 +1,14 @@
 //! What a job did: for its end card, its record and its report.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use talea_client::{Client, ClientError, ProcessFigures, Reports};
 use talea_model::size::Iec;
+use talea_model::{ContainerId, TargetId};
+use talea_wire::data::StoreStat;
 
 use crate::notice::count;
 use crate::stage::Receipt;
@@ -94,9 +97,42 @@ pub(crate) struct JobRecord {
     pub(crate) timeline: Vec<Sample>,
 }
 
-/// Asks the system what the job did.
-pub(crate) fn record(client: &Client, system: &str, took: Duration, exit_code: u8) -> Result<JobRecord, ClientError> {
+/// What a system had done before a job began: not the job's doing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Before {
+    log_entries: u64,
+    /// Steps by container.
+    steps: BTreeMap<ContainerId, u64>,
+    targets: BTreeMap<TargetId, StoreStat>,
+}
+
+impl Before {
+    /// Asks a system that others use, too.
+    pub(crate) fn of(client: &Client) -> Result<Self, ClientError> {
+        let status = client.status()?;
+        let targets =
+            status.map.targets.iter().filter_map(|target| Some((target.id, client.target_stat(target.id).ok()?)));
+        Ok(Self {
+            log_entries: status.counters.entries,
+            steps: status.containers.iter().map(|container| (container.container, container.step.0)).collect(),
+            targets: targets.collect(),
+        })
+    }
+}
+
+/// Asks the system what was done since then; `makes_steps`: in which containers.
+pub(crate) fn record(
+    client: &Client,
+    system: &str,
+    before: &Before,
+    makes_steps: impl Fn(ContainerId) -> bool,
+    took: Duration,
+    exit_code: u8,
+) -> Result<JobRecord, ClientError> {
     let status = client.status()?;
+    let steps = status.containers.iter().filter(|info| makes_steps(info.container));
+    let steps =
+        steps.map(|info| info.step.0 - before.steps.get(&info.container).copied().unwrap_or(0).min(info.step.0));
     let mut record = JobRecord {
         version: 1,
         system: system.to_owned(),
@@ -104,12 +140,12 @@ pub(crate) fn record(client: &Client, system: &str, took: Duration, exit_code: u
         seconds: took.as_secs_f64(),
         servers: status.map.servers.len(),
         targets: status.map.targets.len(),
-        steps: status.containers.iter().map(|container| container.step.0).sum(),
+        steps: steps.sum(),
         bytes_written: 0,
         bytes_read: 0,
         updates: 0,
         fetches: 0,
-        log_entries: status.counters.entries,
+        log_entries: status.counters.entries.saturating_sub(before.log_entries),
         lost_targets: 0,
         used_bytes: 0,
         capacity_bytes: status.map.targets.iter().map(|target| target.capacity_bytes).sum(),
@@ -124,10 +160,16 @@ pub(crate) fn record(client: &Client, system: &str, took: Duration, exit_code: u
     for target in &status.map.targets {
         match client.target_stat(target.id) {
             Ok(stat) => {
-                record.bytes_written += stat.bytes_in;
-                record.bytes_read += stat.bytes_out + stat.bytes_in_place;
-                record.updates += stat.updates;
-                record.fetches += stat.fetches;
+                // A server that was started again counts from nothing.
+                let was = before
+                    .targets
+                    .get(&target.id)
+                    .filter(|was| was.updates <= stat.updates && was.fetches <= stat.fetches);
+                let since = |pick: fn(&StoreStat) -> u64| pick(&stat).saturating_sub(was.map_or(0, pick));
+                record.bytes_written += since(|stat| stat.bytes_in);
+                record.bytes_read += since(|stat| stat.bytes_out + stat.bytes_in_place);
+                record.updates += since(|stat| stat.updates);
+                record.fetches += since(|stat| stat.fetches);
                 record.used_bytes += stat.used_bytes;
             }
             Err(_) => record.lost_targets += 1,
