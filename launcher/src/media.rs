@@ -148,6 +148,9 @@ impl Place {
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => _ = self::note(path)?,
                 Err(error) => return Err(Failure::io("making", path)(error)),
             }
+            if note.persist.is_some() {
+                alone(path, note)?;
+            }
             write(path, note)?;
         }
         Ok((!place.paths.is_empty()).then_some(place))
@@ -167,6 +170,25 @@ impl Place {
             let _ = fs::remove_dir(path);
         }
     }
+}
+
+/// Makes sure that no other node of this system has the same directory: under one name each needs its own. Both leave their mark before
+/// they look, so that one of them sees the other.
+fn alone(directory: &Path, note: &Note) -> Result<(), Failure> {
+    let mark = |first_server: u32| format!(".server-{first_server}");
+    let own = directory.join(mark(note.first_server));
+    fs::write(&own, &note.system).map_err(Failure::io("writing", &own))?;
+    let entries = fs::read_dir(directory).map_err(Failure::io("reading", directory))?;
+    for entry in entries.flatten() {
+        let is_other = entry.file_name().to_string_lossy().starts_with(".server-") && entry.path() != own;
+        if is_other && fs::read(entry.path()).is_ok_and(|system| system == note.system.as_bytes()) {
+            return Err(Failure::Usage(format!(
+                "{} is seen by several nodes: a system that persists needs a tier that each node has of its own",
+                directory.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn write(directory: &Path, note: &Note) -> Result<(), Failure> {
@@ -198,6 +220,27 @@ pub(crate) fn unused(tier: &Path) -> Vec<(PathBuf, Note)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_nodes_of_a_system_that_persists_do_not_share_its_media() {
+        let directory = tempfile::tempdir().unwrap();
+        let tier = format!("pmem:{}", directory.path().display());
+        let one = Note { first_server: 0, ..a_note(Some("kept")) };
+        let two = Note { first_server: 1, ..a_note(Some("kept")) };
+        Place::prepare(&tier, &one).unwrap();
+        let refused = Place::prepare(&tier, &two).err().unwrap().to_string();
+        assert!(refused.contains("seen by several nodes"), "{refused}");
+        // The same node goes on later.
+        let later = tempfile::tempdir().unwrap();
+        let tier = format!("pmem:{}", later.path().display());
+        Place::prepare(&tier, &two).unwrap();
+        Place::prepare(&tier, &two).unwrap();
+        // Without a name of its own each has a directory of its own.
+        let shared = tempfile::tempdir().unwrap();
+        let tier = format!("pmem:{}", shared.path().display());
+        Place::prepare(&tier, &Note { first_server: 0, ..a_note(None) }).unwrap();
+        Place::prepare(&tier, &Note { first_server: 1, ..a_note(None) }).unwrap();
+    }
 
     fn a_note(persist: Option<&str>) -> Note {
         Note {
