@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::GuardArgs;
 use crate::failure::Failure;
 use crate::job::SESSION;
-use crate::save::Saver;
+use crate::save::{Due, Saver};
 use crate::stage::Order;
 use crate::stop::Stop;
 
@@ -46,9 +46,13 @@ pub(crate) async fn guard(arguments: &GuardArgs) -> Result<u8, Failure> {
                 saver.begin();
                 pass_on(script, number);
             }
-            () = saver.due() => {
+            due = saver.due() => {
                 saver.begin();
-                pass_on(script, SignalKind::user_defined1().as_raw_value());
+                // It is ours; the script hears of it if it listens, and would die of it if it does not.
+                let number = SignalKind::user_defined1().as_raw_value();
+                if due == Due::Asked && catches(script, number) {
+                    pass_on(script, number);
+                }
             }
             _ = other.recv() => pass_on(script, SignalKind::user_defined2().as_raw_value()),
         }
@@ -62,6 +66,14 @@ pub(crate) async fn guard(arguments: &GuardArgs) -> Result<u8, Failure> {
     drop(client);
     crate::command::up::end(&system).await?;
     Ok(if code == 0 && !good { 125 } else { code })
+}
+
+/// Whether a process has a handler for a signal (proc(5), `SigCgt`).
+fn catches(process: Pid, signal: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.as_raw_nonzero())).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = mask.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or(0);
+    mask >> (signal - 1) & 1 == 1
 }
 
 /// The script may have ended already.
@@ -81,6 +93,30 @@ fn wait(script: Pid) -> Result<u8, Failure> {
             }
             Ok(None) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(Failure::io("waiting for", "the script")(error.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_script_that_traps_it_hears_of_a_signal_that_is_ours() {
+        for (script, traps) in [("trap : USR1; read line", true), ("read line", false)] {
+            let mut command = std::process::Command::new("/bin/sh");
+            let piped = std::process::Stdio::piped;
+            let mut child =
+                command.args(["-c", &format!("echo; {script}")]).stdin(piped()).stdout(piped()).spawn().unwrap();
+            let pid = Pid::from_raw(child.id() as i32).unwrap();
+            let until = std::time::Instant::now() + Duration::from_secs(10);
+            while catches(pid, SignalKind::user_defined1().as_raw_value()) != traps && std::time::Instant::now() < until
+            {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            assert_eq!(catches(pid, SignalKind::user_defined1().as_raw_value()), traps, "{script}");
+            drop(child.stdin.take());
+            child.wait().unwrap();
         }
     }
 }

@@ -17,6 +17,15 @@ use crate::stage::{Nodes, Options, Order, Receipt, Stage};
 /// How long Slurm may take to say how much time is left.
 const ASK: Duration = Duration::from_secs(10);
 
+/// Why it is time to save.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Somebody sent SIGUSR1.
+    Asked,
+    /// The job is about to hit its wall time.
+    Limit,
+}
+
 /// What becomes of a job's orders to stage.
 pub(crate) struct Saver {
     client: Client,
@@ -66,7 +75,7 @@ impl Saver {
     }
 
     /// Resolves when it is time to save what is committed.
-    pub(crate) async fn due(&mut self) {
+    pub(crate) async fn due(&mut self) -> Due {
         if self.out.is_empty() || self.working.is_some() {
             return std::future::pending().await;
         }
@@ -77,13 +86,18 @@ impl Saver {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            _ = self.asked.recv() => say(self.quiet, format_args!("SIGUSR1: staging out what is committed")),
+        let due = tokio::select! {
+            _ = self.asked.recv() => {
+                say(self.quiet, format_args!("SIGUSR1: staging out what is committed"));
+                Due::Asked
+            }
             () = reached => {
                 say(self.quiet, format_args!("the job is about to hit its wall time: staging out what is committed"));
+                Due::Limit
             }
-        }
+        };
         self.limit = None;
+        due
     }
 
     /// Begins to save beside the command, unless there is nothing to save or it is being done.

@@ -11,6 +11,8 @@ pub struct Wish {
     pub bring_in: Vec<(String, String)>,
     /// Orders to stage out.
     pub out: Vec<(String, String)>,
+    /// How many seconds before the job's wall time staging out begins.
+    pub save_before: Option<u64>,
 }
 
 /// Keys that become options of `talea up`.
@@ -36,11 +38,20 @@ impl Wish {
                         .ok_or_else(|| wrong("is not out=/talea/CONTAINER/PATH:DST"))?;
                     wish.out.push((source.to_owned(), destination.to_owned()));
                 }
+                "save-before" => {
+                    wish.save_before = Some(value.parse().map_err(|_| wrong("is no number of seconds"))?);
+                }
+                "capacity" if talea_model::size::parse(value).is_err() => {
+                    return Err(wrong("is no size: write a number with K, M, G or T, such as 64G"));
+                }
+                "targets" | "reserve-cores" | "keep-steps" if value.parse::<u64>().is_err() => {
+                    return Err(wrong("is no number"));
+                }
                 _ if OPTIONS.contains(&key) => wish.up.extend([format!("--{key}"), value.to_owned()]),
                 _ => {
                     return Err(wrong(
                         "is not known; there are in, out, capacity, tier, targets, container, fabric, \
-                                       reserve-cores, keep-steps and persist",
+                                       reserve-cores, keep-steps, persist and save-before",
                     ));
                 }
             }
@@ -74,8 +85,19 @@ mod tests {
         assert_eq!(wish.bring_in, [("/a/b".to_owned(), "/talea/run/b".to_owned())]);
         assert_eq!(wish.reserved_cores(), 0);
         assert_eq!(Wish::parse("capacity=1G,reserve-cores=3").unwrap().reserved_cores(), 3);
+        assert_eq!(Wish::parse("save-before=30").unwrap().save_before, Some(30));
         assert_eq!(wish.out, [("/talea/run/c".to_owned(), "/a/c".to_owned())]);
-        for bad in ["capcity=1", "capacity", "in=/a", "out=/a:/b", "capacity=", "in=:/talea/run/x"] {
+        for bad in [
+            "capcity=1",
+            "capacity",
+            "in=/a",
+            "out=/a:/b",
+            "capacity=",
+            "in=:/talea/run/x",
+            "capacity=1Q",
+            "targets=x",
+            "save-before=1m",
+        ] {
             let error = Wish::parse(bad).unwrap_err();
             assert!(error.contains(bad), "{error}");
         }

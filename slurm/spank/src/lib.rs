@@ -34,6 +34,8 @@ pub static spank_plugin_version: c_uint = 1;
 
 /// Slurm's number of the batch script's step (slurm.h, `SLURM_BATCH_SCRIPT`).
 const BATCH_SCRIPT: u32 = 0xffff_fffb;
+/// Exit code of a script that was not started, for the reason that its output gives: as `talea run` has it.
+const NOT_STARTED: c_int = 125;
 /// What the user asked for, in this process.
 static ASKED: Mutex<Option<String>> = Mutex::new(None);
 
@@ -125,7 +127,13 @@ pub unsafe extern "C" fn slurm_spank_task_init(raw: Raw, argc: c_int, argv: *con
         let spank = unsafe { Spank::new(raw, argc, argv) };
         let prefix = spank.argument("prefix").unwrap_or("/usr/local").to_owned();
         if spank.step() == Some(BATCH_SCRIPT) {
-            return begin(&spank, &prefix, &text);
+            if let Err(why) = begin(&spank, &prefix, &text) {
+                say(&why);
+                // plugstack.conf may call the plugin optional, and then Slurm would start the script even so.
+                // SAFETY: ends this process, which is the script's and has no other thread.
+                unsafe { libc::_exit(NOT_STARTED) }
+            }
+            return Ok(());
         }
         let is_ours = spank.command().first().is_some_and(|program| program.ends_with("/bin/talea"));
         if is_ours {
@@ -187,6 +195,9 @@ fn begin(spank: &Spank, prefix: &str, text: &str) -> Result<(), String> {
         run(&["cp", "-r", source, destination]).inspect_err(|_| _ = run(&["down"]))?;
     }
     let mut words: Vec<String> = vec![talea.clone(), "guard".to_owned(), String::new()];
+    if let Some(seconds) = wish.save_before {
+        words.extend(["--save-before".to_owned(), seconds.to_string()]);
+    }
     for (source, destination) in &wish.out {
         words.extend(["--out".to_owned(), format!("{source}:{destination}")]);
     }
