@@ -70,6 +70,9 @@ struct Ended {
 /// Runs the job and returns the exit code to pass through.
 pub(crate) async fn run(arguments: &RunArgs) -> Result<u8, Failure> {
     let mut stop = Stop::new()?;
+    let staging = &arguments.job.staging;
+    let (bring_in, out) = (staging.bring_in.iter().map(|one| &one.0), staging.out.iter().map(|one| &one.0));
+    bring_in.chain(out).chain(staging.drain.iter().map(|one| &one.0)).try_for_each(Order::check)?;
     let system = match &arguments.system_name {
         Some(name) => Some(System::find(Some(name))?),
         None => jobs_own(arguments).await?,

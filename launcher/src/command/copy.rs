@@ -5,6 +5,7 @@
 use super::connect;
 use crate::cli::CpArgs;
 use crate::failure::Failure;
+use crate::notice::count;
 use crate::stage::{Nodes, Options, Order, Receipt, Stage};
 
 /// Copies.
@@ -40,7 +41,9 @@ pub(crate) fn copy(arguments: &CpArgs) -> Result<u8, Failure> {
         write(path, std::slice::from_ref(&receipt))?;
     }
     match receipt.first_failure() {
-        Some(failure) => Err(Failure::Usage(format!("{} files could not be copied: {failure}", receipt.failed))),
+        Some(failure) => {
+            Err(Failure::Usage(format!("{} could not be copied: {failure}", count(receipt.failed as u64, "file"))))
+        }
         None => Ok(0),
     }
 }

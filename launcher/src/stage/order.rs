@@ -3,6 +3,10 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use rustix::fs::{Access, access};
+
+use crate::failure::Failure;
+
 /// Into a container, or out of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -43,6 +47,26 @@ impl Order {
 
     pub(crate) fn take_out(source: &str, destination: &str) -> Self {
         Self { direction: Direction::Out, source: whole(source), destination: destination.to_owned() }
+    }
+
+    /// Looks at the local side before anything is started for it: what comes in is there, and what goes out has a directory that it can be
+    /// written to, or one above that can be made in.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.direction == Direction::In {
+            return match std::fs::metadata(&self.source) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(Failure::io("looking for what is to be staged in", &self.source)(error)),
+            };
+        }
+        let destination = std::path::absolute(&self.destination).unwrap_or_else(|_| PathBuf::from(&self.destination));
+        let above = if destination.is_dir() { Some(&*destination) } else { destination.parent() };
+        let Some(there) = above.and_then(|above| above.ancestors().find(|path| path.exists())) else { return Ok(()) };
+        let why = match access(there, Access::WRITE_OK | Access::EXEC_OK) {
+            _ if !there.is_dir() => "is no directory".to_owned(),
+            Ok(()) => return Ok(()),
+            Err(error) => format!("cannot be written to ({error})"),
+        };
+        Err(Failure::Usage(format!("nothing can be staged out to {}: {} {why}", self.destination, there.display())))
     }
 
     /// A file goes into a directory that exists, under its own name; the destination of a `tree` is that tree, whether it exists
@@ -123,6 +147,21 @@ mod tests {
             assert_eq!(to(&format!("{text}/"), tree), there.path().join("in"));
             assert_eq!(to(&format!("{text}/new"), tree), there.path().join("new"));
         }
+    }
+
+    #[test]
+    fn the_local_side_is_looked_at_first() {
+        let there = tempfile::tempdir().unwrap();
+        let path = |name: &str| there.path().join(name).display().to_string();
+        std::fs::write(path("file"), b"x").unwrap();
+        Order::bring_in(&path("file"), "run/x").check().unwrap();
+        let refused = Order::bring_in(&path("nothing"), "run/x").check().unwrap_err().to_string();
+        assert!(refused.contains(&path("nothing")), "{refused}");
+        for good in ["file", "new", "new/and/more/", "."] {
+            Order::take_out("run/x", &path(good)).check().unwrap();
+        }
+        let refused = Order::take_out("run/x", &path("file/below")).check().unwrap_err().to_string();
+        assert!(refused.contains("is no directory"), "{refused}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use talea_model::size::Iec;
 
 use super::order::{Direction, Order};
 use super::transfer::Done;
+use crate::notice::count;
 
 /// How a file fared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -127,18 +128,28 @@ impl Receipt {
 impl fmt::Display for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rate = Iec((self.bytes as f64 / self.seconds.max(1e-9)) as u64);
-        let count = self.files.iter().filter(|l| matches!(l.outcome, Outcome::Copied | Outcome::Same)).count();
+        let files = self.files.iter().filter(|l| matches!(l.outcome, Outcome::Copied | Outcome::Same)).count() as u64;
         let step = if self.step > 0 { format!(" as of step {}", self.step) } else { String::new() };
         write!(
             f,
-            "{} to {}{step}: {count} files, {} in {:.2} s ({rate}/s)",
+            "{} to {}{step}: {}, {} in {:.2} s ({rate}/s)",
             self.source,
             self.destination,
+            count(files, "file"),
             Iec(self.bytes),
             self.seconds
         )?;
         if self.nodes > 1 {
             write!(f, ", by {} nodes", self.nodes)?;
+        }
+        let same = self.files.iter().filter(|line| line.outcome == Outcome::Same).count();
+        if same > 0 {
+            write!(f, "; {same} of them there already")?;
+        }
+        let left_out = || self.files.iter().filter(|line| line.outcome == Outcome::Skipped);
+        if let Some(first) = left_out().next() {
+            let links = count(left_out().count() as u64, "symbolic link or special file");
+            write!(f, "; LEFT OUT: {links}, the first: {}", first.source)?;
         }
         if self.failed > 0 {
             write!(f, "; {} FAILED, the first: {}", self.failed, self.first_failure().unwrap_or_default())?;

@@ -58,8 +58,20 @@ pub(crate) struct Transfer {
 }
 
 enum Side {
-    Out { file: fs::File, part: PathBuf, journal: PathBuf, destination: PathBuf, mode: u32, what: Journal },
-    In { file: fs::File, source: PathBuf, same: Option<u64> },
+    Out {
+        file: fs::File,
+        part: PathBuf,
+        journal: PathBuf,
+        destination: PathBuf,
+        mode: u32,
+        what: Journal,
+        same: Option<u64>,
+    },
+    In {
+        file: fs::File,
+        source: PathBuf,
+        same: Option<u64>,
+    },
 }
 
 #[derive(Default)]
@@ -88,6 +100,22 @@ impl Transfer {
         let part = destination.with_file_name(format!(".{name}.talea-part"));
         let journal = destination.with_file_name(format!(".{name}.talea-journal"));
         let what = Journal { source: found.name.clone(), bytes, step, segments: BTreeMap::new() };
+        let there = fs::File::open(&destination).ok().filter(|file| file.metadata().is_ok_and(|meta| meta.is_file()));
+        if let Some(file) = there
+            && let Some(same) = same_content(&handle, &file, bytes)
+        {
+            let (part, same) = (destination.clone(), Some(same));
+            let side = Side::Out { file, part, journal, destination, mode: found.mode, what, same };
+            return Ok(Self {
+                handle,
+                shared,
+                cut: None,
+                bytes,
+                side,
+                verify: options.verify,
+                state: Mutex::default(),
+            });
+        }
         let before = fs::read(&journal).ok().and_then(|bytes| serde_json::from_slice::<Journal>(&bytes).ok());
         let resumable = before.filter(|b| (&b.source, b.bytes, b.step) == (&what.source, bytes, step) && step > 0);
         let mut open = fs::OpenOptions::new();
@@ -95,7 +123,7 @@ impl Transfer {
         let file = open.open(&part).map_err(Failure::io("creating", &part))?;
         file.set_len(bytes).map_err(Failure::io("growing", &part))?;
         let state = resumed(&file, bytes, resumable);
-        let side = Side::Out { file, part, journal, destination, mode: found.mode, what };
+        let side = Side::Out { file, part, journal, destination, mode: found.mode, what, same: None };
         Ok(Self { handle, shared, cut: None, bytes, side, verify: options.verify, state: Mutex::new(state) })
     }
 
@@ -108,7 +136,7 @@ impl Transfer {
         options: &Options,
     ) -> Result<Self, Failure> {
         let file = fs::File::open(&source).map_err(Failure::io("opening", &source))?;
-        let same = same_content(files, &file, &to, found.bytes);
+        let same = same_as_there(files, &file, &to, found.bytes);
         let owner = (found.mode, rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
         let hints = Hints { owner, ..Hints::default() };
         // Of a file that is there already nothing is written.
@@ -122,7 +150,7 @@ impl Transfer {
 
     fn count(&self) -> u64 {
         match &self.side {
-            Side::In { same: Some(_), .. } => 0,
+            Side::In { same: Some(_), .. } | Side::Out { same: Some(_), .. } => 0,
             _ => self.bytes.div_ceil(SEGMENT_BYTES),
         }
     }
@@ -219,6 +247,11 @@ impl Transfer {
         }
         let done = |crc64, same| Done { bytes: self.bytes, resumed_bytes: state.resumed_bytes, crc64, same };
         match self.side {
+            Side::Out { same: Some(crc64), file, mode, .. } => {
+                // As a copy would have it; whose file it is may forbid that.
+                let _ = file.set_permissions(fs::Permissions::from_mode(mode & 0o777));
+                Ok(done(crc64, true))
+            }
             Side::Out { file, part, journal, destination, mode, .. } => {
                 let failed = Failure::io("finishing", &part);
                 let flushed = file.set_permissions(fs::Permissions::from_mode(mode & 0o777));
@@ -330,11 +363,31 @@ fn note(path: &Path, journal: &Journal) {
 }
 
 /// The checksum of both, if a file of Talea has the content of a file on disk.
-fn same_content(files: &Files, file: &fs::File, to: &str, bytes: u64) -> Option<u64> {
-    let stat = files.stat(to.as_bytes()).ok().filter(|stat| stat.bytes == bytes && bytes > 0)?;
+fn same_as_there(files: &Files, file: &fs::File, to: &str, bytes: u64) -> Option<u64> {
+    files.stat(to.as_bytes()).ok().filter(|stat| stat.bytes == bytes)?;
     let shared = files.open(to.as_bytes(), OpenFlags::default(), 1, &Hints::default()).ok()?;
-    let there = of_handle(&files.attach(&shared).ok()?, stat.bytes).ok()?;
-    (of_file(file, bytes).ok()? == there).then_some(there)
+    same_content(&files.attach(&shared).ok()?, file, bytes)
+}
+
+/// The checksum of both, if they have the same content; looks no further than to the first difference.
+fn same_content(handle: &Handle, file: &fs::File, bytes: u64) -> Option<u64> {
+    if bytes == 0 || file.metadata().ok()?.len() != bytes {
+        return None;
+    }
+    let mut buffers = [vec![0; PIECE_BYTES.min(bytes) as usize], vec![0; PIECE_BYTES.min(bytes) as usize]];
+    let (mut digest, mut at) = (Digest::new(CRC), 0);
+    while at < bytes {
+        let length = PIECE_BYTES.min(bytes - at) as usize;
+        let [here, there] = &mut buffers;
+        file.read_exact_at(&mut here[..length], at).ok()?;
+        handle.read(&mut [(at, &mut there[..length])]).ok()?;
+        if here[..length] != there[..length] {
+            return None;
+        }
+        digest.update(&here[..length]);
+        at += length as u64;
+    }
+    Some(digest.finalize())
 }
 
 fn of_file(file: &fs::File, bytes: u64) -> Result<u64, Failure> {
