@@ -253,6 +253,9 @@ pub(crate) struct NodeArgs {
 /// What a new system is made of. Defaults come from the site file.
 #[derive(Args, Debug, Clone, Default)]
 pub(crate) struct SystemArgs {
+    /// Nothing begins anew under the name of `persist`.
+    #[arg(skip)]
+    pub(crate) only_kept: bool,
     /// Name of the system [default: run-PID, job-ID in a Slurm job, or `default` for `up`]
     #[arg(long)]
     pub(crate) name: Option<String>,

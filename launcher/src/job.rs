@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use talea_client::system::{RuntimeDir, job_name};
@@ -202,7 +203,15 @@ impl<'a> Job<'a> {
         let quiet = self.arguments.job.quiet;
         let mut saver = Saver::new(&self.client, &self.name, out, before, allocation.as_ref(), quiet).await?;
         let orders: Vec<Order> = self.arguments.job.staging.bring_in.iter().map(|order| order.0.clone()).collect();
-        saver.bring_in(&orders).await?;
+        let give_up = saver.give_up();
+        tokio::select! {
+            done = saver.bring_in(&orders) => done?,
+            signal = stop.next() => {
+                give_up.store(true, Ordering::Relaxed);
+                eprintln!("talea: interrupted while staging in: the command was not started");
+                return Err(Failure::Interrupted { signal });
+            }
+        }
         let mut draining = vec![];
         for order in &self.arguments.job.staging.drain {
             let (system, order) = (self.name.clone(), order.0.clone());
@@ -215,7 +224,7 @@ impl<'a> Job<'a> {
         let ended = self.command_and_companions(stop, servers, &mut saver).await?;
         let timeline = recorder.map(Recorder::end).unwrap_or_default();
         let mut good = drained(draining, &ended, stop).await;
-        good &= saver.finish().await;
+        good &= last_out(&mut saver, stop).await;
         if let Some(path) = &self.arguments.job.staging.receipt {
             saver.write(path)?;
         }
@@ -340,6 +349,25 @@ impl<'a> Job<'a> {
         let Some(path) = &self.arguments.job.record else { return Ok(()) };
         let text = serde_json::to_string_pretty(record).unwrap_or_default();
         std::fs::write(path, text + "\n").map_err(Failure::io("writing", path))
+    }
+}
+
+/// Stages out what was not yet. A signal is an answer to a question first, for what is not out is lost with the system.
+async fn last_out(saver: &mut Saver, stop: &mut Stop) -> bool {
+    let (give_up, mut asked) = (saver.give_up(), false);
+    let mut finish = std::pin::pin!(saver.finish());
+    loop {
+        tokio::select! {
+            good = &mut finish => return good,
+            _ = stop.next() => {
+                if asked {
+                    give_up.store(true, Ordering::Relaxed);
+                } else {
+                    eprintln!("talea: staging out goes on; once more gives up what is not out yet");
+                }
+                asked = true;
+            }
+        }
     }
 }
 

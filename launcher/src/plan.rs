@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) reserved_cores: u32,
     /// Name under which the media keep the system beyond its end.
     pub(crate) persist: Option<String>,
+    /// Nothing begins anew under that name.
+    pub(crate) only_kept: bool,
     /// Where the servers show their counters.
     pub(crate) metrics: Option<String>,
     pub(crate) allocation: Option<Allocation>,
@@ -73,11 +75,13 @@ impl Plan {
             (None, _, Some(allocation)) => job_name(allocation.job),
             (None, None, None) => default_name.to_owned(),
         };
+        // What is kept under the name says where it is.
+        let known_tier = || Some(crate::names::kept_at(arguments.persist.as_deref()?)?.tier);
         let plan = Plan {
             name,
             servers: arguments.servers.unwrap_or(servers),
             targets: arguments.targets.unwrap_or(site.targets_per_server),
-            tier: arguments.tier.clone().unwrap_or_else(|| site.tier.clone()),
+            tier: arguments.tier.clone().or_else(known_tier).unwrap_or_else(|| site.tier.clone()),
             capacity_bytes: arguments.capacity.unwrap_or_else(|| site.capacity_bytes()),
             asked: Asked {
                 servers: arguments.servers.is_some(),
@@ -94,6 +98,7 @@ impl Plan {
             },
             reserved_cores: arguments.reserve_cores.unwrap_or(site.reserved_cores),
             persist: arguments.persist.clone(),
+            only_kept: arguments.only_kept,
             metrics: metrics::wish(arguments.metrics.as_deref().or(site.metrics.as_deref()))?,
             allocation,
             plant: arguments.plant.clone(),

@@ -2,6 +2,8 @@
 //! somebody asks for it with SIGUSR1 (`#SBATCH --signal=B:USR1@300`). What goes out is always what is committed.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use talea_client::Client;
@@ -35,6 +37,7 @@ pub(crate) struct Saver {
     asked: Signal,
     /// When the job is about to hit its wall time.
     limit: Option<Instant>,
+    give_up: Arc<AtomicBool>,
     working: Option<JoinHandle<Vec<Result<Receipt, Failure>>>>,
     /// What was staged so far.
     pub(crate) receipts: Vec<Receipt>,
@@ -57,7 +60,13 @@ impl Saver {
         };
         let limit = left.map(|left| Instant::now() + begins_after(left, before));
         let nodes = allocation.map(|all| Nodes { allocation: all.clone(), system: system.to_owned() });
-        Ok(Self { client: client.clone(), out, nodes, quiet, asked, limit, working: None, receipts: vec![] })
+        let (client, give_up) = (client.clone(), Arc::default());
+        Ok(Self { client, out, nodes, quiet, asked, limit, give_up, working: None, receipts: vec![] })
+    }
+
+    /// What ends all copying when it is set.
+    pub(crate) fn give_up(&self) -> Arc<AtomicBool> {
+        self.give_up.clone()
     }
 
     /// Stages in. A failure of any file is one of the whole.
@@ -160,8 +169,9 @@ impl Saver {
 
     fn work(&self, orders: Vec<Order>) -> impl FnOnce() -> Vec<Result<Receipt, Failure>> + Send + 'static {
         let (client, quiet, nodes) = (self.client.clone(), self.quiet, self.nodes.clone());
+        let give_up = self.give_up.clone();
         move || {
-            let stage = Stage::new(&client, Options { quiet, nodes, ..Options::default() });
+            let stage = Stage::new(&client, Options { quiet, nodes, give_up, ..Options::default() });
             orders.iter().map(|order| stage.carry_out(order)).collect()
         }
     }

@@ -52,6 +52,8 @@ pub(crate) struct Options {
     pub(crate) parents: bool,
     /// Nodes that copy, too.
     pub(crate) nodes: Option<Nodes>,
+    /// Set by whoever does not want the rest any more.
+    pub(crate) give_up: Arc<AtomicBool>,
 }
 
 impl Options {
@@ -63,7 +65,15 @@ impl Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 4, verify: false, quiet: false, recursive: true, parents: true, nodes: None }
+        Self {
+            workers: 4,
+            verify: false,
+            quiet: false,
+            recursive: true,
+            parents: true,
+            nodes: None,
+            give_up: Arc::default(),
+        }
     }
 }
 

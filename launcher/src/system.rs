@@ -205,6 +205,12 @@ impl Started {
                 known.tier, self.plan.tier, known.tier
             )));
         }
+        if self.plan.only_kept {
+            return Err(Failure::Usage(format!(
+                "what was kept as '{name}' in {} is not there any more: is that mounted? `talea gc --forget {name}` forgets it",
+                known.tier
+            )));
+        }
         eprintln!("talea: what was kept as '{name}' in {} is not there any more: beginning anew", known.tier);
         Ok(())
     }

@@ -189,7 +189,11 @@ fn runtime() -> Vec<Finding> {
     let runtime = match RuntimeDir::from_env() {
         Ok(runtime) => runtime,
         Err(error) => {
-            return vec![bad("runtime", error.to_string(), "unset TALEA_RUNTIME_DIR, or choose a shorter path")];
+            return vec![bad(
+                "runtime",
+                error.to_string(),
+                "set TALEA_RUNTIME_DIR to a shorter path of your own (it is used before XDG_RUNTIME_DIR)",
+            )];
         }
     };
     let shown = runtime.path().display().to_string();

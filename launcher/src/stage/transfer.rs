@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crc_fast::{CrcAlgorithm, Digest, checksum, checksum_combine};
 use indicatif::ProgressBar;
@@ -54,6 +54,7 @@ pub(crate) struct Transfer {
     bytes: u64,
     side: Side,
     verify: bool,
+    give_up: Arc<AtomicBool>,
     state: Mutex<State>,
 }
 
@@ -113,6 +114,7 @@ impl Transfer {
                 bytes,
                 side,
                 verify: options.verify,
+                give_up: options.give_up.clone(),
                 state: Mutex::default(),
             });
         }
@@ -124,7 +126,16 @@ impl Transfer {
         file.set_len(bytes).map_err(Failure::io("growing", &part))?;
         let state = resumed(&file, bytes, resumable);
         let side = Side::Out { file, part, journal, destination, mode: found.mode, what, same: None };
-        Ok(Self { handle, shared, cut: None, bytes, side, verify: options.verify, state: Mutex::new(state) })
+        Ok(Self {
+            handle,
+            shared,
+            cut: None,
+            bytes,
+            side,
+            verify: options.verify,
+            give_up: options.give_up.clone(),
+            state: Mutex::new(state),
+        })
     }
 
     /// A file from disk into Talea, where it appears whole or not at all.
@@ -145,7 +156,16 @@ impl Transfer {
         let handle = files.attach(&shared)?;
         let cut = if same.is_none() { Some(handle.set_size(0)?) } else { None };
         let side = Side::In { file, source, same };
-        Ok(Self { handle, shared, cut, bytes: found.bytes, side, verify: options.verify, state: Mutex::default() })
+        Ok(Self {
+            handle,
+            shared,
+            cut,
+            bytes: found.bytes,
+            side,
+            verify: options.verify,
+            give_up: options.give_up.clone(),
+            state: Mutex::default(),
+        })
     }
 
     fn count(&self) -> u64 {
@@ -208,6 +228,10 @@ impl Transfer {
     fn segment(&self, number: u64, bar: &ProgressBar) {
         let (begin, end) = segment_of(number, self.bytes);
         if self.state().failure.is_some() {
+            return;
+        }
+        if self.give_up.load(Ordering::Relaxed) {
+            self.state().failure.get_or_insert(Failure::Usage("given up".to_owned()));
             return;
         }
         match self.copy(begin, end, bar) {

@@ -11,14 +11,14 @@ pub enum SystemError {
     #[error("no Talea system is running here: start one with `talea run` or `talea up`")]
     None,
     /// Not clear which one is meant.
-    #[error("several Talea systems are running here ({}): name one, or set TALEA_SYSTEM", names.join(", "))]
+    #[error("several Talea systems are running here ({}): name one (`--system NAME`, or `talea status NAME`), or set TALEA_SYSTEM", names.join(", "))]
     Several {
         /// Their names.
         names: Vec<String>,
     },
     /// No such system.
     #[error(
-        "no Talea system '{name}' is running here ({}): see `talea status`, or start it with `talea up`",
+        "no Talea system '{name}' is running here ({}): see `talea status`, start it with `talea up`, or reach one in a Slurm job by `talea attach JOB -- talea status`",
         others(running)
     )]
     NotFound {
