@@ -246,7 +246,7 @@ impl<'a> Job<'a> {
         self.producer(ProducerState::Active)?;
         let mut companions = vec![];
         for line in &self.arguments.job.with {
-            companions.push(self.spawn(&["--companion"], &["/bin/sh".into(), "-c".into(), line.into()])?);
+            companions.push((line, self.spawn(&["--companion"], &["/bin/sh".into(), "-c".into(), line.into()])?));
         }
         let mut command = self.spawn(&[], &self.arguments.job.command)?;
         let grace = Duration::from_secs(self.arguments.job.grace);
@@ -257,7 +257,7 @@ impl<'a> Job<'a> {
             eprintln!("talea: the end of the command could not be told to followers: {error}");
         }
         let mut worst = 0;
-        for mut companion in companions {
+        for (line, mut companion) in companions {
             if signal.is_some() {
                 tokio::select! {
                     () = ending::end(&mut companion, COMPANION_GRACE) => continue,
@@ -268,7 +268,11 @@ impl<'a> Job<'a> {
             }
             let (status, late) = wait(&mut companion, stop, servers, saver, COMPANION_GRACE).await?;
             signal = signal.or(late);
-            worst = worst.max(exit_code(status));
+            let code = exit_code(status);
+            if code != 0 {
+                eprintln!("talea: the companion `{line}` ended with {code}");
+            }
+            worst = worst.max(code);
         }
         // A command that ended well in spite of the signal has still been interrupted.
         let code = match signal {

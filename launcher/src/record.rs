@@ -14,6 +14,9 @@ use crate::notice::count;
 use crate::stage::Receipt;
 use crate::timeline::Sample;
 
+/// Seconds in I/O from which on advice about them is worth its line.
+const LONG_S: f64 = 1.0;
+
 /// What one process of the job said of itself at its end, through libtalea.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RankLine {
@@ -221,14 +224,14 @@ impl JobRecord {
         }
         if let (Some(share), Some(slowest)) = (self.io_share, &self.slowest) {
             let mean = self.ranks.iter().map(|rank| rank.io_seconds).sum::<f64>() / self.ranks.len().max(1) as f64;
-            if self.ranks.len() > 1 && share > 0.05 && slowest.io_seconds > 2.0 * mean {
+            if self.ranks.len() > 1 && share > 0.05 && slowest.io_seconds > 2.0 * mean && slowest.io_seconds > LONG_S {
                 let who = slowest.rank.map_or("one process".to_owned(), |rank| format!("rank {rank}"));
                 say(format!(
                     "{who} spent {:.1} s in I/O, twice the mean: is it writing for the others?",
                     slowest.io_seconds
                 ));
             }
-            if share > 0.3 && self.targets < 8 {
+            if share > 0.3 && slowest.io_seconds > LONG_S && self.targets < 8 && self.lost_targets == 0 {
                 say("much of the time went into I/O: try more targets a server (--targets)".to_owned());
             }
         }

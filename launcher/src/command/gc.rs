@@ -17,7 +17,9 @@ pub(crate) fn gc(arguments: &GcArgs) -> Result<u8, Failure> {
         }
     };
     let runtime = RuntimeDir::from_env()?;
+    let mut found = false;
     for name in crate::restart::sweep(&runtime)? {
+        found = true;
         say(format!("removed what the dead system '{name}' had left in {}", runtime.path().display()));
     }
     // An empty directory of ours is a leftover too; one that is not empty stays.
@@ -26,6 +28,7 @@ pub(crate) fn gc(arguments: &GcArgs) -> Result<u8, Failure> {
     let mut unknown = arguments.forget.clone();
     for tier in &tiers {
         for (path, note) in media::unused(tier) {
+            found = true;
             match &note.persist {
                 None => {
                     remove(&path)?;
@@ -37,12 +40,9 @@ pub(crate) fn gc(arguments: &GcArgs) -> Result<u8, Failure> {
                     let elsewhere = crate::names::forget_kept(name, Some(&crate::system::host()));
                     say(format!("forgot '{name}': removed {}{}", path.display(), rest(&elsewhere)));
                 }
-                Some(name) => say(format!(
-                    "kept '{name}': server {} of {}, in {}",
-                    note.first_server,
-                    note.servers,
-                    path.display()
-                )),
+                Some(name) => {
+                    say(format!("kept '{name}': {} of {}, in {}", servers(&note), note.servers, path.display()))
+                }
             }
         }
     }
@@ -59,8 +59,27 @@ pub(crate) fn gc(arguments: &GcArgs) -> Result<u8, Failure> {
     });
     match unknown.first() {
         Some(name) => Err(Failure::Usage(nothing_kept(name, &tiers))),
-        None => Ok(0),
+        None => {
+            if !found && arguments.forget.is_empty() {
+                say(format!("nothing is left and nothing is kept{}", looked(&tiers)));
+            }
+            Ok(0)
+        }
     }
+}
+
+/// Which servers' data lie here.
+fn servers(note: &media::Note) -> String {
+    match note.own_servers {
+        0 | 1 => format!("server {}", note.first_server),
+        own => format!("servers {} to {}", note.first_server, note.first_server + own - 1),
+    }
+}
+
+/// Where was looked for what is kept.
+fn looked(tiers: &[PathBuf]) -> String {
+    let places: Vec<String> = tiers.iter().map(|tier| tier.display().to_string()).collect();
+    if places.is_empty() { ": no tier is known here (--tier)".to_owned() } else { format!(" in {}", places.join(", ")) }
 }
 
 /// What else there is to do about a name.
