@@ -148,7 +148,10 @@ impl Place {
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => _ = self::note(path)?,
                 Err(error) => return Err(Failure::io("making", path)(error)),
             }
-            if note.persist.is_some() {
+            // What was kept before and goes on was looked at when all nodes had said what they keep.
+            let goes_on = self::note(path)?
+                .is_some_and(|old| (old.system, old.first_server) == (note.system.clone(), note.first_server));
+            if note.persist.is_some() && !goes_on {
                 alone(path, note)?;
             }
             write(path, note)?;
