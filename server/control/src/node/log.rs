@@ -4,7 +4,7 @@
 //! been elected. Must never apply what is not committed.
 
 use talea_model::{Position, ServerId};
-use talea_wire::control::Body;
+use talea_wire::control::{Body, Reply};
 use talea_wire::log::Entry as LogEntry;
 use talea_wire::{Refusal, RefusalCode, codec};
 
@@ -105,6 +105,10 @@ impl Node {
                 if asker.exist_ok && refusal.code == RefusalCode::Exists =>
             {
                 self.pool.container_by_name(name)
+            }
+            (_, Ok(Reply::Session { session, map })) => {
+                let map = self.pool.map().cloned().unwrap_or(map);
+                Ok(Reply::Session { session, map })
             }
             (_, outcome) => outcome,
         };

@@ -63,7 +63,7 @@ impl Pool {
         proposed: Stamp,
         applied: &mut Applied,
     ) -> Outcome {
-        let Some(mut map) = self.map.clone() else {
+        let Some(map) = &self.map else {
             return refuse(RefusalCode::Busy, "the pool has not begun");
         };
         let known = |target: &TargetInfo| map.target(target.id).is_some_and(|known| known.server == server.id);
@@ -77,6 +77,11 @@ impl Pool {
             );
         }
         self.boots.insert(server.id, boot);
+        let is_known = |target: &TargetInfo| map.target(target.id) == Some(target);
+        if map.server(server.id) == Some(server) && targets.iter().all(is_known) {
+            return Ok(Reply::Done);
+        }
+        let mut map = map.clone();
         let mut lost = Vec::new();
         for target in targets {
             let Some(known) = map.targets.get_mut(target.id.0 as usize) else { continue };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use talea_model::{ContainerId, ServerId, SessionId, Step, TxId, limit};
+use talea_model::{ContainerId, PoolMap, ServerId, SessionId, Step, TxId, limit};
 use talea_wire::control::Reply;
 use talea_wire::log::ProducerState;
 use talea_wire::{Refusal, RefusalCode};
@@ -81,7 +81,7 @@ impl Pool {
         if self.sessions.len() >= limit::MAX_SESSIONS {
             return refuse(RefusalCode::Busy, format!("the pool has {} sessions, its limit", limit::MAX_SESSIONS));
         }
-        let Some(map) = self.map.clone() else {
+        let Some(map) = &self.map else {
             return refuse(RefusalCode::Busy, "the pool has not begun: some of its servers are not up yet, try again");
         };
         self.last_session = SessionId(self.last_session.0 + 1);
@@ -89,6 +89,9 @@ impl Pool {
         let end = (0..=MAX_SESSION_NAME_BYTES).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0);
         name.truncate(end);
         self.sessions.insert(self.last_session, Session { home, name, results: BTreeMap::new(), forgotten: 0 });
+        // The map's names come with the answer: thousands of servers that only apply this need no copy of them.
+        let PoolMap { pool, version, stamp, .. } = *map;
+        let map = PoolMap { pool, version, stamp, servers: Vec::new(), targets: Vec::new() };
         Ok(Reply::Session { session: self.last_session, map })
     }
 
