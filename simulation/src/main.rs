@@ -24,6 +24,9 @@ struct Arguments {
     /// How many servers; else the seed says
     #[arg(long)]
     servers: Option<u32>,
+    /// How many servers each passes the log on to, 0: the leader tells all; else the seed says
+    #[arg(long)]
+    width: Option<u32>,
     /// No faults
     #[arg(long)]
     calm: bool,
@@ -35,7 +38,8 @@ struct Arguments {
 fn settings(arguments: &Arguments, seed: u64) -> Settings {
     let drawn = Settings::of(seed);
     let servers = arguments.servers.unwrap_or(drawn.servers);
-    Settings { servers, plant: arguments.plant, calm: arguments.calm, ..drawn }
+    let width = arguments.width.unwrap_or(drawn.width);
+    Settings { servers, width, plant: arguments.plant, calm: arguments.calm, ..drawn }
 }
 
 fn main() -> ExitCode {

@@ -27,12 +27,18 @@ pub enum Plant {
     SplitCommit,
     /// Rule 7: a target takes a write of a transaction that it knows as closed.
     Zombie,
+    /// Rule 7, I1: a server that passes the log on leaves commits out.
+    SkipEntry,
     /// Rule 8: who meets a pending version does not go to the log's end.
     NoCatchUp,
+    /// Rule 8: a server that passes the log on makes an end up when it is asked for the log's.
+    EarlyEnd,
     /// Rule 10: a target that lost its log does not say so.
     SilentLoss,
     /// Rule 11: a server's targets serve on when its lease is over.
     EndlessLease,
+    /// Rule 11: a server that passes the log on confirms the heartbeats of others itself.
+    OwnWord,
     /// Rule 12: a server does not notice that its clients die.
     Deaf,
     /// Rule 13: aggregation is not told what is kept.
@@ -51,7 +57,7 @@ pub enum Plant {
     SkipStep,
 }
 
-const NAMES: [(Plant, &str); 20] = [
+const NAMES: [(Plant, &str); 23] = [
     (Plant::None, "none"),
     (Plant::NoClock, "no-clock"),
     (Plant::LateStamp, "late-stamp"),
@@ -61,9 +67,12 @@ const NAMES: [(Plant, &str); 20] = [
     (Plant::StaleTable, "stale-table"),
     (Plant::SplitCommit, "split-commit"),
     (Plant::Zombie, "zombie"),
+    (Plant::SkipEntry, "skip-entry"),
     (Plant::NoCatchUp, "no-catch-up"),
+    (Plant::EarlyEnd, "early-end"),
     (Plant::SilentLoss, "silent-loss"),
     (Plant::EndlessLease, "endless-lease"),
+    (Plant::OwnWord, "own-word"),
     (Plant::Deaf, "deaf"),
     (Plant::NothingKept, "nothing-kept"),
     (Plant::ForgetSequences, "forget-sequences"),

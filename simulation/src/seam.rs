@@ -3,9 +3,10 @@
 
 use std::borrow::Cow;
 
-use talea_model::Stamp;
+use talea_model::{Position, ServerId, Stamp};
 use talea_wire::codec;
 use talea_wire::control::{Body, Envelope, Reply, Request, Waited};
+use talea_wire::log::Entry;
 
 use crate::plant::Plant;
 
@@ -29,17 +30,35 @@ pub(crate) fn heard(plant: Plant, bytes: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// A message of the control plane as a server sends it.
-pub(crate) fn said(plant: Plant, bytes: &[u8]) -> Cow<'_, [u8]> {
-    if plant != Plant::SkipStep {
+pub(crate) fn said(plant: Plant, is_leader: bool, bytes: &[u8]) -> Cow<'_, [u8]> {
+    if !matches!(plant, Plant::SkipStep | Plant::SkipEntry) {
         return Cow::Borrowed(bytes);
     }
-    changed(bytes, |envelope| {
-        if let Body::Reply(Reply::Waited(Waited::Steps { steps, .. })) = &mut envelope.body
-            && steps.len() > 1
-        {
+    changed(bytes, |envelope| match (plant, &mut envelope.body) {
+        (Plant::SkipStep, Body::Reply(Reply::Waited(Waited::Steps { steps, .. }))) if steps.len() > 1 => {
             steps.remove(0);
         }
+        (Plant::SkipEntry, Body::Batch(records)) if !is_leader => {
+            let commits = records.iter_mut().filter(|record| matches!(record.entry, Entry::Commit { .. }));
+            commits.for_each(|record| record.entry = Entry::Leader { server: ServerId(0) });
+        }
+        _ => {}
     })
+}
+
+/// What a server that does not lead answers itself, and should have asked the leader; `position`: how far it is.
+pub(crate) fn answered(plant: Plant, position: Position, bytes: &[u8]) -> Option<Vec<u8>> {
+    if !matches!(plant, Plant::EarlyEnd | Plant::OwnWord) {
+        return None;
+    }
+    let mut envelope = codec::decode::<Envelope>(bytes).ok()?;
+    let reply = match (plant, &envelope.body) {
+        (Plant::EarlyEnd, Body::Request(Request::EndThrough)) => Reply::Position(Position(0)),
+        (Plant::OwnWord, Body::Request(Request::Beats(_))) => Reply::Heard { end: position, unknown: Vec::new() },
+        _ => return None,
+    };
+    envelope.body = Body::Reply(reply);
+    codec::encode(&envelope).ok()
 }
 
 fn changed(bytes: &[u8], change: impl FnOnce(&mut Envelope)) -> Cow<'_, [u8]> {

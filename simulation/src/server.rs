@@ -8,7 +8,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use talea_control::TargetChange;
-use talea_control::node::{Action, LogBound, Node, NodeConfig, StoreOp, Stored, Time};
+use talea_control::node::{Action, FanOut, LogBound, Node, NodeConfig, StoreOp, Stored, Time};
 use talea_engine::{Driver, Effect, Mail, PoolChange, Target, TargetOptions, Tenure};
 use talea_fabric::{Clock, Endpoint, Event, Hello, PeerId, sim::SimClock, sim::SimEndpoint, sim::SimNetwork};
 use talea_model::{PoolId, Position, ServerId, ServerInfo, Stamp, TargetId, TargetInfo, TargetState};
@@ -33,6 +33,15 @@ pub(crate) fn control_node(server: u32) -> u32 {
 /// Fabric node of a target.
 pub(crate) fn target_node(target: u32) -> u32 {
     1_000 + target
+}
+
+/// How many of what there are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) servers: u32,
+    /// Of each server.
+    pub(crate) targets: u32,
+    pub(crate) fan_out: FanOut,
 }
 
 /// What outlives a server's process.
@@ -88,6 +97,7 @@ pub(crate) struct SimServer {
     flush_ns: u64,
     plant: Plant,
     windows: Windows,
+    fan_out: FanOut,
     /// Many cut their logs all the time.
     log_bound: LogBound,
     random: Random,
@@ -96,7 +106,7 @@ pub(crate) struct SimServer {
 impl SimServer {
     pub(crate) fn new(
         id: u32,
-        (servers, targets): (u32, u32),
+        Shape { servers, targets, fan_out }: Shape,
         capacity_bytes: u64,
         network: &SimNetwork,
         windows: &Windows,
@@ -123,6 +133,7 @@ impl SimServer {
             flush_ns: APPEND_NS,
             plant,
             windows: windows.clone(),
+            fan_out,
             log_bound: log_bound(&mut random),
             random,
         }
@@ -215,6 +226,7 @@ impl SimServer {
             heartbeat_ms: HEARTBEAT_MS,
             horizon,
             log_bound: self.log_bound,
+            fan_out: self.fan_out,
         }
     }
 
@@ -321,7 +333,11 @@ impl SimServer {
                     process.node.peer_up(now, peer, hello, local);
                 }
                 Event::Message { peer, message } => {
-                    process.node.message(now, peer, &seam::heard(self.plant, &message));
+                    let position = process.node.pool().position();
+                    match seam::answered(self.plant, position, &message).filter(|_| !process.node.is_leader()) {
+                        Some(answer) => _ = process.endpoint.send(peer, &[IoSlice::new(&answer)]),
+                        None => process.node.message(now, peer, &seam::heard(self.plant, &message)),
+                    }
                 }
                 Event::Down { peer } if self.plant == Plant::Deaf && process.clients.contains(&peer) => {}
                 Event::Down { peer } => process.node.peer_down(now, peer),
@@ -408,7 +424,8 @@ impl Process {
         match action {
             // A full connection loses it: the protocol above must live with that.
             Action::Send { peer, bytes } => {
-                let _ = self.endpoint.send(peer, &[IoSlice::new(&seam::said(plant, &bytes))]);
+                let is_leader = self.node.is_leader();
+                let _ = self.endpoint.send(peer, &[IoSlice::new(&seam::said(plant, is_leader, &bytes))]);
             }
             Action::Close { peer } => self.endpoint.disconnect(peer),
             Action::Store { ops } => self.storing = Some((now.monotonic_ns + flush_ns, ops)),

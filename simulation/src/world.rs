@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use talea_client::{Client, Tuning};
+use talea_control::FanOut;
 use talea_fabric::Address;
 use talea_fabric::sim::{Link, SimNetwork};
 use talea_model::{Position, ServerId, TargetId};
@@ -19,7 +20,7 @@ use crate::history::History;
 use crate::plant::Plant;
 use crate::program::{self, Context, Family, Job, WRITERS};
 use crate::random::Random;
-use crate::server::{SimServer, control_node, target_node};
+use crate::server::{Shape, SimServer, control_node, target_node};
 use crate::time::{Timeline, lock};
 use crate::window::Windows;
 
@@ -52,21 +53,34 @@ pub struct Settings {
     pub plant: Plant,
     /// No faults at all: a quiet network and nobody dies.
     pub calm: bool,
+    /// How many servers each passes the log on to; 0: the leader tells all of them itself.
+    pub width: u32,
 }
 
 impl Settings {
     /// A seed with faults and without a planted bug, on as many servers as the seed says.
     pub fn of(seed: u64) -> Self {
         const SERVERS: [u32; 8] = [2, 3, 2, 3, 5, 4, 3, 5];
-        Self { seed, servers: SERVERS[(seed % 8) as usize], plant: Plant::None, calm: false }
+        // A chain, or a tree with two children each: where there are five servers, and half of the time.
+        let width = if seed / 8 % 2 == 1 { 1 + (seed / 16 % 2) as u32 } else { 0 };
+        Self { seed, servers: SERVERS[(seed % 8) as usize], plant: Plant::None, calm: false, width }
+    }
+
+    fn fan_out(&self) -> FanOut {
+        match self.width {
+            0 => FanOut::default(),
+            width => FanOut { direct: 0, width: width as usize },
+        }
     }
 
     /// The command that runs it again.
     pub fn replay(&self) -> String {
-        let Self { seed, servers, plant, calm } = self;
+        let Self { seed, servers, plant, calm, width } = self;
         let calm = if *calm { " --calm" } else { "" };
         let plant = plant.name();
-        format!("cargo run -p talea-simulation -- --seed {seed} --servers {servers} --plant {plant}{calm}")
+        format!(
+            "cargo run -p talea-simulation -- --seed {seed} --servers {servers} --width {width} --plant {plant}{calm}"
+        )
     }
 }
 
@@ -158,7 +172,7 @@ impl World {
             .map(|id| {
                 SimServer::new(
                     id,
-                    (settings.servers, TARGETS),
+                    Shape { servers: settings.servers, targets: TARGETS, fan_out: settings.fan_out() },
                     capacity_bytes,
                     &network,
                     &windows,

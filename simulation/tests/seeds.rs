@@ -10,13 +10,14 @@ const SEEDS: u64 = 500;
 /// Every fourth seed from `first` on. Together they must have met each kind of fault, and got something done all the same.
 fn all_keep_all_invariants(first: u64) {
     let (mut steps, mut committed, mut refused, mut struck) = (0, 0, 0, Struck::new());
-    let (mut full, mut lost) = (0, 0);
+    let (mut full, mut lost, mut trees) = (0, 0, 0);
     for seed in (0..SEEDS).map(|number| first + 4 * number) {
         let settings = Settings::of(seed);
         let run = run(settings);
         let violations = check(&run.history);
         assert!(violations.is_empty(), "replay: {}\n{violations:#?}", settings.replay());
         steps += run.history.steps.len();
+        trees += u32::from(settings.width > 0 && settings.servers > 2);
         full += run.history.full;
         lost += run.history.lost_reads;
         let told = |what| run.history.optimistic.iter().filter(|one| one.outcome == what).count();
@@ -27,6 +28,7 @@ fn all_keep_all_invariants(first: u64) {
     assert!(steps > 500, "the programs must get something done: {steps} steps");
     assert!(committed > 500 && refused > 50, "so must transactions: {committed} committed, {refused} refused");
     assert!(FAULTS.iter().all(|fault| struck.get(fault).is_some_and(|times| *times > 10)), "{struck:?}");
+    assert!(trees > 50, "servers follow through others: {trees} times");
     assert!(full > 20 && lost > 50, "{full} updates found a tier full, {lost} reads were told of a loss");
 }
 

@@ -150,6 +150,27 @@ pub enum Request {
     /// From a server to the leader: the part of the image of this position that begins at this offset ([`Body::Image`]); of
     /// another image from its beginning, if that one is no longer kept.
     Image { position: Position, offset: u64 },
+    /// From a server to one that passes the log on: send all records after this position, and go on ([`Body::Batch`]). Answered
+    /// at once with what there is, be it nothing, or refused.
+    FollowThrough { after: Position },
+    /// From a server to one that it follows, or followed: send no more records.
+    Unfollow,
+    /// From a server to one that passes the log on, for itself and for all that ask it: the position of the log's end now (rule 8).
+    EndThrough,
+    /// From a server to the leader, or to one that passes the log on: heartbeats, its own and those of servers that follow through
+    /// it. Answered with [`Reply::Heard`].
+    Beats(Vec<Beat>),
+}
+
+/// A server's heartbeat on its way through others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// Whose.
+    pub server: talea_model::ServerId,
+    /// Which process of it: the leader knows it by the one that registered.
+    pub boot: u64,
+    /// All its targets are durable up to here.
+    pub durable: Position,
 }
 
 /// Good answers.
@@ -181,6 +202,9 @@ pub enum Reply {
     CommitFailed { refusal: Refusal, next: Begun },
     /// What processes said of themselves.
     Reports(Reports),
+    /// The leader has heard the heartbeats that were sent to it, but for those of servers that it does not know (any more). `end`:
+    /// the log's.
+    Heard { end: Position, unknown: Vec<talea_model::ServerId> },
 }
 
 /// A transaction that has begun, and its base.

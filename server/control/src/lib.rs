@@ -12,5 +12,5 @@ pub mod shell;
 pub mod store;
 
 pub use change::TargetChange;
-pub use node::{Action, Damaged, LogBound, Node, NodeConfig, ReplicaId, StoreOp, Stored, Time};
+pub use node::{Action, Damaged, FanOut, LogBound, Node, NodeConfig, ReplicaId, StoreOp, Stored, Time};
 pub use pool::{Applied, Outcome, Pool};

@@ -16,7 +16,10 @@ use crate::TargetChange;
 use crate::pool::{Gap, Outcome, Pool};
 
 mod action;
+mod beats;
 mod clients;
+mod downstream;
+mod feed;
 mod follower;
 mod images;
 mod leader;
@@ -29,6 +32,8 @@ mod raft;
 mod reports;
 #[cfg(test)]
 mod tests;
+mod tree;
+mod upstream;
 mod wait;
 
 pub use action::{Action, NodeConfig, Time};
@@ -40,6 +45,7 @@ use question::{Origin, Question};
 use raft::Replica;
 pub use raft::{Damaged, LogBound, ReplicaId, StoreOp, Stored};
 use reports::Reported;
+pub use tree::FanOut;
 use wait::Waits;
 
 enum Role {
@@ -281,6 +287,8 @@ impl Node {
 
     fn dispatch(&mut self, peer: PeerId, kind: PeerKind, envelope: Envelope) {
         let from_leader = matches!(&self.role, Role::Follower(follower) if follower.is_link(peer));
+        let from_source =
+            matches!(&self.role, Role::Follower(follower) if follower.upstream.is_peer(peer)) && !from_leader;
         // What the leader says was checked when it was proposed: applied stamps are always accepted (rule 1). A replica whose
         // clock is wrong gets no answer, so that no stamp of its own gets a majority.
         if !from_leader && !self.is_plausible(envelope.hlc) {
@@ -311,9 +319,11 @@ impl Node {
                 };
                 self.server_request(server, peer, question);
             }
+            (Body::Reply(reply), _) if from_source => self.source_answered(peer, envelope.id, Ok(reply)),
+            (Body::Refused(refusal), _) if from_source => self.source_answered(peer, envelope.id, Err(refusal)),
             (Body::Reply(reply), _) if from_leader => self.forward_answered(envelope.id, Ok(reply)),
             (Body::Refused(refusal), _) if from_leader => self.forward_answered(envelope.id, Err(refusal)),
-            (Body::Batch(records), _) if from_leader => self.batch(records),
+            (Body::Batch(records), PeerKind::Server(_)) => self.batch(peer, records),
             (Body::Image(part), _) if from_leader => self.image_part(peer, part),
             (Body::Raft(call), PeerKind::Server(_)) => self.raft_call(peer, envelope.id, &call),
             (Body::RaftAnswer(answer), PeerKind::Server(_)) => {
@@ -415,6 +425,7 @@ impl Node {
             return Ok(None);
         }
         self.counters.entries += 1;
+        self.keep_for_children(record);
         self.clock.observe(self.pool.ceiling());
         if record.position > self.config.horizon {
             self.undelivered.extend(applied.changes);

@@ -17,8 +17,8 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::TargetChange;
-pub use crate::node::LogBound;
 use crate::node::{Damaged, Node, NodeConfig, Stored, Time};
+pub use crate::node::{FanOut, LogBound};
 use crate::store::{FileLog, Log, StoreError};
 
 mod connection;
@@ -61,6 +61,8 @@ pub struct ControlConfig {
     pub horizon: Position,
     /// How long the log may grow before it is cut.
     pub log_bound: LogBound,
+    /// How the log spreads over many servers; the same at all of them.
+    pub fan_out: FanOut,
 }
 
 /// Why a control plane did not start, or ended.
@@ -225,6 +227,7 @@ fn node_config(config: &ControlConfig, listeners: &Listeners, life: u64) -> Node
         heartbeat_ms: (config.lease_ms / 4).max(HEARTBEAT_MS_MIN),
         horizon: config.horizon,
         log_bound: config.log_bound,
+        fan_out: config.fan_out,
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::Deserialize;
-use talea_control::LogBound;
+use talea_control::{FanOut, LogBound};
 use talea_fabric::Credentials;
 use talea_tier::TiersConfig;
 
@@ -137,6 +137,9 @@ pub(crate) struct Config {
     /// How long the pool's log may grow before it is cut.
     #[serde(default)]
     pub(crate) log_bound: Option<LogBoundConfig>,
+    /// How the pool's log spreads over many servers; the same for all of them.
+    #[serde(default)]
+    pub(crate) fan_out: Option<FanOutConfig>,
     /// A planted bug.
     #[serde(default)]
     pub(crate) plant: Option<Plant>,
@@ -148,6 +151,14 @@ pub(crate) struct Config {
 pub(crate) struct LogBoundConfig {
     records: u64,
     bytes: u64,
+}
+
+/// How many servers follow the log's leader itself, and how many each passes it on to if there are more.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FanOutConfig {
+    direct: usize,
+    width: usize,
 }
 
 /// Where counters are shown, and who may see them.
@@ -188,6 +199,12 @@ impl Settings {
     /// How long the pool's log may grow before it is cut.
     pub(crate) fn log_bound(&self) -> LogBound {
         let told = self.config.log_bound.map(|told| LogBound { records: told.records.max(1), bytes: told.bytes });
+        told.unwrap_or_default()
+    }
+
+    /// How the pool's log spreads over many servers.
+    pub(crate) fn fan_out(&self) -> FanOut {
+        let told = self.config.fan_out.map(|told| FanOut { direct: told.direct, width: told.width.max(1) });
         told.unwrap_or_default()
     }
 

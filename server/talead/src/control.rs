@@ -159,6 +159,7 @@ impl Ready {
             log_directory: data_directory(settings),
             horizon: self.joint.bridge().durable(),
             log_bound: settings.log_bound(),
+            fan_out: settings.fan_out(),
         };
         let (happenings, receiver) = unbounded_channel();
         let handle = self.joint.handle.clone();

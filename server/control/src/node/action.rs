@@ -6,7 +6,7 @@ use talea_fabric::PeerId;
 use talea_model::{Position, ServerId, ServerInfo, TargetInfo};
 use talea_wire::Refusal;
 
-use super::{LogBound, StoreOp};
+use super::{FanOut, LogBound, StoreOp};
 use crate::TargetChange;
 
 /// Time as the shell or the simulation sees it.
@@ -43,6 +43,8 @@ pub struct NodeConfig {
     pub horizon: Position,
     /// How long the log may grow before it is cut.
     pub log_bound: LogBound,
+    /// How the log spreads over many servers; the same at all of them.
+    pub fan_out: FanOut,
 }
 
 /// What the node wants done, in order.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use talea_fabric::PeerId;
 use talea_model::{Fate, SessionId, TxId};
-use talea_wire::control::{Reply, Request};
+use talea_wire::control::{Body, Reply, Request};
 use talea_wire::{Refusal, RefusalCode};
 
 use super::question::{Origin, Own, Question};
@@ -80,6 +80,11 @@ impl Node {
             Request::ServerUp { .. }
             | Request::Follow { .. }
             | Request::Horizon { .. }
+            | Request::FollowThrough { .. }
+            | Request::Unfollow
+            | Request::EndThrough
+            | Request::Beats(_)
+            | Request::Image { .. }
             | Request::SessionEnded { .. } => {
                 let text = "this request is between servers";
                 self.answer(origin, Err(Refusal::new(RefusalCode::Access, text)));
@@ -222,6 +227,7 @@ impl Node {
                     Role::Follower(follower) if follower.is_link(peer) => self.link_down(),
                     Role::Follower(_) => {}
                 }
+                self.relative_lost(peer);
             }
         }
     }
@@ -238,6 +244,15 @@ impl Node {
         match what {
             follower::CatchUp::Token(token) => self.actions.push(Action::CatchUpDone { token }),
             follower::CatchUp::Wait(wait, deadline_ns) => self.start_wait(wait, deadline_ns),
+            follower::CatchUp::Child { peer, id } => {
+                let end = self.pool.position();
+                self.send(peer, id, Body::Reply(Reply::Position(end)));
+            }
+            follower::CatchUp::Ready { peer } => {
+                if self.follower().is_some_and(|follower| follower.is_link(peer) && !follower.is_ready()) {
+                    self.link_ready(self.pool.position());
+                }
+            }
         }
     }
 }

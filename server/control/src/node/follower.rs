@@ -11,8 +11,11 @@ use talea_wire::control::{Reply, Request};
 use talea_wire::log::Record;
 use talea_wire::{Refusal, RefusalCode};
 
+use super::beats::Beats;
+use super::downstream::Downstream;
 use super::images::Partial;
 use super::question::{Origin, Own, Question};
+use super::upstream::Upstream;
 use super::wait::Wait;
 use super::{Action, Node, NodeConfig, Role, Time};
 use crate::pool::Outcome;
@@ -35,6 +38,10 @@ pub(super) enum CatchUp {
     Token(u64),
     /// A client's wait, and when it ends in monotonic nanoseconds.
     Wait(Wait, u64),
+    /// A server that follows through this one, under which number it asked.
+    Child { peer: PeerId, id: u64 },
+    /// This server's own connection to the leader, which is ready then.
+    Ready { peer: PeerId },
 }
 
 /// The connection to the leader.
@@ -64,9 +71,9 @@ pub(super) struct Follower {
     /// Since when there is no leader.
     alone_since_ns: u64,
     /// When the next heartbeat is due; before the link is ready, when that has taken too long.
-    heartbeat_ns: u64,
+    pub(super) heartbeat_ns: u64,
     /// Whether missing records have been asked for.
-    refollowing: bool,
+    pub(super) refollowing: bool,
     /// A part of the pool's image.
     pub(super) image: Option<Partial>,
     /// Wait for the next question for the log's end.
@@ -75,6 +82,12 @@ pub(super) struct Follower {
     pub(super) catching_up: Vec<CatchUp>,
     /// The log's end is known, and not reached yet.
     pub(super) reaching: Vec<(Position, CatchUp)>,
+    /// Where this server follows, if there are many.
+    pub(super) upstream: Upstream,
+    /// Who follows through this server.
+    pub(super) downstream: Downstream,
+    /// Their heartbeats and its own.
+    pub(super) beats: Beats,
 }
 
 /// A question that is on its way, or waits for a leader.
@@ -82,6 +95,8 @@ pub(super) struct Follower {
 pub(super) struct Pending {
     pub(super) question: Question,
     sent: bool,
+    /// When it was first.
+    sent_ns: u64,
     timer_ns: u64,
 }
 
@@ -102,11 +117,25 @@ impl Follower {
             catch_ups: Vec::new(),
             catching_up: Vec::new(),
             reaching: Vec::new(),
+            upstream: Upstream::default(),
+            downstream: Downstream::default(),
+            beats: Beats::default(),
         }
     }
 
     pub(super) fn is_link(&self, peer: PeerId) -> bool {
         matches!(self.link, Link::Up { peer: link, .. } if link == peer)
+    }
+
+    pub(super) fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// Whether a request that was sent before this moment has no answer yet.
+    pub(super) fn is_stuck(&self, before_ns: u64) -> bool {
+        let is_own = |one: &Pending| matches!(one.question.origin, Origin::Own(_));
+        self.pending.values().any(|one| one.sent && one.sent_ns <= before_ns && !is_own(one))
     }
 
     /// The connection to the leader.
@@ -154,7 +183,8 @@ impl Follower {
             !self.catch_ups.is_empty() || questions.any(|question| question.origin != Origin::Own(Own::Note))
         };
         let alone_ns = (self.is_down() && is_waiting()).then(|| self.gives_up_ns(config));
-        [attempt_ns, timer_ns, lease_ns, alone_ns].into_iter().flatten().min()
+        let through_ns = [self.upstream.next_deadline(), self.beats.next_deadline()];
+        [attempt_ns, timer_ns, lease_ns, alone_ns].into_iter().chain(through_ns).flatten().min()
     }
 
     pub(super) fn is_down(&self) -> bool {
@@ -266,7 +296,7 @@ impl Node {
         }
     }
 
-    fn ask_own(&mut self, own: Own, request: Request) {
+    pub(super) fn ask_own(&mut self, own: Own, request: Request) {
         let origin = Origin::Own(own);
         self.forward(Question { origin, session: SessionId(0), sequence: 0, deadline_ns: u64::MAX, request });
     }
@@ -274,13 +304,17 @@ impl Node {
     /// The leader is connected: registers, follows the log from where this server is, and asks where its end is.
     pub(super) fn link_up(&mut self, peer: PeerId) {
         let (sent_ns, lease_ms) = (self.now.monotonic_ns, self.config.lease_ms);
+        self.source_leads(peer);
         let Some(follower) = self.follower() else { return };
         follower.link = Link::Up { peer, ready: false };
         follower.heartbeat_ns = sent_ns + lease_ms * 1_000_000;
         follower.refollowing = false;
+        let follows_through = follower.upstream.peer().is_some();
         let (server, targets, boot) = (self.config.server.clone(), self.config.targets.clone(), self.config.boot);
         self.ask_own(Own::Register, Request::ServerUp { server, targets, boot });
-        self.ask_for_records(peer);
+        if !follows_through {
+            self.ask_for_records(peer);
+        }
         self.ask_own(Own::Ready { sent_ns }, Request::LogEnd);
     }
 
@@ -313,6 +347,8 @@ impl Node {
         follower.alone_since_ns = now_ns;
         let again = std::mem::take(&mut follower.catching_up);
         follower.catch_ups.extend(again);
+        follower.upstream.forget_question();
+        follower.beats.turn_back();
         let (mut ended, mut kept) = (Vec::new(), Vec::new());
         for (id, pending) in &mut follower.pending {
             let origin = &pending.question.origin;
@@ -341,9 +377,10 @@ impl Node {
 
     /// An answer to what this server asked for itself.
     pub(super) fn own_answered(&mut self, own: Own, outcome: Outcome) {
-        let end = match &outcome {
-            Ok(Reply::Position(end)) => Some(*end),
-            _ => None,
+        let (end, unknown) = match outcome {
+            Ok(Reply::Position(end)) => (Some(end), Vec::new()),
+            Ok(Reply::Heard { end, unknown }) => (Some(end), unknown),
+            _ => (None, Vec::new()),
         };
         match (own, end) {
             (Own::Ready { sent_ns }, Some(end)) => {
@@ -352,30 +389,36 @@ impl Node {
             }
             (Own::Heartbeat { sent_ns }, Some(end)) => {
                 self.hold_lease(sent_ns);
-                self.lease_of_follower(true);
+                // What was decided before comes on another way than the answer if this server follows through another one.
+                let follows_through = self.follower().is_some_and(|follower| follower.upstream.peer().is_some());
+                self.lease_of_follower(!follows_through || self.pool.position() >= end);
                 self.ask_again_below(end);
             }
-            (Own::CatchUp, Some(end)) => {
-                let waiting = self.follower().map(|follower| std::mem::take(&mut follower.catching_up));
-                for what in waiting.into_iter().flatten() {
-                    self.reach(end, what);
-                }
-                self.ask_again_below(end);
-                self.ask_for_end();
-            }
-            (Own::Ready { .. } | Own::Heartbeat { .. } | Own::CatchUp, None) => {
-                // The leader knows us no more (it restarted, or gave us up): begin again.
-                if let Some(Link::Up { peer, .. }) = self.follower().map(|follower| follower.link) {
-                    self.actions.push(Action::Close { peer });
-                    self.lose_peer(peer, false);
-                }
-            }
+            (Own::CatchUp, Some(end)) => self.end_known(end),
+            (Own::Beats { number }, Some(end)) => self.beats_heard(number, end, &unknown),
+            (Own::Ready { .. } | Own::Heartbeat { .. } | Own::Beats { .. } | Own::CatchUp, None) => self.begin_again(),
             (Own::Register | Own::Note, _) => {}
         }
     }
 
+    /// The leader knows us no more (it restarted, or gave us up): from the beginning.
+    pub(super) fn begin_again(&mut self) {
+        if let Some(Link::Up { peer, .. }) = self.follower().map(|follower| follower.link) {
+            self.actions.push(Action::Close { peer });
+            self.lose_peer(peer, false);
+        }
+    }
+
     /// This connection's log end is known: once reached, requests are passed on.
-    fn link_ready(&mut self, end: Position) {
+    pub(super) fn link_ready(&mut self, end: Position) {
+        let Some(follower) = self.follower() else { return };
+        let (source, link) = (follower.upstream.peer(), follower.peer());
+        if self.pool.position() < end
+            && let (Some(_), Some(peer)) = (source, link)
+        {
+            self.expect_records(end);
+            return self.reach(end, CatchUp::Ready { peer });
+        }
         if self.pool.position() < end {
             // Records were lost on the way (simulated fabrics do that): ask again for both.
             self.ask_again_below(end);
@@ -393,6 +436,7 @@ impl Node {
         let unsent: Vec<u64> = follower.pending.iter().filter(|(_, one)| !one.sent).map(|(id, _)| *id).collect();
         unsent.into_iter().for_each(|id| self.send_pending(id));
         self.ask_for_end();
+        self.look_for_source();
         self.follower_timers();
     }
 
@@ -408,9 +452,12 @@ impl Node {
     }
 
     /// Asks for records that should have come by now.
-    fn ask_again_below(&mut self, end: Position) {
+    pub(super) fn ask_again_below(&mut self, end: Position) {
         let is_behind = self.pool.position() < end;
         let Some(follower) = self.follower() else { return };
+        if follower.upstream.peer().is_some() {
+            return self.expect_records(end);
+        }
         if let Link::Up { peer, .. } = follower.link
             && is_behind
         {
@@ -419,14 +466,20 @@ impl Node {
     }
 
     /// Records that follow.
-    pub(super) fn batch(&mut self, records: Vec<Record>) {
+    pub(super) fn batch(&mut self, peer: PeerId, records: Vec<Record>) {
+        if !self.is_fed_by(peer) {
+            return;
+        }
         for record in &records {
             if self.apply(record).is_err() {
+                let after = self.pool.position();
                 let Some(follower) = self.follower() else { return };
-                if let Link::Up { peer, .. } = follower.link
-                    && !std::mem::replace(&mut follower.refollowing, true)
-                {
-                    self.ask_for_records(peer);
+                let is_link = follower.is_link(peer);
+                if !std::mem::replace(&mut follower.refollowing, true) {
+                    match is_link {
+                        true => self.ask_for_records(peer),
+                        false => self.ask_source(peer, 0, Request::FollowThrough { after }),
+                    }
                 }
                 break;
             }
@@ -435,7 +488,9 @@ impl Node {
             }
         }
         self.deliver();
+        self.feed_children();
         self.reached();
+        self.moved_on();
     }
 
     /// Everything that time makes due at a follower.
@@ -458,13 +513,10 @@ impl Node {
                 self.lose_peer(peer, false);
                 self.ask_another();
             }
-            Link::Up { ready: true, .. } if follower.heartbeat_ns <= now_ns => {
-                follower.heartbeat_ns = now_ns + config.heartbeat_ms * 1_000_000;
-                let durable = self.durable;
-                self.ask_own(Own::Heartbeat { sent_ns: now_ns }, Request::Horizon { durable });
-            }
+            Link::Up { ready: true, .. } if follower.heartbeat_ns <= now_ns => self.beat(),
             _ => {}
         }
+        self.upstream_timers();
         if is_hopeless {
             self.give_up();
         }

@@ -98,6 +98,9 @@ impl Node {
         self.pool = pool;
         self.clock.observe(self.pool.ceiling());
         self.undelivered.clear();
+        if let Role::Follower(follower) = &mut self.role {
+            follower.downstream.clear();
+        }
         // Targets that knew more when they ended are told the records that follow what they knew.
         self.owes_state = position > self.config.horizon;
         let ended: Vec<SessionId> =
@@ -106,7 +109,9 @@ impl Node {
         let waited_for: Vec<ContainerId> = self.waits.containers().collect();
         waited_for.into_iter().for_each(|container| self.waits.touch(container));
         self.deliver();
+        self.feed_children();
         self.reached();
+        self.moved_on();
     }
 
     /// What is to be delivered in place of changes: the state, if that is owed.

@@ -7,19 +7,17 @@ use std::collections::{BTreeMap, VecDeque};
 
 use talea_fabric::PeerId;
 use talea_model::{Position, ServerId, ServerInfo, SessionId, Stamp, TargetInfo, TargetState};
-use talea_wire::control::{Body, Reply, Request};
+use talea_wire::control::{Reply, Request};
 use talea_wire::log::Entry;
 use talea_wire::{Refusal, RefusalCode, codec};
 
+use super::feed::{BATCH_BYTES, BATCH_RECORDS, batches};
 use super::images::Image;
 use super::question::{Origin, Own, Question};
 use super::raft::{LeaderId, Proposal};
 use super::{Action, Node, NodeConfig, Role};
 use crate::pool::Outcome;
 
-/// Records and bytes of one batch to a follower, at most.
-const BATCH_RECORDS: usize = 1024;
-const BATCH_BYTES: usize = 256 * 1024;
 /// Part of the lease that a server's silence is tolerated longer than the server itself serves: drift of clocks.
 const DRIFT_PART: u64 = 8;
 /// Proposals queued for the log at most; more requests are told to come back.
@@ -73,6 +71,14 @@ pub(super) struct Follower {
     targets: Vec<TargetInfo>,
 }
 
+#[cfg(test)]
+impl Follower {
+    /// Whether the leader tells it of records itself.
+    pub(super) fn is_fed(&self) -> bool {
+        self.peer.is_some() && self.sent.is_some()
+    }
+}
+
 impl Leader {
     /// One that begins to lead. Its tickets begin anywhere: entries that an earlier process proposed may still be on their way.
     pub(super) fn new(leading: LeaderId, boot: u64) -> Self {
@@ -87,6 +93,12 @@ impl Leader {
             true => std::mem::take(&mut self.in_flight),
             false => Vec::new(),
         }
+    }
+
+    /// A server's heartbeat has come through another one; false if that process of it is not registered.
+    pub(super) fn hear(&mut self, server: ServerId, boot: u64, now_ns: u64) -> bool {
+        let known = self.followers.get_mut(&server).filter(|known| known.boot == boot && !known.lost);
+        known.map(|known| known.heard_ns = now_ns).is_some()
     }
 
     pub(super) fn next_deadline(&self, config: &NodeConfig) -> Option<u64> {
@@ -299,7 +311,7 @@ impl Node {
     pub(super) fn server_request(&mut self, server: ServerId, peer: PeerId, question: Question) {
         let now_ns = self.now.monotonic_ns;
         let here = self.config.server.id;
-        let Role::Leader(leader) = &mut self.role else { return self.tell_leader(peer) };
+        let Role::Leader(leader) = &mut self.role else { return self.child_request(server, peer, question) };
         if let Request::ServerUp { server: info, targets, boot } = question.request {
             return match info.id == server && server != here {
                 true => self.register(peer, info, targets, boot, question.origin),
@@ -319,6 +331,15 @@ impl Node {
             Request::Follow { after } => {
                 known.sent = Some(after);
                 self.feed_followers();
+            }
+            Request::Unfollow => known.sent = None,
+            Request::FollowThrough { .. } | Request::EndThrough => {
+                let text = format!("server {here} leads the log: follow it as its leader");
+                self.answer(question.origin, Err(Refusal::new(RefusalCode::Busy, text)));
+            }
+            Request::Beats(beats) => {
+                let heard = self.passed_on(beats);
+                self.answer(question.origin, Ok(heard));
             }
             Request::Image { position, offset } => self.send_image(peer, position, offset),
             Request::Horizon { durable } => {
@@ -451,33 +472,22 @@ impl Node {
     /// Sends each follower what it lacks.
     pub(super) fn feed_followers(&mut self) {
         let (Role::Leader(leader), Some(replica)) = (&mut self.role, &self.replica) else { return };
-        let end = self.pool.position();
-        let (mut batches, mut behind) = (Vec::new(), Vec::new());
+        let (end, mut behind) = (self.pool.position(), Vec::new());
+        let mut groups = BTreeMap::<Position, Vec<PeerId>>::new();
         for follower in leader.followers.values_mut() {
             let (Some(peer), Some(sent)) = (follower.peer, &mut follower.sent) else { continue };
             if *sent < end && replica.tail.after(*sent).is_none() {
                 // It asks to follow again when it has the image.
                 follower.sent = None;
                 behind.push(peer);
-                continue;
-            }
-            while *sent < end
-                && let Some(rest) = replica.tail.after(*sent)
-            {
-                let (mut bytes, mut records) = (0, Vec::new());
-                for (record, record_bytes) in rest.take(BATCH_RECORDS) {
-                    if !records.is_empty() && bytes + record_bytes > BATCH_BYTES {
-                        break;
-                    }
-                    bytes += record_bytes;
-                    records.push(record.clone());
-                }
-                let Some(last) = records.last() else { break };
-                *sent = last.position;
-                batches.push((peer, records));
+            } else if *sent < end {
+                groups.entry(*sent).or_default().push(peer);
+                *sent = end;
             }
         }
-        batches.into_iter().for_each(|(peer, records)| self.send(peer, 0, Body::Batch(records)));
+        let feeds: Vec<_> =
+            groups.into_iter().filter_map(|(sent, peers)| Some((peers, batches(&replica.tail, sent, end)?))).collect();
+        feeds.into_iter().for_each(|(peers, batches)| self.send_batches(&peers, batches));
         behind.into_iter().for_each(|peer| self.begin_image(peer));
     }
 }

@@ -225,6 +225,7 @@ impl Node {
         if matches!(&self.role, Role::Follower(follower) if follower.is_trying(server)) {
             self.link_up(peer);
         }
+        self.ask_candidate(server, peer);
     }
 
     /// A server could not be reached.
@@ -238,6 +239,7 @@ impl Node {
         if matches!(&self.role, Role::Follower(follower) if follower.is_trying(server)) {
             self.link_failed();
         }
+        self.candidate_unreachable(server);
     }
 
     /// A connection with a server has ended.

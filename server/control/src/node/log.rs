@@ -4,7 +4,7 @@
 //! been elected. Must never apply what is not committed.
 
 use talea_model::{Position, ServerId};
-use talea_wire::control::{Body, Reply};
+use talea_wire::control::{Body, Reply, Request};
 use talea_wire::log::Entry as LogEntry;
 use talea_wire::{Refusal, RefusalCode, codec};
 
@@ -94,7 +94,9 @@ impl Node {
         // Followers hear of an entry before the answers on the same connections, so that they know what they pass on.
         self.feed_followers();
         self.deliver();
+        self.feed_children();
         self.reached();
+        self.moved_on();
         answers.into_iter().for_each(|(origin, outcome)| self.answer(origin, outcome));
     }
 
@@ -181,10 +183,17 @@ impl Node {
         let Role::Follower(before) = std::mem::replace(&mut self.role, leader) else { return };
         self.lead();
         self.end_orphans();
-        let Follower { pending, catch_ups, catching_up, reaching, .. } = before;
+        let Follower { pending, catch_ups, catching_up, reaching, upstream, downstream, beats, .. } = before;
+        if let Some(source) = upstream.peer() {
+            self.ask_source(source, 0, Request::Unfollow);
+        }
+        self.refuse_children(&downstream.peers());
+        self.refuse_beats(beats.askers());
         for one in pending.into_values() {
             match one.question.origin {
-                Origin::Own(Own::Register | Own::Ready { .. } | Own::Heartbeat { .. } | Own::CatchUp) => {}
+                Origin::Own(
+                    Own::Register | Own::Ready { .. } | Own::Heartbeat { .. } | Own::Beats { .. } | Own::CatchUp,
+                ) => {}
                 _ => self.serve(one.question),
             }
         }

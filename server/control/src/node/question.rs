@@ -26,6 +26,8 @@ pub(super) enum Own {
     CatchUp,
     /// A heartbeat.
     Heartbeat { sent_ns: u64 },
+    /// Heartbeats of servers that follow through this one.
+    Beats { number: u64 },
     /// The end of a session, or an entry of the leader's own; nothing follows.
     Note,
 }

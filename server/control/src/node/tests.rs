@@ -8,6 +8,7 @@ mod lease;
 mod mended;
 mod rules;
 mod stopped;
+mod tree;
 mod view;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -62,11 +63,14 @@ struct World {
     last_boot: u64,
     /// Pairs of servers that cannot reach each other.
     unreachable: Vec<(usize, usize)>,
+    /// Pairs of servers between which messages are lost.
+    silent: Vec<(usize, usize)>,
     /// The log's medium of each server, and its name.
     lives: Vec<u64>,
     watched: Vec<(usize, PeerId, u32)>,
     stopped: stopped::Stopped,
     log_bound: LogBound,
+    fan_out: FanOut,
     /// All records of the log so far, gathered while the replicas keep them.
     records: Vec<Record>,
 }
@@ -107,10 +111,12 @@ impl World {
             last_peer: 0,
             last_boot: 0,
             unreachable: Vec::new(),
+            silent: Vec::new(),
             lives: (100..100 + servers as u64).collect(),
             watched: Vec::new(),
             stopped: stopped::Stopped::default(),
             log_bound: LogBound::default(),
+            fan_out: FanOut::default(),
             records: Vec::new(),
         }
     }
@@ -138,6 +144,7 @@ impl World {
             heartbeat_ms: 500,
             horizon: Position(0),
             log_bound: self.log_bound,
+            fan_out: self.fan_out,
         };
         self.nodes[server] = Some(Node::new(config, self.now, self.media[server].clone()).unwrap());
         self.told[server] = Told::default();
@@ -194,7 +201,9 @@ impl World {
         for action in actions {
             match action {
                 Action::Send { peer, bytes } => {
-                    if let Some(other) = self.links.get(&End::Node(server, peer)) {
+                    let other = self.links.get(&End::Node(server, peer));
+                    let is_lost = |other: &&End| matches!(other, End::Node(other, _) if self.is_silent(server, *other));
+                    if let Some(other) = other.filter(|other| !is_lost(other)) {
                         self.queues.entry(*other).or_default().push_back(bytes);
                     }
                 }
@@ -247,7 +256,12 @@ impl World {
     }
 
     fn can_reach(&self, a: usize, b: usize) -> bool {
-        !self.unreachable.contains(&(a.min(b), a.max(b)))
+        !self.unreachable.contains(&(a.min(b), a.max(b))) && !self.is_silent(a, b)
+    }
+
+    /// Whether nothing arrives between two servers, though their connections stand.
+    fn is_silent(&self, a: usize, b: usize) -> bool {
+        self.silent.contains(&(a.min(b), a.max(b)))
     }
 
     /// Makes two servers reach each other, or not; connections that they have break.
@@ -300,17 +314,34 @@ impl World {
         let stopped = &self.stopped;
         let ends: Vec<End> = self.queues.keys().filter(|end| stopped.hears(end)).copied().collect();
         let Some(end) = ends.get(choice % ends.len().max(1)).copied() else { return false };
-        let Some(bytes) = self.queues.get_mut(&end).and_then(VecDeque::pop_front) else { return false };
+        self.deliver_to(end);
+        true
+    }
+
+    fn deliver_to(&mut self, end: End) {
+        let Some(queue) = self.queues.get_mut(&end) else { return };
+        let bytes = queue.pop_front();
+        if queue.is_empty() {
+            self.queues.remove(&end);
+        }
+        let Some(bytes) = bytes else { return };
         match end {
             End::Node(server, peer) => self.with(server, |node, now| node.message(now, peer, &bytes)),
             End::Client(client) => self.clients[client].receive(&bytes),
         }
-        true
+    }
+
+    /// Delivers what is on its way now, as if all of it took the same time.
+    fn round(&mut self) {
+        let now: Vec<(End, usize)> = self.queues.iter().map(|(end, queue)| (*end, queue.len())).collect();
+        now.into_iter().for_each(|(end, count)| (0..count).for_each(|_| self.deliver_to(end)));
     }
 
     /// Delivers everything; time stands still.
     fn settle(&mut self) {
-        while self.deliver_one(0) {}
+        while let Some(end) = self.queues.keys().find(|end| self.stopped.hears(end)).copied() {
+            self.deliver_to(end);
+        }
     }
 
     /// Lets time pass, from deadline to deadline.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use talea_control::TargetChange;
 use talea_control::shell::{
-    self, Control, ControlConfig, ControlError, ControlHandle, Listeners, LogBound, TargetLink,
+    self, Control, ControlConfig, ControlError, ControlHandle, FanOut, Listeners, LogBound, TargetLink,
 };
 use talea_fabric::member::Spin;
 use talea_fabric::{
@@ -172,6 +172,7 @@ impl System {
             log_directory,
             horizon: Position(0),
             log_bound: LogBound::default(),
+            fan_out: FanOut::default(),
         };
         let told = Arc::new(Mutex::new(Told::default()));
         let (handle, inbox) = shell::channel();

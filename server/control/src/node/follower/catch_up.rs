@@ -1,7 +1,7 @@
 //! Reaching the log's end as it was at some moment (rule 8): one question to the leader serves all who came before it.
 
 use talea_model::Position;
-use talea_wire::control::Request;
+use talea_wire::control::{Body, Reply, Request};
 
 use super::{CatchUp, Link, Own};
 use crate::node::{Action, Node};
@@ -29,16 +29,33 @@ impl Node {
         self.ask_for_end();
     }
 
-    pub(super) fn ask_for_end(&mut self) {
+    pub(in crate::node) fn ask_for_end(&mut self) {
         let Some(follower) = self.follower() else { return };
         let is_ready = matches!(follower.link, Link::Up { ready: true, .. });
         if is_ready && follower.catching_up.is_empty() && !follower.catch_ups.is_empty() {
             follower.catching_up = std::mem::take(&mut follower.catch_ups);
-            self.ask_own(Own::CatchUp, Request::LogEnd);
+            match follower.upstream.peer() {
+                Some(source) => self.ask_source_for_end(source),
+                None => self.ask_own(Own::CatchUp, Request::LogEnd),
+            }
         }
     }
 
+    /// The log's end, after all who were asking had begun to.
+    pub(in crate::node) fn end_known(&mut self, end: Position) {
+        let waiting = self.follower().map(|follower| std::mem::take(&mut follower.catching_up));
+        for what in waiting.into_iter().flatten() {
+            self.reach(end, what);
+        }
+        self.ask_again_below(end);
+        self.ask_for_end();
+    }
+
     pub(super) fn reach(&mut self, end: Position, what: CatchUp) {
+        if let CatchUp::Child { peer, id } = what {
+            // It waits itself for what comes through here.
+            return self.send(peer, id, Body::Reply(Reply::Position(end)));
+        }
         if self.pool.position() >= end {
             return self.caught_up(what);
         }
@@ -52,6 +69,8 @@ impl Node {
         match what {
             CatchUp::Token(token) => self.actions.push(Action::CatchUpFailed { token, refusal }),
             CatchUp::Wait(wait, _) => self.answer(wait.origin, Err(refusal)),
+            CatchUp::Child { peer, id } => self.send(peer, id, Body::Refused(refusal)),
+            CatchUp::Ready { .. } => {}
         }
     }
 }

@@ -26,9 +26,8 @@ impl Node {
             let text = format!("{MAX_PENDING} requests are on their way from server {here}: try again");
             return self.answer(question.origin, Err(Refusal::new(RefusalCode::Busy, text)));
         }
-        follower.last_id += 1;
-        let id = follower.last_id;
-        follower.pending.insert(id, Pending { question, sent: false, timer_ns: u64::MAX });
+        let id = follower.next_id();
+        follower.pending.insert(id, Pending { question, sent: false, sent_ns: u64::MAX, timer_ns: u64::MAX });
         self.send_pending(id);
     }
 
@@ -41,7 +40,9 @@ impl Node {
         let mut timer_ns = pending.question.deadline_ns;
         match follower.link {
             Link::Up { peer, ready } if ready || is_setup => {
-                pending.sent = true;
+                if !std::mem::replace(&mut pending.sent, true) {
+                    pending.sent_ns = now_ns;
+                }
                 if pending.question.may_repeat() {
                     timer_ns = timer_ns.min(now_ns + RESEND_MS * 1_000_000);
                 }

@@ -23,6 +23,18 @@ impl Default for Tail {
 }
 
 impl Tail {
+    /// One whose first record will be the one after this position.
+    pub(in crate::node) fn behind(position: Position) -> Self {
+        Tail { first: position.0 + 1, records: VecDeque::new() }
+    }
+
+    /// Forgets the oldest record; gives its bytes.
+    pub(in crate::node) fn forget_oldest(&mut self) -> usize {
+        let oldest = self.records.pop_front();
+        self.first += u64::from(oldest.is_some());
+        oldest.map_or(0, |(_, bytes)| bytes)
+    }
+
     /// Adds the record that follows.
     pub(in crate::node) fn push(&mut self, record: Record, bytes: usize) {
         self.records.push_back((record, bytes));
@@ -42,8 +54,7 @@ impl Tail {
     }
 
     /// Records that are kept.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::node) fn len(&self) -> usize {
         self.records.len()
     }
 

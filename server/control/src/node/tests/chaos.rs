@@ -51,7 +51,11 @@ struct Sent {
 }
 
 fn run(servers: usize, log_bound: LogBound, history: &[Do]) {
-    let mut world = World::cutting(servers, log_bound);
+    run_in(World::cutting(servers, log_bound), history);
+}
+
+fn run_in(mut world: World, history: &[Do]) {
+    let servers = world.nodes.len();
     let mut sent: Vec<Sent> = Vec::new();
     for home in 0..4 {
         world.client(home % servers);
@@ -163,6 +167,21 @@ proptest! {
     #[test]
     fn holds_under_any_history_with_three_replicas(history in history(3)) {
         run(3, LogBound::default(), &history);
+    }
+
+    #[test]
+    fn holds_under_any_history_where_servers_follow_through_others(
+        servers in 4usize..8, width in 1usize..4, records in 1u64..40, history in history(7)
+    ) {
+        let log_bound = if records < 20 { LogBound { records, bytes: 1 << 20 } } else { LogBound::default() };
+        let of = |server: &usize| server % servers;
+        let history: Vec<Do> = history.into_iter().map(|action| match action {
+            Do::CutServers(a, b) => Do::CutServers(of(&a), of(&b)),
+            Do::Partition(a, b, whole) => Do::Partition(of(&a), of(&b), whole),
+            Do::Restart(server) => Do::Restart(of(&server)),
+            other => other,
+        }).collect();
+        run_in(World::spreading_and_cutting(servers, width, log_bound), &history);
     }
 
     #[test]
