@@ -30,6 +30,7 @@ struct Program {
 pub struct Cluster {
     directory: PathBuf,
     namespaces: bool,
+    width: u32,
     servers: Vec<Option<Server>>,
     /// Control addresses of each, as it said last.
     control: Vec<Vec<String>>,
@@ -49,10 +50,11 @@ fn failed(what: &str) -> impl Fn(std::io::Error) -> String + '_ {
 }
 
 impl Cluster {
-    pub fn start(directory: &Path, namespaces: bool) -> Result<Self, String> {
+    pub fn start(directory: &Path, namespaces: bool, width: u32) -> Result<Self, String> {
         let mut cluster = Self {
             directory: directory.to_owned(),
             namespaces,
+            width,
             servers: (0..SERVERS).map(|_| None).collect(),
             control: vec![vec![]; SERVERS as usize],
             writers: Vec::new(),
@@ -103,8 +105,12 @@ impl Cluster {
         let leader: Vec<String> = self.control[0].iter().map(|address| format!("\"{address}\"")).collect();
         let interface =
             if self.namespaces { format!(r#","interface":"10.77.7.{}""#, server + 1) } else { String::new() };
+        let fan_out = match self.width {
+            0 => String::new(),
+            width => format!(r#","fan_out":{{"direct":0,"width":{width}}}"#),
+        };
         let config = format!(
-            r#"{{"name":"chaos","system":"{}","secret":"{}","server":{server},"servers":{SERVERS},"targets":2,"tier":"pmem:{}:48M","directory":"{}","leader":[{}]{interface}}}"#,
+            r#"{{"name":"chaos","system":"{}","secret":"{}","server":{server},"servers":{SERVERS},"targets":2,"tier":"pmem:{}:48M","directory":"{}","leader":[{}]{interface}{fan_out}}}"#,
             hex(&SYSTEM),
             hex(&SECRET),
             data.display(),

@@ -50,6 +50,9 @@ struct Chaos {
     /// Which faults strike; else one is drawn
     #[arg(long)]
     seed: Option<u64>,
+    /// How many servers each passes the log on to, 0: the leader tells all; else the seed says
+    #[arg(long)]
+    width: Option<u32>,
     /// How long faults go on
     #[arg(long, default_value_t = 60)]
     seconds: u64,
@@ -85,9 +88,11 @@ fn main() -> ExitCode {
 fn storm(chaos: &Chaos, namespaces: bool) -> Result<(), String> {
     let drawn = || std::time::UNIX_EPOCH.elapsed().map_or(1, |now| u64::from(now.subsec_nanos()));
     let seed = chaos.seed.unwrap_or_else(drawn);
+    // A chain, or two each.
+    let width = chaos.width.unwrap_or((seed % 3) as u32);
     let place = if namespaces { "namespaces" } else { "loopback" };
     println!(
-        "chaos: seed {seed}; again: cargo test --workspace --test chaos -- {place} --seed {seed} --seconds {}",
+        "chaos: seed {seed}; again: cargo test --workspace --test chaos -- {place} --seed {seed} --width {width} --seconds {}",
         chaos.seconds
     );
     // Another user of the machine has no business there, whatever the umask is.
@@ -95,7 +100,7 @@ fn storm(chaos: &Chaos, namespaces: bool) -> Result<(), String> {
     let temporary = tempfile::Builder::new().prefix("talea-chaos.").permissions(private).tempdir_in("/dev/shm");
     let temporary = temporary.map_err(|error| error.to_string())?;
     let directory = chaos.directory.clone().unwrap_or_else(|| temporary.path().to_owned());
-    let mut cluster = cluster::Cluster::start(&directory, namespaces)?;
+    let mut cluster = cluster::Cluster::start(&directory, namespaces, width)?;
     let mut random = random::Random::new(seed);
     let result = faults::rage(&mut cluster, &mut random, Duration::from_secs(chaos.seconds))
         .and_then(|()| cluster.settle())
