@@ -335,3 +335,42 @@ fn who_lacks_what_nobody_on_its_way_keeps_gets_the_state_from_the_leader_and_the
     world.assert_all_agree("it is back");
     assert!(world.source(away).is_some());
 }
+
+/// Rule 11 fences who may serve no more, and nobody else: servers that stop for less than what is left of a lease between two
+/// heartbeats are lost to nobody, and neither are those that follow through them.
+#[test]
+fn rule_11_pauses_shorter_than_a_lease_fence_nobody() {
+    let mut pauses = 0;
+    for seed in 0..24u64 {
+        let (servers, width) = [(9, 1), (9, 2), (20, 3), (40, 8)][seed as usize % 4];
+        let mut world = World::spreading(servers, width);
+        let leader = world.leader();
+        let version = world.node(leader).pool().map().unwrap().version;
+        let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut draw = |below: u64| {
+            // xorshift64
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % below
+        };
+        for _ in 0..40 {
+            // The leader and the log's other replicas go on: another leader is another test's subject.
+            let stopped: Vec<usize> = (0..1 + draw(3)).map(|_| 5 + draw(servers as u64 - 5) as usize).collect();
+            stopped.iter().filter(|server| **server != leader).for_each(|server| world.stop(*server));
+            world.advance(1 + draw(LEASE_MS / 3));
+            let on: Vec<usize> = std::mem::take(&mut world.stopped.servers);
+            pauses += on.len();
+            on.into_iter().for_each(|server| world.go_on(server));
+            world.advance(1 + draw(LEASE_MS / 2));
+        }
+        world.advance(LEASE_MS);
+        let map = world.node(leader).pool().map().unwrap();
+        assert_eq!(
+            map.version, version,
+            "seed {seed}, {servers} servers: nobody was declared lost, and nobody came back"
+        );
+        world.assert_all_agree(&format!("seed {seed}"));
+    }
+    assert!(pauses > 1_000, "{pauses} pauses");
+}
