@@ -17,6 +17,8 @@ pub enum Plant {
     LateStamp,
     /// Rule 3: a join is acknowledged and not noted.
     NoJoin,
+    /// Rule 3: a server that comes back has forgotten who writes in what, and does not say so.
+    ForgetJoins,
     /// Rule 4, I4: an update is acknowledged before it is flushed.
     SkipFlush,
     /// Rule 5: some targets take a commit for an abort.
@@ -47,6 +49,8 @@ pub enum Plant {
     ForgetSequences,
     /// Rule 14: the log does not remember what it has done.
     Twice,
+    /// Rule 14: what a session did before it was taken up again is not remembered.
+    ResumeTwice,
     /// Rule 15: what a transaction has read counts as unchanged.
     BlindReads,
     /// Rule 15: open transactions that overlap what was read are not named.
@@ -57,11 +61,12 @@ pub enum Plant {
     SkipStep,
 }
 
-const NAMES: [(Plant, &str); 23] = [
+const NAMES: [(Plant, &str); 25] = [
     (Plant::None, "none"),
     (Plant::NoClock, "no-clock"),
     (Plant::LateStamp, "late-stamp"),
     (Plant::NoJoin, "no-join"),
+    (Plant::ForgetJoins, "forget-joins"),
     (Plant::SkipFlush, "skip-flush"),
     (Plant::HalfCommit, "half-commit"),
     (Plant::StaleTable, "stale-table"),
@@ -77,6 +82,7 @@ const NAMES: [(Plant, &str); 23] = [
     (Plant::NothingKept, "nothing-kept"),
     (Plant::ForgetSequences, "forget-sequences"),
     (Plant::Twice, "twice"),
+    (Plant::ResumeTwice, "resume-twice"),
     (Plant::BlindReads, "blind-reads"),
     (Plant::Nameless, "nameless"),
     (Plant::Unconditional, "unconditional"),

@@ -2,17 +2,18 @@
 //! know nothing of it.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
-use talea_model::{Position, ServerId, Stamp};
+use talea_model::{Position, ServerId, SessionId, Stamp};
 use talea_wire::codec;
 use talea_wire::control::{Body, Envelope, Reply, Request, Waited};
 use talea_wire::log::Entry;
 
 use crate::plant::Plant;
 
-/// A message of the control plane as a server gets it.
-pub(crate) fn heard(plant: Plant, bytes: &[u8]) -> Cow<'_, [u8]> {
-    if !matches!(plant, Plant::NoClock | Plant::NoJoin | Plant::Twice) {
+/// A message of the control plane as a server gets it. `resumed`: sessions that were taken up again here.
+pub(crate) fn heard<'a>(plant: Plant, resumed: &mut BTreeSet<SessionId>, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+    if !matches!(plant, Plant::NoClock | Plant::NoJoin | Plant::Twice | Plant::ResumeTwice) {
         return Cow::Borrowed(bytes);
     }
     changed(bytes, |envelope| match (plant, &mut envelope.body) {
@@ -25,6 +26,10 @@ pub(crate) fn heard(plant: Plant, bytes: &[u8]) -> Cow<'_, [u8]> {
             }
         }
         (Plant::Twice, Body::Request(_)) => envelope.sequence = 0,
+        (Plant::ResumeTwice, Body::Request(Request::SessionOpen { resume: Some(session), .. })) => {
+            resumed.insert(*session);
+        }
+        (Plant::ResumeTwice, Body::Request(_)) if resumed.contains(&envelope.session) => envelope.sequence = 0,
         _ => {}
     })
 }

@@ -8,10 +8,10 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use talea_control::TargetChange;
-use talea_control::node::{Action, FanOut, LogBound, Node, NodeConfig, StoreOp, Stored, Time};
+use talea_control::node::{Action, FanOut, Joined, LogBound, Node, NodeConfig, Note, StoreOp, Stored, Time};
 use talea_engine::{Driver, Effect, Mail, PoolChange, Target, TargetOptions, Tenure};
 use talea_fabric::{Clock, Endpoint, Event, Hello, PeerId, sim::SimClock, sim::SimEndpoint, sim::SimNetwork};
-use talea_model::{PoolId, Position, ServerId, ServerInfo, Stamp, TargetId, TargetInfo, TargetState};
+use talea_model::{PoolId, Position, ServerId, ServerInfo, SessionId, Stamp, TargetId, TargetInfo, TargetState};
 use talea_tier::{SimMedium, Torn};
 use talea_vos::StoreOptions;
 
@@ -24,6 +24,7 @@ use crate::window::Windows;
 pub(crate) const APPEND_NS: u64 = 200_000;
 const LEASE_MS: u64 = 1_000;
 const HEARTBEAT_MS: u64 = 200;
+const SESSION_LEASE_MS: u64 = 1_500;
 
 /// Fabric node of a server's control plane.
 pub(crate) fn control_node(server: u32) -> u32 {
@@ -51,6 +52,8 @@ struct Media {
     log: Stored,
     /// Drawn when that began.
     life: u64,
+    /// What the server noted of its clients; none if it has begun anew.
+    joined: Option<Joined>,
     /// Grows when they are lost.
     incarnation: u64,
 }
@@ -65,6 +68,10 @@ struct Process {
     blocked_ns: Vec<u64>,
     /// Changes of the log under way, and when they are done.
     storing: Option<(u64, Vec<StoreOp>)>,
+    /// Notes under way, likewise.
+    noting: Option<(u64, Vec<Note>)>,
+    /// Sessions that were taken up again here, as far as a planted bug needs them.
+    resumed: BTreeSet<SessionId>,
     /// Outer token → (driver, its token).
     asked: BTreeMap<u64, (usize, u64)>,
     /// Connections of clients, as far as a planted bug needs them.
@@ -103,6 +110,19 @@ pub(crate) struct SimServer {
     random: Random,
 }
 
+impl Media {
+    fn note(&mut self, notes: Vec<Note>) {
+        let joined = self.joined.get_or_insert_default();
+        for note in notes {
+            match note {
+                Note::Join { session, tx } => _ = joined.entry(session).or_default().insert(tx),
+                Note::Leave { session, tx } => _ = joined.entry(session).or_default().remove(&tx),
+                Note::End { session } => _ = joined.remove(&session),
+            }
+        }
+    }
+}
+
 impl SimServer {
     pub(crate) fn new(
         id: u32,
@@ -125,7 +145,7 @@ impl SimServer {
             capacity_bytes,
             network: network.clone(),
             clock: network.clock(control_node(id)),
-            media: Media { targets: media, log: Stored::default(), life: random.draw(), incarnation: 1 },
+            media: Media { targets: media, log: Stored::default(), life: random.draw(), joined: None, incarnation: 1 },
             process: None,
             is_stopped: false,
             is_hung: false,
@@ -183,6 +203,7 @@ impl SimServer {
             Ok(node) => node,
             Err(damaged) => panic!("server {} cannot restart: {damaged}", self.id),
         };
+        self.media.joined.get_or_insert_default();
         self.process = Some(Process {
             node,
             endpoint: self.network.endpoint(control_node(self.id)),
@@ -190,6 +211,8 @@ impl SimServer {
             durable,
             blocked_ns: vec![0; self.targets as usize],
             storing: None,
+            noting: None,
+            resumed: BTreeSet::new(),
             asked: BTreeMap::new(),
             clients: BTreeSet::new(),
             next_token: 1,
@@ -227,6 +250,12 @@ impl SimServer {
             horizon,
             log_bound: self.log_bound,
             fan_out: self.fan_out,
+            session_lease_ms: SESSION_LEASE_MS,
+            notes_last: true,
+            joined: match self.plant {
+                Plant::ForgetJoins => Some(Joined::new()),
+                _ => self.media.joined.clone(),
+            },
         }
     }
 
@@ -238,6 +267,11 @@ impl SimServer {
             && self.random.chance(50)
         {
             ops.into_iter().for_each(|op| self.media.log.apply(op));
+        }
+        if let Some((_, notes)) = process.noting
+            && self.random.chance(50)
+        {
+            self.media.note(notes);
         }
         for medium in &mut self.media.targets {
             *medium = medium.crash(&mut || self.random.draw());
@@ -252,7 +286,7 @@ impl SimServer {
     pub(crate) fn lose_media(&mut self) {
         let targets = (0..self.targets).map(|_| SimMedium::new(self.capacity_bytes, Torn::Lines)).collect();
         let incarnation = self.media.incarnation + u64::from(self.plant != Plant::SilentLoss);
-        self.media = Media { targets, log: Stored::default(), life: self.random.draw(), incarnation };
+        self.media = Media { targets, log: Stored::default(), life: self.random.draw(), joined: None, incarnation };
     }
 
     /// Stops the process, or lets it go on: time passes meanwhile, and messages wait.
@@ -326,17 +360,20 @@ impl SimServer {
         while let Some(event) = process.endpoint.recv() {
             busy = true;
             match event {
-                Event::Up { peer, hello, local } => {
+                // The end of a simulated process is seen by its connection's end alone.
+                Event::Up { peer, hello, .. } => {
                     if hello.server.is_none() {
                         process.clients.insert(peer);
                     }
-                    process.node.peer_up(now, peer, hello, local);
+                    process.node.peer_up(now, peer, hello, None);
                 }
                 Event::Message { peer, message } => {
                     let position = process.node.pool().position();
                     match seam::answered(self.plant, position, &message).filter(|_| !process.node.is_leader()) {
                         Some(answer) => _ = process.endpoint.send(peer, &[IoSlice::new(&answer)]),
-                        None => process.node.message(now, peer, &seam::heard(self.plant, &message)),
+                        None => {
+                            process.node.message(now, peer, &seam::heard(self.plant, &mut process.resumed, &message))
+                        }
                     }
                 }
                 Event::Down { peer } if self.plant == Plant::Deaf && process.clients.contains(&peer) => {}
@@ -349,6 +386,13 @@ impl SimServer {
             busy = true;
             ops.into_iter().for_each(|op| self.media.log.apply(op));
             process.node.stored(now);
+        }
+        if process.noting.as_ref().is_some_and(|(done_ns, _)| *done_ns <= now.monotonic_ns)
+            && let Some((_, notes)) = process.noting.take()
+        {
+            busy = true;
+            self.media.note(notes);
+            process.node.noted(now);
         }
         if process.node.next_deadline().is_some_and(|deadline_ns| deadline_ns <= now.monotonic_ns) {
             process.node.tick(now);
@@ -370,7 +414,8 @@ impl SimServer {
         }
         let node = process.node.next_deadline().unwrap_or(u64::MAX);
         let stored = process.storing.as_ref().map_or(u64::MAX, |(done_ns, _)| *done_ns);
-        drivers.min(node).min(stored)
+        let noted = process.noting.as_ref().map_or(u64::MAX, |(done_ns, _)| *done_ns);
+        drivers.min(node).min(stored).min(noted)
     }
 }
 
@@ -429,6 +474,7 @@ impl Process {
             }
             Action::Close { peer } => self.endpoint.disconnect(peer),
             Action::Store { ops } => self.storing = Some((now.monotonic_ns + flush_ns, ops)),
+            Action::Note { notes } => self.noting = Some((now.monotonic_ns + flush_ns, notes)),
             Action::Deliver { changes, horizon } => {
                 self.delivered = self.delivered.max(horizon);
                 for (index, driver) in self.drivers.iter_mut().enumerate() {
@@ -444,8 +490,7 @@ impl Process {
             }
             Action::CatchUpFailed { token, .. } => drop(self.asked.remove(&token)),
             Action::Lease { until_ns } => self.lease(until_ns, plant),
-            // The end of a simulated process is seen by its connection's end alone.
-            Action::Watch { .. } => {}
+            Action::Watch { .. } | Action::WatchProcess { .. } | Action::Unwatch { .. } => {}
             Action::Connect { server: to, .. } => {
                 let address = talea_fabric::Address::Sim(control_node(to.0));
                 let hello = Hello { server: Some(server), ..Hello::default() };

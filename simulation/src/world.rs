@@ -136,7 +136,7 @@ pub fn run(settings: Settings) -> Run {
     world.run_until(|world| world.programs.is_empty());
     world.note_hanging();
     // Only a resting system can be asked: leases of the dead have to run out first.
-    let rest_ns = world.network.now_ns() + 5_000 * MS;
+    let rest_ns = world.network.now_ns() + 7_000 * MS;
     world.run_until(|world| world.network.now_ns() >= rest_ns);
     world.spawn("audit".to_owned(), None, |context| Box::pin(program::audit(context)));
     world.run_until(|world| world.programs.is_empty());

@@ -37,6 +37,7 @@ plants! {
     rule_1_clocks_that_are_not_carried: NoClock by ["told"];
     rule_2_a_commit_below_a_served_snapshot: LateStamp by ["I1", "I2"];
     rule_3_a_join_that_is_not_noted: NoJoin by ["I6"];
+    rule_3_joins_that_are_forgotten_over_a_restart: ForgetJoins by ["I6"];
     rule_4_an_update_that_was_acknowledged_and_not_flushed: SkipFlush by ["I1", "I2", "once", "told", "serial"];
     rule_5_a_commit_that_is_one_on_some_targets_only: HalfCommit by ["I1"];
     rule_6_a_stale_table_of_transactions: StaleTable by ["I1"];
@@ -52,6 +53,7 @@ plants! {
     rule_13_kept_snapshots_that_are_not_kept: NothingKept by ["kept", "I1", "I2"];
     rule_14_updates_that_are_done_twice: ForgetSequences by ["once"];
     rule_14_entries_that_are_made_twice: Twice by ["once", "I1"];
+    rule_14_requests_of_a_resumed_session_that_are_done_twice: ResumeTwice by ["once", "I1"];
     rule_15_reads_that_are_not_checked: BlindReads by ["serial"];
     rule_15_open_transactions_that_are_not_named: Nameless by ["serial"];
     rule_16_conditions_that_are_not_looked_at: Unconditional by ["once"];

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 use talea_model::{
-    ContainerId, LeaseId, PoolMap, Position, ServerInfo, SessionId, Stamp, Step, Summary, TargetInfo, TxId,
+    ContainerId, LeaseId, PoolMap, Position, Process, ServerInfo, SessionId, Stamp, Step, Summary, TargetInfo, TxId,
 };
 
 use crate::Refusal;
@@ -87,8 +87,9 @@ pub struct Card {
 /// Questions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Request {
-    /// A client's first: opens its session at this home server. `resume` is its session after a lost connection.
-    SessionOpen { name: String, resume: Option<SessionId> },
+    /// A client's first: opens its session at this home server, under a secret that it has drawn. `resume` is its session after a lost
+    /// connection. Which process that is, the home server says.
+    SessionOpen { name: String, secret: u128, resume: Option<SessionId>, process: Option<Process> },
     /// Says goodbye: transactions still open abort, leases end.
     SessionClose,
     /// The current pool map.
@@ -129,8 +130,8 @@ pub enum Request {
     /// Says what the producer is doing. A session that said `Active` and ends without saying more is `Lost`.
     Producer { container: Option<ContainerId>, state: ProducerState },
     /// From a server to the leader: here I am, these are my targets.
-    /// `boot` is drawn anew by each process: a server that came back with another one has forgotten who wrote through it.
-    ServerUp { server: ServerInfo, targets: Vec<TargetInfo>, boot: u64 },
+    /// `boot` is drawn anew by each process; `remembers`: it knows which of its clients' processes write in what (rule 3).
+    ServerUp { server: ServerInfo, targets: Vec<TargetInfo>, boot: u64, remembers: bool },
     /// From a server to the leader: send all records after this position, and go on ([`Body::Batch`]).
     Follow { after: Position },
     /// From a server to the leader: the position of the log's end now (rule 8), by a read that the leader vouches for.

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use talea_model::{
-    ContainerId, LeaseId, Position, ServerId, ServerInfo, SessionId, Stamp, Step, Summary, TargetId, TargetInfo,
-    TargetState, TxId,
+    ContainerId, LeaseId, Position, Process, ServerId, ServerInfo, SessionId, Stamp, Step, Summary, TargetId,
+    TargetInfo, TargetState, TxId,
 };
 
 /// An entry with its place in the log.
@@ -46,11 +46,13 @@ pub enum Entry {
         server: ServerInfo,
         /// Its targets.
         targets: Vec<TargetInfo>,
-        /// What its process drew at its start: with another one it has forgotten who wrote through it.
+        /// What its process drew at its start.
         boot: u64,
+        /// Whether it knows which of its clients' processes write in what: else every open transaction may have lost a writer.
+        remembers: bool,
     },
-    /// Targets change their state; a lost server's go down. Aborts every open transaction when one goes down, because a
-    /// writer that joined there may be lost with it (rule 12).
+    /// Targets change their state; a lost server's go down. Who wrote through that server is not known until it is back: the
+    /// sessions that live there end later, if it does not come (rule 12).
     Targets {
         /// Which.
         targets: Vec<TargetId>,
@@ -63,6 +65,10 @@ pub enum Entry {
         home: ServerId,
         /// Program and host, for people.
         name: String,
+        /// What the client must show to take it up again.
+        secret: u128,
+        /// Its process, if that is on the home server's machine and the kernel vouched for it.
+        process: Option<Process>,
     },
     /// A session ended: its open transactions (begun, or joined and named here) abort, its leases and subscriptions end.
     SessionEnd {

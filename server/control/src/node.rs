@@ -4,10 +4,10 @@
 //! and what they wait for. The same code runs behind real sockets ([`crate::shell`]) and in simulations: time is passed in,
 //! effects come out as [`Action`]s. Must never do I/O, and nothing counts as durable before the shell said that it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use talea_fabric::{Hello, PeerId};
-use talea_model::{Hlc, MapVersion, Position, ServerId, SessionId, limit};
+use talea_model::{Hlc, MapVersion, Position, Process, ServerId, SessionId, limit};
 use talea_wire::control::{Body, Counters, Envelope, Reply, Request, Status};
 use talea_wire::log::Record;
 use talea_wire::{Refusal, RefusalCode, codec};
@@ -27,9 +27,11 @@ mod lease;
 mod links;
 mod log;
 mod mend;
+mod notes;
 mod question;
 mod raft;
 mod reports;
+mod sessions;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -41,10 +43,13 @@ use clients::{Home, Peer, PeerKind};
 use follower::Follower;
 use leader::Leader;
 use links::Links;
+pub use notes::Note;
+use notes::Notes;
 use question::{Origin, Question};
 use raft::Replica;
 pub use raft::{Damaged, LogBound, ReplicaId, StoreOp, Stored};
 use reports::Reported;
+pub use sessions::Joined;
 pub use tree::FanOut;
 use wait::Waits;
 
@@ -69,6 +74,11 @@ pub struct Node {
     lease_ns: Option<u64>,
     peers: BTreeMap<PeerId, Peer>,
     homes: BTreeMap<SessionId, Home>,
+    /// When sessions without a connection end.
+    session_ends: BTreeSet<(u64, SessionId)>,
+    /// The sessions that lived here before this process are taken over.
+    has_adopted: bool,
+    notes: Notes,
     waits: Waits,
     counters: Counters,
     reports: Reported,
@@ -96,6 +106,9 @@ impl Node {
             lease_ns: None,
             peers: BTreeMap::new(),
             homes: BTreeMap::new(),
+            session_ends: BTreeSet::new(),
+            has_adopted: false,
+            notes: Notes::default(),
             waits: Waits::default(),
             counters: Counters::default(),
             reports: Reported::default(),
@@ -138,19 +151,18 @@ impl Node {
         self.counters
     }
 
-    /// A peer has proved itself. `local`: on this node, and the kernel vouched for its pid.
-    pub fn peer_up(&mut self, now: Time, peer: PeerId, hello: Hello, local: bool) {
+    /// A peer has proved itself. `process`: its own, if it is on this machine and the kernel vouched for it.
+    pub fn peer_up(&mut self, now: Time, peer: PeerId, hello: Hello, process: Option<Process>) {
         self.begin(now);
         let kind = match hello.server {
             Some(server) => PeerKind::Server(ServerId(server)),
             None => PeerKind::Client { session: None, opening: false },
         };
-        let pid = (local && hello.pid != 0).then_some(hello.pid);
-        if let (PeerKind::Server(_), Some(pid)) = (&kind, pid) {
+        if let (PeerKind::Server(_), Some(Process { pid, .. })) = (&kind, process) {
             self.actions.push(Action::Watch { peer, pid });
         }
         let is_server = matches!(kind, PeerKind::Server(_));
-        self.peers.insert(peer, Peer { kind, pid });
+        self.peers.insert(peer, Peer { kind, process });
         if is_server {
             self.introduce(peer);
         }
@@ -164,7 +176,21 @@ impl Node {
         self.finish();
     }
 
-    /// The process behind a peer ended. Its connection may live on in a forked child, and means nothing.
+    /// The process of a session that lives here ended ([`Action::WatchProcess`]).
+    pub fn session_died(&mut self, now: Time, session: SessionId) {
+        self.begin(now);
+        self.session_process_died(session);
+        self.finish();
+    }
+
+    /// The notes that were to be made last are durable ([`Action::Note`]).
+    pub fn noted(&mut self, now: Time) {
+        self.begin(now);
+        self.notes_flushed();
+        self.finish();
+    }
+
+    /// The process behind a server's connection ended.
     pub fn process_died(&mut self, now: Time, peer: PeerId) {
         self.begin(now);
         if self.peers.contains_key(&peer) {
@@ -223,7 +249,7 @@ impl Node {
     /// A connection to another server is up.
     pub fn server_up(&mut self, now: Time, server: ServerId, peer: PeerId) {
         self.begin(now);
-        self.peers.insert(peer, Peer { kind: PeerKind::Server(server), pid: None });
+        self.peers.insert(peer, Peer { kind: PeerKind::Server(server), process: None });
         self.linked(server, peer);
         self.finish();
     }
@@ -239,6 +265,7 @@ impl Node {
     pub fn tick(&mut self, now: Time) {
         self.begin(now);
         self.expire_waits();
+        self.expire_sessions();
         // First what openraft has to say: who leads may have changed.
         self.turn_replica();
         match self.role {
@@ -261,7 +288,7 @@ impl Node {
             Role::Follower(follower) => follower.next_deadline(&self.config, self.lease_ns.is_some()),
         };
         let replica = self.replica.as_ref().and_then(Replica::next_deadline);
-        [self.waits.next_deadline(), role, replica].into_iter().flatten().min()
+        [self.waits.next_deadline(), self.next_session_end(), role, replica].into_iter().flatten().min()
     }
 
     /// Whether the pool has begun and this server's targets are in its map.
@@ -459,6 +486,7 @@ impl Node {
     fn finish(&mut self) {
         loop {
             self.answer_waits();
+            self.flush_notes();
             self.flush_log();
             if !self.turn_replica() {
                 break;

@@ -163,9 +163,11 @@ impl Pool {
             Entry::PoolCreate { pool, servers, targets, boots } => {
                 self.pool_create(*pool, servers, targets, boots, proposed, applied)
             }
-            Entry::ServerUp { server, targets, boot } => self.server_up(server, targets, *boot, proposed, applied),
+            Entry::ServerUp { server, targets, boot, remembers } => {
+                self.server_up(server, targets, (*boot, *remembers), proposed, applied)
+            }
             Entry::Targets { targets, state } => self.set_targets(targets, *state, proposed, applied),
-            Entry::SessionOpen { home, name } => self.session_open(*home, name),
+            Entry::SessionOpen { home, name, secret, process } => self.session_open(*home, name, *secret, *process),
             Entry::SessionEnd { session, joined, orderly } => self.session_end(*session, joined, *orderly, applied),
             Entry::ContainerCreate { name, properties } => self.container_create(name, properties, applied),
             Entry::ContainerDestroy { container } => self.container_destroy(*container, applied),

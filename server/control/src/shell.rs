@@ -31,6 +31,8 @@ pub use listen::Listeners;
 
 /// Membership lease by default, in milliseconds.
 pub const DEFAULT_LEASE_MS: u64 = 2000;
+/// How long a session lasts without a connection by default, in milliseconds.
+pub const DEFAULT_SESSION_LEASE_MS: u64 = 5 * DEFAULT_LEASE_MS;
 /// Shortest interval of heartbeats, in milliseconds: an idle server sleeps in between (I9).
 const HEARTBEAT_MS_MIN: u64 = 500;
 
@@ -63,6 +65,8 @@ pub struct ControlConfig {
     pub log_bound: LogBound,
     /// How the log spreads over many servers; the same at all of them.
     pub fan_out: FanOut,
+    /// How long a session lasts without a connection, in milliseconds; see [`DEFAULT_SESSION_LEASE_MS`].
+    pub session_lease_ms: u64,
 }
 
 /// Why a control plane did not start, or ended.
@@ -188,15 +192,16 @@ pub fn start(
     handle: ControlHandle,
     inbox: Inbox,
 ) -> Result<Control, ControlError> {
-    let (log, life, stored) = match &config.log_directory {
+    let (log, life, stored, joined) = match &config.log_directory {
         Some(directory) => {
             let (log, stored) = FileLog::open(directory, config.server, config.boot)?;
-            let life = log.life();
-            (Log::File(log), life, stored)
+            let (life, joined) = (log.life(), log.joined().cloned());
+            (Log::File(log), life, stored, joined)
         }
-        None => (Log::Memory, config.boot, Stored::default()),
+        None => (Log::Memory, config.boot, Stored::default(), None),
     };
-    let node = Node::new(node_config(&config, &listeners, life), now(), stored)?;
+    let node_config = NodeConfig { joined, ..node_config(&config, &listeners, life) };
+    let node = Node::new(node_config, now(), stored)?;
     let replicas = node.replicas().into_iter().map(|replica| replica.server).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ControlError::Start)?;
     let credentials = Arc::new(config.credentials.clone());
@@ -228,6 +233,9 @@ fn node_config(config: &ControlConfig, listeners: &Listeners, life: u64) -> Node
         horizon: config.horizon,
         log_bound: config.log_bound,
         fan_out: config.fan_out,
+        session_lease_ms: config.session_lease_ms,
+        notes_last: config.log_directory.is_some(),
+        joined: None,
     }
 }
 

@@ -3,14 +3,15 @@
 //! Owns the log's durability: what [`FileLog::apply`] returned from is on the medium. Must never interpret an entry, and must
 //! never repair silently: a file that is not what was written is an error that says what to do.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
-use talea_model::ServerId;
+use talea_model::{ServerId, SessionId, TxId};
 use thiserror::Error;
 
-use crate::node::{StoreOp, Stored};
+use crate::node::{Joined, Note, StoreOp, Stored};
 
 #[cfg(test)]
 mod tests;
@@ -23,12 +24,14 @@ pub fn log_file(server: ServerId) -> String {
 /// What the one log of earlier releases was called.
 const EARLIER_FILE: &str = "pool.log";
 /// Version of the file's contents.
-const FORMAT: u64 = 3;
+const FORMAT: u64 = 4;
 
 /// Key: index in Raft's log. Value: the entry as postcard, and its checksum.
 const ENTRIES: TableDefinition<'_, u64, (&[u8], u64)> = TableDefinition::new("entries");
 /// The vote, the snapshot, and what was purged, each with its checksum.
 const KEPT: TableDefinition<'_, &str, (&[u8], u64)> = TableDefinition::new("kept");
+/// What processes of this server's clients write in: session and transaction.
+const JOINED: TableDefinition<'_, (u64, u64), ()> = TableDefinition::new("joined");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const VOTE: &str = "vote";
 const SNAPSHOT: &str = "snapshot";
@@ -76,6 +79,7 @@ pub struct FileLog {
     path: PathBuf,
     database: Database,
     life: u64,
+    joined: Option<Joined>,
 }
 
 impl FileLog {
@@ -91,7 +95,7 @@ impl FileLog {
             return Err(StoreError::Damaged { path: earlier, what });
         }
         let database = Database::create(&path).map_err(|error| open_error(&path, error))?;
-        let mut log = FileLog { path: path.clone(), database, life };
+        let mut log = FileLog { path: path.clone(), database, life, joined: None };
         if is_new {
             log.begin()?;
             // The file's name must survive too.
@@ -100,7 +104,14 @@ impl FileLog {
         }
         let (life, stored) = log.read()?;
         log.life = life;
+        // A file that begins now may follow one that was lost, and with it its notes.
+        log.joined = if is_new { None } else { Some(log.read_joined()?) };
         Ok((log, stored))
+    }
+
+    /// What this server noted of its clients before; `None` if the file is new.
+    pub fn joined(&self) -> Option<&Joined> {
+        self.joined.as_ref()
     }
 
     /// What was drawn when this log began.
@@ -108,8 +119,8 @@ impl FileLog {
         self.life
     }
 
-    /// Makes changes and flushes them, all or none: they are durable when this returns.
-    pub fn apply(&mut self, ops: &[StoreOp]) -> Result<(), StoreError> {
+    /// Makes changes of the log and notes and flushes them, all or none: they are durable when this returns.
+    pub fn apply(&mut self, ops: &[StoreOp], notes: &[Note]) -> Result<(), StoreError> {
         let mut write = self.database.begin_write().map_err(|error| self.damaged(error))?;
         write.set_durability(Durability::Immediate).map_err(|error| self.damaged(error))?;
         {
@@ -137,13 +148,43 @@ impl FileLog {
                 }
             }
         }
+        self.write_notes(&write, notes)?;
         write.commit().map_err(|error| self.damaged(error))
+    }
+
+    fn write_notes(&self, write: &redb::WriteTransaction, notes: &[Note]) -> Result<(), StoreError> {
+        if notes.is_empty() {
+            return Ok(());
+        }
+        let mut joined = write.open_table(JOINED).map_err(|error| self.damaged(error))?;
+        for note in notes {
+            let done = match *note {
+                Note::Join { session, tx } => joined.insert((session.0, tx.0), ()).map(drop),
+                Note::Leave { session, tx } => joined.remove((session.0, tx.0)).map(drop),
+                Note::End { session } => joined.retain_in((session.0, 0)..=(session.0, u64::MAX), |_, ()| false),
+            };
+            done.map_err(|error| self.damaged(error))?;
+        }
+        Ok(())
+    }
+
+    fn read_joined(&self) -> Result<Joined, StoreError> {
+        let read = self.database.begin_read().map_err(|error| self.damaged(error))?;
+        let table = read.open_table(JOINED).map_err(|error| self.damaged(error))?;
+        let mut joined = Joined::new();
+        for item in table.iter().map_err(|error| self.damaged(error))? {
+            let (session, tx) = item.map_err(|error| self.damaged(error))?.0.value();
+            let of_session: &mut BTreeSet<TxId> = joined.entry(SessionId(session)).or_default();
+            of_session.insert(TxId(tx));
+        }
+        Ok(joined)
     }
 
     fn begin(&self) -> Result<(), StoreError> {
         let write = self.database.begin_write().map_err(|error| self.damaged(error))?;
         write.open_table(ENTRIES).map_err(|error| self.damaged(error))?;
         write.open_table(KEPT).map_err(|error| self.damaged(error))?;
+        write.open_table(JOINED).map_err(|error| self.damaged(error))?;
         let mut meta = write.open_table(META).map_err(|error| self.damaged(error))?;
         meta.insert("format", FORMAT).map_err(|error| self.damaged(error))?;
         meta.insert("life", self.life).map_err(|error| self.damaged(error))?;

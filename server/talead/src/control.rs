@@ -19,6 +19,9 @@ use crate::failure::Failure;
 use crate::port;
 use crate::targets::data_directory;
 
+/// How many membership leases a session lasts without a connection: a server has time to come back.
+const SESSION_LEASES: u64 = 5;
+
 /// What happens in the control plane that the process has to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Happening {
@@ -160,6 +163,7 @@ impl Ready {
             horizon: self.joint.bridge().durable(),
             log_bound: settings.log_bound(),
             fan_out: settings.fan_out(),
+            session_lease_ms: SESSION_LEASES * settings.config.membership_lease_ms,
         };
         let (happenings, receiver) = unbounded_channel();
         let handle = self.joint.handle.clone();

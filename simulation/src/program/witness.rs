@@ -19,8 +19,9 @@ const ORPHAN: Cell = 208;
 const KEEPER: Cell = 1000;
 const KEEPER_CELLS: Cell = 3;
 const ROUNDS: u64 = 12;
-/// How long the end of a process may take to be noticed by everybody, in microseconds: a partition lasts two seconds.
-const NOTICED_US: u64 = 5_000_000;
+/// How long the end of a process may take to be noticed by everybody, in microseconds: a partition lasts two seconds, a server may be gone
+/// for as long before it, and the session of a process that nobody can watch has a lease when its server is back.
+const NOTICED_US: u64 = 7_000_000;
 
 /// Writes at once, and opens a snapshot: it must include what this process was told of (rules 1 and 8).
 pub(crate) async fn teller(context: Context, done: Arc<Mutex<bool>>) {

@@ -40,6 +40,8 @@ pub(super) enum Fault {
     OneWay(u32, u32),
     /// Connections between two servers break.
     Sever(u32, u32),
+    /// Connections between a server and its clients break.
+    HangUp(u32),
     Heal,
     /// A node's wall clock jumps.
     Jump(u32, i64),
@@ -60,6 +62,7 @@ impl Fault {
             Fault::Cut(_) => "cut off",
             Fault::OneWay(..) => "one-way block",
             Fault::Sever(..) => "connections broken",
+            Fault::HangUp(_) => "clients cut",
             Fault::Jump(..) => "clock jump",
             Fault::Disks(_, ns) if ns > APPEND_NS => "slow disks",
             Fault::Start(_) | Fault::Continue(_) | Fault::Unhang(_) | Fault::Heal | Fault::Disks(..) => return None,
@@ -68,7 +71,7 @@ impl Fault {
 }
 
 /// All kinds.
-pub const FAULTS: [&str; 11] = [
+pub const FAULTS: [&str; 12] = [
     "job killed",
     "crash",
     "media lost",
@@ -78,6 +81,7 @@ pub const FAULTS: [&str; 11] = [
     "cut off",
     "one-way block",
     "connections broken",
+    "clients cut",
     "clock jump",
     "slow disks",
 ];
@@ -193,6 +197,9 @@ impl World {
             let server = node(random);
             plan.spell(random, Fault::Hang(server), Fault::Unhang(server));
         }
+        for _ in 0..random.below(4) {
+            plan.add(some_time(random), Fault::HangUp(node(random)));
+        }
         plan.faults.sort_by_key(|(at_ns, _)| std::cmp::Reverse(*at_ns));
         self.plan = plan;
     }
@@ -236,6 +243,9 @@ impl World {
             Fault::Cut(server) => self.cut(server),
             Fault::OneWay(from, to) => self.network.block(control_node(from), control_node(to)),
             Fault::Sever(a, b) => self.network.sever(control_node(a), control_node(b)),
+            Fault::HangUp(server) => {
+                self.programs.iter().for_each(|program| self.network.sever(program.node, control_node(server)));
+            }
             Fault::Heal => self.network.heal(),
             Fault::Jump(node, offset_us) => self.network.set_clock_offset(node, offset_us),
             Fault::Disks(server, flush_ns) => self.servers[server as usize].set_flush(flush_ns),

@@ -38,6 +38,8 @@ pub(crate) struct Home {
     pub(super) phase: Phase,
     waiting: Vec<u64>,
     pub(crate) session: SessionId,
+    /// What this client has drawn for its session, and shows to take it up again.
+    secret: u128,
     sequence: u64,
     pub(super) reach: Reach,
     map_asked_ns: Option<u64>,
@@ -51,6 +53,7 @@ impl Home {
             phase: Phase::Down,
             waiting: vec![],
             session: SessionId(0),
+            secret: 0,
             sequence: 0,
             reach: Reach::default(),
             map_asked_ns: None,
@@ -331,9 +334,14 @@ impl Shared {
             let every_ns = self.tuning.resend_ms.map_or(u64::MAX, |ms| (ms << sends.min(6)) * MS);
             let until_ns = deadline_ns.min(now_ns.saturating_add(every_ns));
             let bytes = {
-                let request = Request::SessionOpen { name: self.tuning.name.clone(), resume };
+                let mut state = self.lock();
+                if resume.is_none() {
+                    state.home.secret = u128::from(state.random_u64()) << 64 | u128::from(state.random_u64());
+                }
+                let (name, secret) = (self.tuning.name.clone(), state.home.secret);
+                let request = Request::SessionOpen { name, secret, resume, process: None };
                 let left_ms = deadline_ns.saturating_sub(now_ns) / MS;
-                let mut envelope = self.lock().envelope(self, ticket.id, 0, left_ms, request);
+                let mut envelope = state.envelope(self, ticket.id, 0, left_ms, request);
                 envelope.session = resume.unwrap_or_default();
                 encoded("opening a session", &envelope)?
             };

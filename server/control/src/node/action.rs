@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use talea_fabric::PeerId;
-use talea_model::{Position, ServerId, ServerInfo, TargetInfo};
+use talea_model::{Position, Process, ServerId, ServerInfo, SessionId, TargetInfo};
 use talea_wire::Refusal;
 
-use super::{FanOut, LogBound, StoreOp};
+use super::{FanOut, Joined, LogBound, Note, StoreOp};
 use crate::TargetChange;
 
 /// Time as the shell or the simulation sees it.
@@ -45,6 +45,13 @@ pub struct NodeConfig {
     pub log_bound: LogBound,
     /// How the log spreads over many servers; the same at all of them.
     pub fan_out: FanOut,
+    /// How long a session lasts without a connection, in milliseconds, unless its process is known to be dead; and the sessions of a
+    /// server that is lost. 0: it ends with its connection, and with its server.
+    pub session_lease_ms: u64,
+    /// Whether notes outlive the process.
+    pub notes_last: bool,
+    /// What an earlier process of this server noted of its clients; `None` if that is not known.
+    pub joined: Option<Joined>,
 }
 
 /// What the node wants done, in order.
@@ -92,7 +99,24 @@ pub enum Action {
         /// Until when.
         until_ns: Option<u64>,
     },
-    /// Watch a process and call [`Node::process_died`] when it ends.
+    /// Make notes durable, in order and all of them, then call [`Node::noted`]. One such action at a time.
+    Note {
+        /// In order.
+        notes: Vec<Note>,
+    },
+    /// Watch over a session's process and call [`Node::session_died`] when it has ended, or if another one has its number.
+    WatchProcess {
+        /// Whose.
+        session: SessionId,
+        /// Which.
+        process: Process,
+    },
+    /// The session is over.
+    Unwatch {
+        /// Which.
+        session: SessionId,
+    },
+    /// Watch a server's process and call [`Node::process_died`] when it ends.
     Watch {
         /// The peer that it stands behind.
         peer: PeerId,

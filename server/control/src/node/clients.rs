@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use talea_fabric::PeerId;
-use talea_model::{Fate, SessionId, TxId};
+use talea_model::{Fate, Process, SessionId, TxId};
 use talea_wire::control::{Body, Reply, Request};
 use talea_wire::{Refusal, RefusalCode};
 
+use super::notes::Note;
 use super::question::{Origin, Own, Question};
 use super::{Action, Node, Role, follower, is_read};
 use crate::pool::Outcome;
@@ -19,7 +20,7 @@ const JOINED_BEFORE_PRUNING: usize = 64;
 pub(super) struct Peer {
     pub(super) kind: PeerKind,
     /// Its process, if the kernel vouched for it.
-    pub(super) pid: Option<u32>,
+    pub(super) process: Option<Process>,
 }
 
 /// What is at the other end.
@@ -34,8 +35,13 @@ pub(super) enum PeerKind {
 /// A session that lives here.
 #[derive(Clone, Debug)]
 pub(super) struct Home {
-    peer: PeerId,
-    joined: BTreeSet<TxId>,
+    /// Its connection, if it has one.
+    pub(super) peer: Option<PeerId>,
+    /// Its process, if that is watched over.
+    pub(super) process: Option<Process>,
+    pub(super) joined: BTreeSet<TxId>,
+    /// When it ends without a connection, in monotonic nanoseconds.
+    pub(super) ends_ns: u64,
 }
 
 impl Node {
@@ -48,12 +54,12 @@ impl Node {
         deadline_ms: u64,
     ) {
         let origin = question.origin.clone();
-        if question.session != SessionId(0) && Some(question.session) != session {
+        let opens = matches!(question.request, Request::SessionOpen { .. });
+        if !opens && question.session != SessionId(0) && Some(question.session) != session {
             let text = format!("session {} has ended or is not this connection's: connect anew", question.session);
             return self.answer(origin, Err(Refusal::new(RefusalCode::SessionExpired, text)));
         }
-        let needs_session = !is_read(&question.request)
-            && !matches!(question.request, Request::SessionOpen { .. } | Request::Wait { .. });
+        let needs_session = !opens && !is_read(&question.request) && !matches!(question.request, Request::Wait { .. });
         if needs_session && question.session == SessionId(0) {
             let text = "this request needs a session: open one first";
             return self.answer(origin, Err(Refusal::new(RefusalCode::SessionExpired, text)));
@@ -65,12 +71,15 @@ impl Node {
                 self.set_session(peer, None, false);
                 self.end_session(session, true, origin, question.deadline_ns);
             }
-            Request::Join { tx } => {
-                let outcome = self.join(question.session, tx);
-                self.answer(origin, outcome);
-            }
+            Request::Join { tx } => match self.join(question.session, tx) {
+                Ok(()) => self.note_join(origin, question.session, tx),
+                Err(refusal) => self.answer(origin, Err(refusal)),
+            },
             Request::Leave { tx } => {
-                self.homes.get_mut(&question.session).map(|home| home.joined.remove(&tx));
+                let session = question.session;
+                if self.homes.get_mut(&session).is_some_and(|home| home.joined.remove(&tx)) {
+                    self.unnote(Note::Leave { session, tx });
+                }
                 self.answer(origin, Ok(Reply::Done));
             }
             Request::Wait { container, after, limit } => {
@@ -101,35 +110,30 @@ impl Node {
         }
     }
 
-    fn open_session(&mut self, peer: PeerId, question: Question) {
+    fn open_session(&mut self, peer: PeerId, mut question: Question) {
         let Some(known) = self.peers.get(&peer) else { return };
-        let (refusal, pid) = match (&known.kind, &question.request) {
-            (_, Request::SessionOpen { resume: Some(session), .. }) => (
-                // A session lives no longer than its connection, so there is nothing to come back to.
-                Some((
-                    RefusalCode::SessionExpired,
-                    format!("session {session} ended with its connection: open a new one"),
-                )),
-                None,
-            ),
-            (PeerKind::Client { session: None, opening: false }, _) => (None, known.pid),
-            _ => {
-                (Some((RefusalCode::Argument, "this connection has a session: it can have one only".to_owned())), None)
-            }
-        };
-        if let Some((code, text)) = refusal {
+        let Origin::Client { id, .. } = question.origin else { return };
+        if !matches!(known.kind, PeerKind::Client { session: None, opening: false }) {
+            let refusal = Refusal::new(RefusalCode::Argument, "this connection has a session: it can have one only");
             // Answered past `answer`, which would take it for the end of an opening that goes on.
-            let Origin::Client { peer, id } = question.origin else { return };
-            return self.send_outcome(peer, id, Err(Refusal::new(code, text)));
+            return self.send_outcome(peer, id, Err(refusal));
         }
-        if let Some(pid) = pid {
-            self.actions.push(Action::Watch { peer, pid });
+        let known = known.process;
+        match &mut question.request {
+            Request::SessionOpen { resume: Some(session), secret, .. } => {
+                let outcome = self.resume(peer, *session, *secret);
+                self.send_outcome(peer, id, outcome);
+            }
+            Request::SessionOpen { process, .. } => {
+                *process = known;
+                self.set_session(peer, None, true);
+                self.ask(question);
+            }
+            _ => {}
         }
-        self.set_session(peer, None, true);
-        self.ask(question);
     }
 
-    fn set_session(&mut self, peer: PeerId, to: Option<SessionId>, to_opening: bool) {
+    pub(super) fn set_session(&mut self, peer: PeerId, to: Option<SessionId>, to_opening: bool) {
         if let Some(Peer { kind: PeerKind::Client { session, opening }, .. }) = self.peers.get_mut(&peer) {
             (*session, *opening) = (to, to_opening);
         }
@@ -137,9 +141,12 @@ impl Node {
 
     /// A session was opened for a peer, which may be gone by now.
     pub(super) fn bind_session(&mut self, peer: PeerId, session: SessionId) {
-        self.homes.insert(session, Home { peer, joined: BTreeSet::new() });
+        let process = self.peers.get(&peer).and_then(|known| known.process);
+        self.homes.insert(session, Home { peer: Some(peer), process, joined: BTreeSet::new(), ends_ns: u64::MAX });
+        self.watch_session(session, process);
         match self.peers.contains_key(&peer) {
             true => self.set_session(peer, Some(session), false),
+            // Its client has not heard of it, and never will.
             false => self.end_session(session, false, Origin::Own(Own::Note), u64::MAX),
         }
     }
@@ -151,14 +158,13 @@ impl Node {
         }
     }
 
-    /// Notes that a session's process writes in a transaction. The note dies with this server, whose return in a new
-    /// incarnation or boot aborts every open transaction (rule 12).
-    fn join(&mut self, session: SessionId, tx: TxId) -> Outcome {
+    /// A session's process is about to write in a transaction.
+    fn join(&mut self, session: SessionId, tx: TxId) -> Result<(), Refusal> {
         if self.lease_ns.is_none() {
             return Err(self.leader_lost());
         }
         match self.pool.fate(tx) {
-            Some(Fate::Committed(_) | Fate::Aborted) => return self.pool.refuse_closed(tx),
+            Some(Fate::Committed(_) | Fate::Aborted) => return self.pool.refuse_closed(tx).map(drop),
             // One that has not begun as far as this server knows may have begun since.
             Some(Fate::Open) | None => {}
         }
@@ -169,16 +175,20 @@ impl Node {
                 format!("session {session} has ended: connect anew"),
             ));
         };
+        let mut closed = BTreeSet::new();
         if home.joined.len() >= JOINED_BEFORE_PRUNING {
-            home.joined.retain(|tx| matches!(pool.fate(*tx), Some(Fate::Open) | None));
+            let is_closed = |tx: &TxId| !matches!(pool.fate(*tx), Some(Fate::Open) | None);
+            closed = home.joined.iter().copied().filter(is_closed).collect();
+            home.joined.retain(|tx| !closed.contains(tx));
         }
         home.joined.insert(tx);
-        Ok(Reply::Done)
+        closed.into_iter().for_each(|tx| self.unnote(Note::Leave { session, tx }));
+        Ok(())
     }
 
     /// Ends a session of ours: tells the pool's service what it had joined.
     pub(super) fn end_session(&mut self, session: SessionId, orderly: bool, origin: Origin, deadline_ns: u64) {
-        let Some(home) = self.homes.remove(&session) else {
+        let Some(home) = self.forget_home(session) else {
             return self.answer(origin, Ok(Reply::Done));
         };
         let may_be_open = |tx: &TxId| matches!(self.pool.fate(*tx), Some(Fate::Open) | None);
@@ -206,8 +216,8 @@ impl Node {
 
     /// The log says that a session has ended.
     pub(super) fn session_ended(&mut self, session: SessionId) {
-        if let Some(home) = self.homes.remove(&session) {
-            self.set_session(home.peer, None, false);
+        if let Some(peer) = self.forget_home(session).and_then(|home| home.peer) {
+            self.set_session(peer, None, false);
         }
     }
 
@@ -216,9 +226,7 @@ impl Node {
         let Some(known) = self.peers.remove(&peer) else { return };
         self.waits.forget_peer(peer);
         match known.kind {
-            PeerKind::Client { session: Some(session), .. } => {
-                self.end_session(session, false, Origin::Own(Own::Note), u64::MAX);
-            }
+            PeerKind::Client { session: Some(session), .. } => self.detach(session),
             PeerKind::Client { .. } => {}
             PeerKind::Server(server) => {
                 self.unlink(server, peer);

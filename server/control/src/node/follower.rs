@@ -311,7 +311,8 @@ impl Node {
         follower.refollowing = false;
         let follows_through = follower.upstream.peer().is_some();
         let (server, targets, boot) = (self.config.server.clone(), self.config.targets.clone(), self.config.boot);
-        self.ask_own(Own::Register, Request::ServerUp { server, targets, boot });
+        let remembers = self.remembers();
+        self.ask_own(Own::Register, Request::ServerUp { server, targets, boot, remembers });
         if !follows_through {
             self.ask_for_records(peer);
         }
@@ -431,7 +432,7 @@ impl Node {
         }
         follower.heartbeat_ns = 0;
         self.lease_of_follower(true);
-        self.end_orphans();
+        self.adopt_sessions();
         let Some(follower) = self.follower() else { return };
         let unsent: Vec<u64> = follower.pending.iter().filter(|(_, one)| !one.sent).map(|(id, _)| *id).collect();
         unsent.into_iter().for_each(|id| self.send_pending(id));

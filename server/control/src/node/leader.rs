@@ -39,6 +39,8 @@ pub(super) struct Leader {
     pub(super) image: Option<Image>,
     /// When it looks next whether all replicas are there.
     pub(super) look_ns: u64,
+    /// The system was off for longer than a session lasts: who does not come back now has no sessions any more.
+    is_cold: bool,
 }
 
 /// A proposal until it is applied.
@@ -65,10 +67,24 @@ pub(super) struct Follower {
     pub(super) lost: bool,
     /// When that was.
     pub(super) lost_ns: u64,
+    /// The sessions that lived there have ended since.
+    has_no_sessions: bool,
     /// Last position sent; `None` before it asked for the log on this connection.
     sent: Option<Position>,
     server: ServerInfo,
     targets: Vec<TargetInfo>,
+}
+
+impl Follower {
+    fn lose(&mut self, now_ns: u64) {
+        (self.lost, self.lost_ns, self.has_no_sessions) = (true, now_ns, false);
+    }
+
+    /// Until when the sessions of a lost server wait for it. One that has not been heard of since the system was off has none to wait for.
+    fn sessions_end_ns(&self, config: &NodeConfig, is_cold: bool) -> u64 {
+        let lease_ms = if is_cold && self.boot == 0 { 0 } else { config.session_lease_ms };
+        self.lost_ns.saturating_add(lease_ms.saturating_mul(1_000_000))
+    }
 }
 
 #[cfg(test)]
@@ -84,7 +100,7 @@ impl Leader {
     pub(super) fn new(leading: LeaderId, boot: u64) -> Self {
         let ticket = boot & u64::from(u32::MAX);
         let (queue, in_flight, followers) = (VecDeque::new(), Vec::new(), BTreeMap::new());
-        Self { leading, ticket, queue, in_flight, followers, image: None, look_ns: 0 }
+        Self { leading, ticket, queue, in_flight, followers, image: None, look_ns: 0, is_cold: false }
     }
 
     /// Who asked for the entry with this ticket.
@@ -102,8 +118,12 @@ impl Leader {
     }
 
     pub(super) fn next_deadline(&self, config: &NodeConfig) -> Option<u64> {
-        let counted = self.followers.values().filter(|follower| !follower.lost);
-        counted.map(|follower| follower.heard_ns.saturating_add(patience_ns(config))).min()
+        let of_one = |follower: &Follower| match (follower.lost, follower.has_no_sessions) {
+            (false, _) => Some(follower.heard_ns.saturating_add(patience_ns(config))),
+            (true, false) => Some(follower.sessions_end_ns(config, self.is_cold)),
+            (true, true) => None,
+        };
+        self.followers.values().filter_map(of_one).min()
     }
 }
 
@@ -115,20 +135,26 @@ impl Node {
     /// Begins to lead: the pool's first entries, or what follows from having been away.
     pub(super) fn lead(&mut self) {
         let server = self.config.server.id;
+        let slept_us = self.now.unix_us.saturating_sub(self.pool.ceiling().unix_us());
+        let is_cold = self.pool.boot_of(server) != Some(self.config.boot)
+            && slept_us > self.config.session_lease_ms.saturating_mul(1_000);
+        if let Role::Leader(leader) = &mut self.role {
+            leader.is_cold = is_cold;
+        }
         self.note(Entry::Leader { server });
         if let Some(map) = self.pool.map().cloned() {
             // All leases begin anew, in full; who does not come back within its own is lost.
             map.servers.iter().filter(|known| known.id != server).for_each(|known| self.expect(known));
             let has_restarted = self.pool.boot_of(server) != Some(self.config.boot);
-            if has_restarted {
-                // Whoever wrote through this server before is gone with it.
-                self.declare_lost(server);
-            }
             if has_restarted || !self.config.targets.iter().all(|target| map.is_up(target.id)) {
                 let (server, targets, boot) =
                     (self.config.server.clone(), self.config.targets.clone(), self.config.boot);
-                self.note(Entry::ServerUp { server, targets, boot });
+                let remembers = self.remembers();
+                self.note(Entry::ServerUp { server, targets, boot, remembers });
             }
+        }
+        if !self.has_adopted {
+            self.adopt_sessions();
         }
         self.create_pool_if_complete();
         self.lease_of_leader();
@@ -145,6 +171,7 @@ impl Node {
             heard_ns,
             lost: false,
             lost_ns: 0,
+            has_no_sessions: false,
             sent: None,
             server: server.clone(),
             targets: Vec::new(),
@@ -282,7 +309,7 @@ impl Node {
             _ => self.config.server.id,
         };
         Ok(match request {
-            Request::SessionOpen { name, .. } => Entry::SessionOpen { home, name },
+            Request::SessionOpen { name, secret, process, .. } => Entry::SessionOpen { home, name, secret, process },
             Request::SessionEnded { session, joined, orderly } => Entry::SessionEnd { session, joined, orderly },
             Request::ContainerCreate { name, properties, .. } => Entry::ContainerCreate { name, properties },
             Request::ContainerDestroy { container } => Entry::ContainerDestroy { container },
@@ -312,9 +339,9 @@ impl Node {
         let now_ns = self.now.monotonic_ns;
         let here = self.config.server.id;
         let Role::Leader(leader) = &mut self.role else { return self.child_request(server, peer, question) };
-        if let Request::ServerUp { server: info, targets, boot } = question.request {
+        if let Request::ServerUp { server: info, targets, boot, remembers } = question.request {
             return match info.id == server && server != here {
-                true => self.register(peer, info, targets, boot, question.origin),
+                true => self.register(peer, info, targets, (boot, remembers), question.origin),
                 false => {
                     let text = format!("this connection is server {server}'s, not server {}'s", info.id);
                     self.answer(question.origin, Err(Refusal::new(RefusalCode::Argument, text)));
@@ -351,13 +378,18 @@ impl Node {
     }
 
     /// A server says that it is there.
-    fn register(&mut self, peer: PeerId, server: ServerInfo, targets: Vec<TargetInfo>, boot: u64, origin: Origin) {
+    fn register(
+        &mut self,
+        peer: PeerId,
+        server: ServerInfo,
+        targets: Vec<TargetInfo>,
+        (boot, remembers): (u64, bool),
+        origin: Origin,
+    ) {
         let id = server.id;
         let heard_ns = self.now.monotonic_ns;
         let Role::Leader(leader) = &mut self.role else { return };
         let before = leader.followers.get(&id);
-        let is_same_process = before.is_some_and(|before| before.boot == boot) || self.pool.boot_of(id) == Some(boot);
-        let was_lost = before.is_some_and(|before| before.lost);
         let sent = before.filter(|before| before.peer == Some(peer)).and_then(|before| before.sent);
         let follower = Follower {
             peer: Some(peer),
@@ -366,6 +398,7 @@ impl Node {
             heard_ns,
             lost: false,
             lost_ns: 0,
+            has_no_sessions: false,
             sent,
             server: server.clone(),
             targets: targets.clone(),
@@ -375,11 +408,7 @@ impl Node {
             self.create_pool_if_complete();
             return self.answer(origin, Ok(Reply::Done));
         }
-        if !is_same_process && !was_lost {
-            // It came back before its silence was noticed, and has forgotten who wrote through it.
-            self.declare_lost(id);
-        }
-        let entry = Entry::ServerUp { server, targets, boot };
+        let entry = Entry::ServerUp { server, targets, boot, remembers };
         self.propose(SessionId(0), 0, entry, origin, Stamp::ZERO, (false, None));
     }
 
@@ -415,7 +444,7 @@ impl Node {
         known.peer = None;
         known.sent = None;
         if died {
-            (known.lost, known.lost_ns) = (true, now_ns);
+            known.lose(now_ns);
             self.declare_lost(server);
         }
     }
@@ -426,7 +455,7 @@ impl Node {
         let Role::Leader(leader) = &mut self.role else { return };
         let gone = leader.followers.iter_mut().find(|(_, known)| known.last_peer == peer && known.peer.is_none());
         if let Some((server, known)) = gone.filter(|(_, known)| !known.lost) {
-            (known.lost, known.lost_ns) = (true, now_ns);
+            known.lose(now_ns);
             let server = *server;
             self.declare_lost(server);
         }
@@ -439,7 +468,7 @@ impl Node {
         let mut silent = Vec::new();
         for (id, follower) in &mut leader.followers {
             if !follower.lost && follower.heard_ns.saturating_add(patience_ns) <= now_ns {
-                (follower.lost, follower.lost_ns) = (true, now_ns);
+                follower.lose(now_ns);
                 follower.sent = None;
                 silent.push((*id, follower.peer.take()));
             }
@@ -451,21 +480,38 @@ impl Node {
             }
             self.declare_lost(server);
         }
+        self.end_lost_sessions();
     }
 
-    /// A server is gone: its targets serve no more, and neither do its clients.
+    /// Ends the sessions that live at servers which have been lost for longer than a session lasts by itself.
+    fn end_lost_sessions(&mut self) {
+        let now_ns = self.now.monotonic_ns;
+        let Role::Leader(leader) = &mut self.role else { return };
+        let (mut over, is_cold) = (Vec::new(), leader.is_cold);
+        for (id, follower) in &mut leader.followers {
+            let is_over = follower.lost && follower.sessions_end_ns(&self.config, is_cold) <= now_ns;
+            if is_over && !std::mem::replace(&mut follower.has_no_sessions, true) {
+                over.push(*id);
+            }
+        }
+        let sessions: Vec<SessionId> = over.into_iter().flat_map(|server| self.pool.sessions_of(server)).collect();
+        for session in sessions {
+            self.note(Entry::SessionEnd { session, joined: Vec::new(), orderly: false });
+        }
+    }
+
+    /// A server is gone: its targets serve no more. Its clients have a while to come back to it.
     fn declare_lost(&mut self, server: ServerId) {
         let Some(map) = self.pool.map() else { return };
         // Also those that are down already: an entry that brings them back may be on its way.
         let is_theirs = |target: &&TargetInfo| target.server == server;
         let targets: Vec<_> = map.targets.iter().filter(is_theirs).map(|target| target.id).collect();
         if !targets.is_empty() {
-            tracing::warn!(%server, "server lost: its targets are down, open transactions abort");
+            tracing::warn!(%server, "server lost: its targets are down");
             self.note(Entry::Targets { targets, state: TargetState::Down });
         }
-        let sessions: Vec<SessionId> = self.pool.sessions_of(server).collect();
-        for session in sessions {
-            self.note(Entry::SessionEnd { session, joined: Vec::new(), orderly: false });
+        if self.config.session_lease_ms == 0 {
+            self.end_lost_sessions();
         }
     }
 

@@ -7,6 +7,7 @@ mod failover;
 mod lease;
 mod mended;
 mod rules;
+mod sessions;
 mod stopped;
 mod tree;
 mod view;
@@ -68,6 +69,13 @@ struct World {
     /// The log's medium of each server, and its name.
     lives: Vec<u64>,
     watched: Vec<(usize, PeerId, u32)>,
+    /// Processes of sessions, by the server that watches over them.
+    processes: BTreeMap<(usize, SessionId), Process>,
+    /// What each server noted.
+    joined: Vec<Option<Joined>>,
+    session_lease_ms: u64,
+    /// Servers come back with what their targets stored.
+    keeps_media: bool,
     stopped: stopped::Stopped,
     log_bound: LogBound,
     fan_out: FanOut,
@@ -83,20 +91,19 @@ impl World {
 
     /// So many servers.
     fn of(servers: usize) -> Self {
-        let mut world = World::empty(servers);
-        (0..servers).for_each(|server| world.start(server));
-        world.advance(LEASE_MS);
-        assert!((0..servers).all(|server| world.node(server).is_ready()));
-        let client = world.client(0);
-        world.ok(
-            client,
-            Request::ContainerCreate {
-                name: "run".into(),
-                properties: ContainerProperties::default(),
-                exist_ok: false,
-            },
-        );
-        world
+        World::empty(servers).begun()
+    }
+
+    /// Starts all servers and makes container 1.
+    fn begun(mut self) -> Self {
+        let servers = self.nodes.len();
+        (0..servers).for_each(|server| self.start(server));
+        self.advance(LEASE_MS);
+        assert!((0..servers).all(|server| self.node(server).is_ready()));
+        let client = self.client(0);
+        let properties = ContainerProperties::default();
+        self.ok(client, Request::ContainerCreate { name: "run".into(), properties, exist_ok: false });
+        self
     }
 
     fn empty(servers: usize) -> Self {
@@ -114,6 +121,10 @@ impl World {
             silent: Vec::new(),
             lives: (100..100 + servers as u64).collect(),
             watched: Vec::new(),
+            processes: BTreeMap::new(),
+            joined: vec![None; servers],
+            session_lease_ms: 0,
+            keeps_media: false,
             stopped: stopped::Stopped::default(),
             log_bound: LogBound::default(),
             fan_out: FanOut::default(),
@@ -130,7 +141,7 @@ impl World {
             state: TargetState::Up,
             addresses: vec![format!("sim:{n}")],
             capacity_bytes: 1 << 30,
-            incarnation: self.last_boot,
+            incarnation: if self.keeps_media { 1 } else { self.last_boot },
         };
         let config = NodeConfig {
             server: ServerInfo { id, host: "host".into(), node: "node".into(), control: Vec::new() },
@@ -145,7 +156,11 @@ impl World {
             horizon: Position(0),
             log_bound: self.log_bound,
             fan_out: self.fan_out,
+            session_lease_ms: self.session_lease_ms,
+            notes_last: true,
+            joined: self.joined[server].clone(),
         };
+        self.joined[server].get_or_insert_default();
         self.nodes[server] = Some(Node::new(config, self.now, self.media[server].clone()).unwrap());
         self.told[server] = Told::default();
         self.act(server);
@@ -231,6 +246,21 @@ impl World {
                 Action::CatchUpDone { token } => self.told[server].caught_up.push(token),
                 Action::CatchUpFailed { token, refusal } => self.told[server].failed.push((token, refusal.code)),
                 Action::Lease { until_ns } => self.told[server].lease_ns = until_ns,
+                Action::Note { notes } => {
+                    let joined = self.joined[server].get_or_insert_default();
+                    for note in notes {
+                        match note {
+                            Note::Join { session, tx } => _ = joined.entry(session).or_default().insert(tx),
+                            Note::Leave { session, tx } => _ = joined.entry(session).or_default().remove(&tx),
+                            Note::End { session } => _ = joined.remove(&session),
+                        }
+                    }
+                    let now = self.now;
+                    self.nodes[server].iter_mut().for_each(|node| node.noted(now));
+                    has_stored = true;
+                }
+                Action::WatchProcess { session, process } => _ = self.processes.insert((server, session), process),
+                Action::Unwatch { session } => _ = self.processes.remove(&(server, session)),
                 Action::Watch { peer, pid } => self.watched.push((server, peer, pid)),
                 Action::Connect { server: to, .. } => self.connect(server, to),
             }
@@ -251,7 +281,7 @@ impl World {
         let (ours, theirs) = (self.peer(), self.peer());
         self.link(End::Node(server, ours), End::Node(other, theirs));
         let hello = Hello { session: 0, pid: 0, server: Some(server as u32) };
-        self.with(other, |node, now| node.peer_up(now, theirs, hello, false));
+        self.with(other, |node, now| node.peer_up(now, theirs, hello, None));
         self.with(server, |node, now| node.server_up(now, to, ours));
     }
 
@@ -382,7 +412,8 @@ impl World {
         let client = self.clients.len();
         self.clients.push(Client::default());
         self.connect_client(client, home);
-        let opened = self.ok(client, Request::SessionOpen { name: "test".into(), resume: None });
+        let opened =
+            self.ok(client, Request::SessionOpen { name: "test".into(), secret: 1, resume: None, process: None });
         let Reply::Session { session, .. } = opened else { panic!("{opened:?}") };
         self.clients[client].session = session;
         client
@@ -392,7 +423,10 @@ impl World {
         let peer = self.peer();
         self.link(End::Client(client), End::Node(home, peer));
         let hello = Hello { session: 0, pid: 1000 + client as u32, server: None };
-        self.with(home, |node, now| node.peer_up(now, peer, hello, true));
+        self.with(home, |node, now| {
+            let process = Process { pid: hello.pid, start_ticks: 1, machine: 1 };
+            node.peer_up(now, peer, hello, Some(process));
+        });
     }
 
     /// Sends a request, and says under which number its answer will come.

@@ -1,8 +1,8 @@
 //! How long the fates of closed transactions are kept (rule 7).
 //!
 //! The newest always are, by when they closed and not by their numbers: an epoch that was open for a day is told of as long as
-//! any other. When a server is lost, so are those kept at that time, until its targets have followed the log beyond it:
-//! whatever they may have missed closed before, for a loss aborts all open transactions.
+//! any other. When a server is lost, so are those kept at that time, and those of the transactions that are open then, whenever they close:
+//! its targets may hold versions of them. That lasts until they have followed the log beyond the loss.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -21,6 +21,8 @@ pub(super) struct Fates {
     behind: BTreeMap<ServerId, Position>,
     /// So many of the oldest are kept for them.
     pinned: usize,
+    /// The last transaction that had begun when a server was lost last.
+    begun: TxId,
 }
 
 impl Pool {
@@ -31,6 +33,11 @@ impl Pool {
 
     /// A transaction has closed.
     pub(super) fn note_closing(&mut self, tx: TxId) {
+        if !self.fates.behind.is_empty() && tx <= self.fates.begun {
+            self.fates.closing.insert(self.fates.pinned, tx);
+            self.fates.pinned += 1;
+            return self.bound_pinned();
+        }
         self.fates.closing.push_back(tx);
         let kept = self.fates.closing.len() - self.fates.pinned;
         if kept >= MAX_FATES + FATES_AT_ONCE {
@@ -42,6 +49,11 @@ impl Pool {
     pub(super) fn note_lost(&mut self, server: ServerId) {
         self.fates.behind.insert(server, self.position);
         self.fates.pinned = self.fates.closing.len();
+        self.fates.begun = self.last_tx;
+        self.bound_pinned();
+    }
+
+    fn bound_pinned(&mut self) {
         if let Some(excess @ 1..) = self.fates.pinned.checked_sub(MAX_FATES_BEHIND) {
             self.forget_fates(0, excess);
             self.fates.pinned -= excess;
@@ -97,6 +109,19 @@ mod tests {
         pool.confirmed(ServerId(1), Position(5)).unwrap();
         assert!(!holds(&pool, 10));
         assert_eq!((pool.fates.closing.len(), pool.is_behind(ServerId(1))), (MAX_FATES, None));
+    }
+
+    #[test]
+    fn what_was_open_when_a_server_was_lost_is_kept_for_it_whenever_it_closes() {
+        let all = (MAX_FATES + FATES_AT_ONCE) as u64;
+        let mut pool = Pool { position: Position(5), last_tx: TxId(20), ..Pool::default() };
+        pool.note_lost(ServerId(1));
+        closed(&mut pool, 100..200);
+        closed(&mut pool, 20..21);
+        closed(&mut pool, 200..200 + 2 * all);
+        assert!(holds(&pool, 20) && !holds(&pool, 100));
+        pool.confirmed(ServerId(1), Position(5)).unwrap();
+        assert!(!holds(&pool, 20));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::TargetChange;
 /// What matters of a target's past.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TargetHistory {
-    /// Map version in which it was last lost or came back without (some of) its log.
+    /// Map version in which it last came back without (some of) its log.
     pub(super) changed: MapVersion,
     /// The last container that was made before it came back without what it had stored.
     pub(super) lost_through: ContainerId,
@@ -59,7 +59,7 @@ impl Pool {
         &mut self,
         server: &ServerInfo,
         targets: &[TargetInfo],
-        boot: u64,
+        (boot, remembers): (u64, bool),
         proposed: Stamp,
         applied: &mut Applied,
     ) -> Outcome {
@@ -76,9 +76,11 @@ impl Pool {
                 ),
             );
         }
-        self.boots.insert(server.id, boot);
+        let has_restarted = self.boots.insert(server.id, boot) != Some(boot);
         let is_known = |target: &TargetInfo| map.target(target.id) == Some(target);
-        if map.server(server.id) == Some(server) && targets.iter().all(is_known) {
+        let is_same = map.server(server.id) == Some(server) && targets.iter().all(is_known);
+        if is_same && !has_restarted {
+            self.regain_sessions(server.id);
             return Ok(Reply::Done);
         }
         let mut map = map.clone();
@@ -94,16 +96,22 @@ impl Pool {
             Some(known) => *known = server.clone(),
             None => map.servers.push(server.clone()),
         }
-        if Some(&map) != self.map.as_ref() {
+        // What was prepared for an independent transaction lived in the process that is gone: it fails on another map (rule 15).
+        if has_restarted || Some(&map) != self.map.as_ref() {
             self.change_map(map, &lost, proposed, applied);
             for target in &lost {
                 self.targets.entry(*target).or_default().lost_through = self.last_container;
             }
-            if !lost.is_empty() {
-                let reason = format!("server {} came back without what it had stored", server.id);
-                self.abort_where(&reason, applied, |_, _| true);
-            }
         }
+        if !lost.is_empty() || (has_restarted && !remembers) {
+            let what = if lost.is_empty() { "who wrote through it" } else { "what it had stored" };
+            let reason = format!("server {} came back without {what}", server.id);
+            self.abort_where(&reason, applied, |_, _| true);
+        }
+        if has_restarted {
+            self.note_lost(server.id);
+        }
+        self.regain_sessions(server.id);
         Ok(Reply::Done)
     }
 
@@ -140,11 +148,10 @@ impl Pool {
         let mut servers: Vec<ServerId> =
             changed.iter().filter_map(|id| map.target(*id)).map(|known| known.server).collect();
         servers.dedup();
-        let server = servers[0];
-        self.change_map(map, if down { &changed } else { &[] }, proposed, applied);
+        // What lies on a target that is out of reach is not lost: it says so if it comes back without.
+        self.change_map(map, &[], proposed, applied);
         if down {
-            // A writer that had joined there may be lost with it, and nobody else knows what it joined (rule 12).
-            self.abort_where(&format!("server {server} was lost, with it perhaps a writer"), applied, |_, _| true);
+            self.lose_sessions(&servers);
             servers.into_iter().for_each(|server| self.note_lost(server));
         }
         Ok(Reply::Done)

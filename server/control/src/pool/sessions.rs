@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use talea_model::{ContainerId, PoolMap, ServerId, SessionId, Step, TxId, limit};
+use talea_model::{ContainerId, PoolMap, Process, ServerId, SessionId, Step, TxId, limit};
 use talea_wire::control::Reply;
 use talea_wire::log::ProducerState;
 use talea_wire::{Refusal, RefusalCode};
@@ -18,6 +18,12 @@ const MAX_SESSION_NAME_BYTES: usize = 255;
 pub(super) struct Session {
     pub(super) home: ServerId,
     pub(super) name: String,
+    /// What its client must show to take it up again.
+    secret: u128,
+    /// Its process, if its home server can watch over that.
+    process: Option<Process>,
+    /// Its home is lost, and with that what it had joined: none of the transactions after this one.
+    pub(super) lost_at: Option<TxId>,
     /// Results by sequence, the newest [`MAX_RESULTS`].
     results: BTreeMap<u64, Outcome>,
     /// Highest sequence whose result was dropped.
@@ -67,6 +73,29 @@ impl Pool {
         self.sessions.iter().filter(move |(_, session)| session.home == home).map(|(id, _)| *id)
     }
 
+    /// Whether a session lives at a server, and this is its secret.
+    pub(crate) fn may_resume(&self, session: SessionId, secret: u128, home: ServerId) -> bool {
+        self.sessions.get(&session).is_some_and(|known| known.home == home && known.secret == secret)
+    }
+
+    /// The process of a session, if its home server can watch over it.
+    pub(crate) fn process_of(&self, session: SessionId) -> Option<Process> {
+        self.sessions.get(&session)?.process
+    }
+
+    /// Servers are lost: what the sessions that live there have joined is not known any more.
+    pub(super) fn lose_sessions(&mut self, homes: &[ServerId]) {
+        let last_tx = self.last_tx;
+        let lost = self.sessions.values_mut().filter(|session| homes.contains(&session.home));
+        lost.for_each(|session| _ = session.lost_at.get_or_insert(last_tx));
+    }
+
+    /// A server is back, and knows what its sessions have joined.
+    pub(super) fn regain_sessions(&mut self, home: ServerId) {
+        let regained = self.sessions.values_mut().filter(|session| session.home == home);
+        regained.for_each(|session| session.lost_at = None);
+    }
+
     /// Whether a session is open.
     pub fn has_session(&self, session: SessionId) -> bool {
         self.sessions.contains_key(&session)
@@ -77,7 +106,13 @@ impl Pool {
         session <= self.last_session && !self.has_session(session)
     }
 
-    pub(super) fn session_open(&mut self, home: ServerId, name: &str) -> Outcome {
+    pub(super) fn session_open(
+        &mut self,
+        home: ServerId,
+        name: &str,
+        secret: u128,
+        process: Option<Process>,
+    ) -> Outcome {
         if self.sessions.len() >= limit::MAX_SESSIONS {
             return refuse(RefusalCode::Busy, format!("the pool has {} sessions, its limit", limit::MAX_SESSIONS));
         }
@@ -88,7 +123,8 @@ impl Pool {
         let mut name = name.to_owned();
         let end = (0..=MAX_SESSION_NAME_BYTES).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0);
         name.truncate(end);
-        self.sessions.insert(self.last_session, Session { home, name, results: BTreeMap::new(), forgotten: 0 });
+        let session = Session { home, name, secret, process, lost_at: None, results: BTreeMap::new(), forgotten: 0 };
+        self.sessions.insert(self.last_session, session);
         // The map's names come with the answer: thousands of servers that only apply this need no copy of them.
         let PoolMap { pool, version, stamp, .. } = *map;
         let map = PoolMap { pool, version, stamp, servers: Vec::new(), targets: Vec::new() };
@@ -104,10 +140,12 @@ impl Pool {
     ) -> Outcome {
         let known = self.sessions.remove(&session);
         let name = known.as_ref().map_or("", |known| &known.name);
+        // Its home took with it what it had joined: it may be anything that was open then.
+        let lost_at = known.as_ref().and_then(|known| known.lost_at);
         let how = if orderly { "closed its session before a commit" } else { "ended" };
         // Joined transactions abort even if the session is known no more: the process that wrote in them is gone.
         self.abort_where(&format!("session {session} ({name}), which wrote in it, {how}"), applied, |tx, open| {
-            open.owner == session || joined.contains(&tx)
+            open.owner == session || joined.contains(&tx) || lost_at.is_some_and(|last| tx <= last)
         });
         if known.is_none() {
             return Ok(Reply::Done);

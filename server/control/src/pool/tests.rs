@@ -81,7 +81,10 @@ impl Bench {
     }
 
     fn open_session(&mut self, home: u32) -> SessionId {
-        match self.ok_as(SessionId(0), Entry::SessionOpen { home: ServerId(home), name: "test".into() }) {
+        match self.ok_as(
+            SessionId(0),
+            Entry::SessionOpen { home: ServerId(home), name: "test".into(), secret: home.into(), process: None },
+        ) {
             Reply::Session { session, .. } => session,
             other => panic!("{other:?}"),
         }

@@ -51,6 +51,11 @@ impl Pool {
         Some(self.closed.get(&tx).map_or(Fate::Aborted, |closed| closed.fate))
     }
 
+    /// The session that began an open transaction; its end aborts it.
+    pub(crate) fn owner_of(&self, tx: TxId) -> Option<SessionId> {
+        self.open.get(&tx).map(|open| open.owner)
+    }
+
     /// Number of open transactions.
     pub fn open_transactions(&self) -> usize {
         self.open.len()

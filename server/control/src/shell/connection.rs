@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use talea_fabric::frame::{FrameDecoder, frame_header};
 use talea_fabric::{Hello, PeerId};
-use talea_model::ServerId;
+use talea_model::{Process, ServerId, SessionId};
 use talea_wire::codec::MAX_CONTROL_BYTES;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Notify, mpsc};
@@ -22,13 +22,39 @@ const WRITE_BYTES: usize = 256 * 1024;
 
 /// What happens around the node.
 pub(super) enum Event {
-    Up { peer: PeerId, hello: Hello, local: bool, outbox: Outbox },
-    ServerUp { server: ServerId, peer: PeerId, outbox: Outbox },
-    ServerFailed { server: ServerId },
-    Message { peer: PeerId, bytes: Vec<u8> },
-    Down { peer: PeerId },
-    Died { peer: PeerId },
-    Stored(Result<(), StoreError>),
+    Up {
+        peer: PeerId,
+        hello: Hello,
+        process: Option<Process>,
+        outbox: Outbox,
+    },
+    ServerUp {
+        server: ServerId,
+        peer: PeerId,
+        outbox: Outbox,
+    },
+    ServerFailed {
+        server: ServerId,
+    },
+    Message {
+        peer: PeerId,
+        bytes: Vec<u8>,
+    },
+    Down {
+        peer: PeerId,
+    },
+    Died {
+        peer: PeerId,
+    },
+    SessionDied {
+        session: SessionId,
+    },
+    /// Changes of the log, notes or both are flushed.
+    Flushed {
+        log: bool,
+        notes: bool,
+        result: Result<(), StoreError>,
+    },
 }
 
 /// How long a connection that was ended from here may take to send what it was given.

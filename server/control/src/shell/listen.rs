@@ -19,6 +19,7 @@ use tokio::task::AbortHandle;
 
 use super::ControlError;
 use super::connection::{self, Event};
+use super::watch;
 
 /// How long a connection may take to prove itself.
 pub(super) const PROOF: Duration = Duration::from_secs(5);
@@ -183,7 +184,8 @@ impl Acceptor {
         hello.pid = pid.unwrap_or(hello.pid);
         let peer = self.peers.next();
         let is_server = hello.server.is_some();
-        let up = move |outbox| Event::Up { peer, hello, local: pid.is_some(), outbox };
+        let process = pid.and_then(watch::process);
+        let up = move |outbox| Event::Up { peer, hello, process, outbox };
         // A task of its own: this one counts among those that have not proved themselves.
         tokio::spawn(connection::run(peer, is_server, read, write, self.events.clone(), up));
     }

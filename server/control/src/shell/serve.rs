@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use talea_fabric::{Credentials, PeerId};
+use talea_model::SessionId;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -13,7 +14,7 @@ use super::connection::{Event, Outbox};
 use super::dial::Dialer;
 use super::listen::{Acceptor, Listeners, Peers};
 use super::{ControlConfig, ControlError, FromServer, TargetLink, now, watch};
-use crate::node::{Action, Node, StoreOp};
+use crate::node::{Action, Node, Note, StoreOp};
 use crate::store::{FileLog, Log};
 
 /// Events that wait for the loop, at most; readers of sockets wait when there are more.
@@ -28,6 +29,7 @@ pub(super) struct Serve {
     link: Box<dyn TargetLink>,
     peers: BTreeMap<PeerId, Connected>,
     watches: BTreeMap<PeerId, AbortHandle>,
+    sessions: BTreeMap<SessionId, AbortHandle>,
     dialer: Dialer,
     events: mpsc::Receiver<Event>,
     is_ready: bool,
@@ -38,7 +40,13 @@ struct Connected {
     is_server: bool,
 }
 
-type Changes = std::sync::mpsc::Sender<Vec<StoreOp>>;
+type Changes = std::sync::mpsc::Sender<Change>;
+
+/// What is to be flushed.
+enum Change {
+    Log(Vec<StoreOp>),
+    Notes(Vec<Note>),
+}
 
 /// The log in memory, or a thread that flushes it.
 enum LogThread {
@@ -64,8 +72,8 @@ impl Serve {
                 LogThread::File(changes, thread)
             }
         };
-        let (peers, watches) = (BTreeMap::new(), BTreeMap::new());
-        Serve { node, log, link, peers, watches, dialer, events, is_ready: false }
+        let (peers, watches, sessions) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Serve { node, log, link, peers, watches, sessions, dialer, events, is_ready: false }
     }
 
     /// Runs until it is told to stop, or the log fails.
@@ -131,9 +139,9 @@ impl Serve {
 
     fn event(&mut self, event: Event) -> Result<(), ControlError> {
         match event {
-            Event::Up { peer, hello, local, outbox } => {
+            Event::Up { peer, hello, process, outbox } => {
                 self.peers.insert(peer, Connected { outbox, is_server: hello.server.is_some() });
-                self.node.peer_up(now(), peer, hello, local);
+                self.node.peer_up(now(), peer, hello, process);
             }
             Event::ServerUp { server, peer, outbox } => {
                 self.peers.insert(peer, Connected { outbox, is_server: true });
@@ -152,9 +160,18 @@ impl Serve {
                 self.watches.remove(&peer);
                 self.node.process_died(now(), peer);
             }
-            Event::Stored(result) => {
+            Event::SessionDied { session } => {
+                self.sessions.remove(&session);
+                self.node.session_died(now(), session);
+            }
+            Event::Flushed { log, notes, result } => {
                 result?;
-                self.node.stored(now());
+                if log {
+                    self.node.stored(now());
+                }
+                if notes {
+                    self.node.noted(now());
+                }
             }
         }
         Ok(())
@@ -201,7 +218,11 @@ impl Serve {
             Action::Store { ops } => match &self.log {
                 LogThread::Memory => self.node.stored(now()),
                 // If the thread is gone, its last event said why, and ends this loop.
-                LogThread::File(log, _) => drop(log.send(ops)),
+                LogThread::File(log, _) => drop(log.send(Change::Log(ops))),
+            },
+            Action::Note { notes } => match &self.log {
+                LogThread::Memory => self.node.noted(now()),
+                LogThread::File(log, _) => drop(log.send(Change::Notes(notes))),
             },
             Action::Deliver { changes, horizon } => self.link.deliver(changes, horizon),
             Action::CatchUpDone { token } => self.link.caught_up(token, Ok(())),
@@ -211,6 +232,17 @@ impl Serve {
                 let task = tokio::spawn(watch::watch(peer, pid, self.dialer.events.clone()));
                 if let Some(before) = self.watches.insert(peer, task.abort_handle()) {
                     before.abort();
+                }
+            }
+            Action::WatchProcess { session, process } => {
+                let task = tokio::spawn(watch::watch_session(session, process, self.dialer.events.clone()));
+                if let Some(before) = self.sessions.insert(session, task.abort_handle()) {
+                    before.abort();
+                }
+            }
+            Action::Unwatch { session } => {
+                if let Some(watch) = self.sessions.remove(&session) {
+                    watch.abort();
                 }
             }
             Action::Connect { server, addresses } => {
@@ -227,14 +259,22 @@ async fn sleep(left: Option<Duration>) {
     }
 }
 
-/// Flushes off the loop, so that a slow device delays only who waits for it.
+/// Flushes off the loop, so that a slow device delays only who waits for it. What came meanwhile shares the next flush.
 fn log_thread(mut log: FileLog, events: mpsc::Sender<Event>) -> (Changes, JoinHandle<()>) {
-    let (sender, receiver) = std::sync::mpsc::channel::<Vec<StoreOp>>();
+    let (sender, receiver) = std::sync::mpsc::channel::<Change>();
     let thread = std::thread::spawn(move || {
-        while let Ok(ops) = receiver.recv() {
-            let result = log.apply(&ops);
+        while let Ok(first) = receiver.recv() {
+            let (mut ops, mut notes) = (None, None);
+            for change in std::iter::once(first).chain(receiver.try_iter()) {
+                match change {
+                    Change::Log(more) => ops.get_or_insert_with(Vec::new).extend(more),
+                    Change::Notes(more) => notes.get_or_insert_with(Vec::new).extend(more),
+                }
+            }
+            let result = log.apply(ops.as_deref().unwrap_or_default(), notes.as_deref().unwrap_or_default());
             let has_failed = result.is_err();
-            if events.blocking_send(Event::Stored(result)).is_err() || has_failed {
+            let flushed = Event::Flushed { log: ops.is_some(), notes: notes.is_some(), result };
+            if events.blocking_send(flushed).is_err() || has_failed {
                 return;
             }
         }

@@ -173,6 +173,7 @@ impl System {
             horizon: Position(0),
             log_bound: LogBound::default(),
             fan_out: FanOut::default(),
+            session_lease_ms: 0,
         };
         let told = Arc::new(Mutex::new(Told::default()));
         let (handle, inbox) = shell::channel();
@@ -198,7 +199,7 @@ impl Client {
 
     pub fn at(credentials: &Credentials, address: &Address) -> Self {
         let mut client = Self::without_session(credentials, address).unwrap();
-        match client.ok(Request::SessionOpen { name: "test".into(), resume: None }) {
+        match client.ok(Request::SessionOpen { name: "test".into(), secret: 1, resume: None, process: None }) {
             Reply::Session { session, .. } => client.session = session,
             other => panic!("{other:?}"),
         }

@@ -22,9 +22,14 @@ pub fn client(server: &Server, deadline_ms: u64) -> Client {
 
 /// A client with a secret of its own, not connected yet.
 pub fn unopened(server: &Server, secret: [u8; 32], deadline_ms: u64) -> Client {
+    unopened_at(&server.control[0], secret, deadline_ms)
+}
+
+/// The same of a server at this address.
+pub fn unopened_at(control: &str, secret: [u8; 32], deadline_ms: u64) -> Client {
     let endpoint = client_endpoint(&Credentials::new(SYSTEM, secret), Policy::Auto, Spin::Never).unwrap();
     let tuning = Tuning { name: "test".to_owned(), deadline_ms, ..Tuning::default() };
-    let home = server.control[0].parse().unwrap();
+    let home = control.parse().unwrap();
     Client::with_endpoint(Box::new(endpoint), Arc::new(RealClock), home, 7, tuning)
 }
 

@@ -103,7 +103,10 @@ impl World {
         for number in 0..count {
             self.clients.push(Client::default());
             self.connect_client(first + number, number % self.nodes.len());
-            self.send(first + number, Request::SessionOpen { name: "test".into(), resume: None });
+            self.send(
+                first + number,
+                Request::SessionOpen { name: "test".into(), secret: 1, resume: None, process: None },
+            );
             if number % 4096 == 4095 {
                 self.settle();
             }

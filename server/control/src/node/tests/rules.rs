@@ -36,7 +36,7 @@ fn a_session_whose_opening_was_never_heard_of_is_swept() {
     world.clients.push(Client::default());
     let client = world.clients.len() - 1;
     world.connect_client(client, 1);
-    world.send(client, Request::SessionOpen { name: "unlucky".into(), resume: None });
+    world.send(client, Request::SessionOpen { name: "unlucky".into(), secret: 1, resume: None, process: None });
     let before = world.node(0).pool().position();
     while world.node(0).pool().position() == before {
         assert!(world.deliver_one(0), "the leader opens it");
@@ -81,9 +81,10 @@ fn rule_12_the_end_of_a_process_aborts_what_it_joined() {
             let left = world.begin(owner).tx;
             world.ok(writer, Request::Join { tx: left });
             world.ok(writer, Request::Leave { tx: left });
-            let watch = world.watched.iter().rev().find(|(_, _, pid)| *pid == 1000 + writer as u32).copied().unwrap();
+            let session = world.clients[writer].session;
+            assert_eq!(world.processes[&(home, session)].pid, 1000 + writer as u32);
             match died {
-                true => world.with(watch.0, |node, now| node.process_died(now, watch.1)),
+                true => world.with(home, |node, now| node.session_died(now, session)),
                 false => world.cut(End::Client(writer)),
             }
             world.settle();
@@ -307,11 +308,16 @@ fn requests_before_the_pool_begins_are_told_to_come_back() {
     world.start(0);
     world.clients.push(Client::default());
     world.connect_client(0, 0);
-    let refusal = world.ask(0, Request::SessionOpen { name: "early".into(), resume: None }).unwrap_err();
+    let refusal = world
+        .ask(0, Request::SessionOpen { name: "early".into(), secret: 1, resume: None, process: None })
+        .unwrap_err();
     assert_eq!(refusal.code, RefusalCode::Busy);
     world.start(1);
     world.settle();
-    assert!(world.ask(0, Request::SessionOpen { name: "early".into(), resume: None }).is_ok(), "the same connection");
+    assert!(
+        world.ask(0, Request::SessionOpen { name: "early".into(), secret: 1, resume: None, process: None }).is_ok(),
+        "the same connection"
+    );
 }
 
 impl World {

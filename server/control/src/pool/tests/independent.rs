@@ -95,7 +95,12 @@ fn rule_15_another_map_is_a_conflict() {
     let summary = bench.touched(&[0]);
     let mut moved = server(1);
     moved.host = "elsewhere".into();
-    bench.ok(Entry::ServerUp { server: moved, targets: vec![target(2, 1, 1), target(3, 1, 1)], boot: 1 });
+    bench.ok(Entry::ServerUp {
+        server: moved,
+        targets: vec![target(2, 1, 1), target(3, 1, 1)],
+        boot: 1,
+        remembers: true,
+    });
     let entry = Entry::CommitIndependent { tx: begun.tx, summary, until: Stamp::MAX, named: vec![] };
     assert_eq!(bench.refused(entry), RefusalCode::Conflict);
 }

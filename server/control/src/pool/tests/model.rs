@@ -108,7 +108,7 @@ fn entry(bench: &Bench, action: &Do) -> Option<Entry> {
         Do::TargetDown(target) => Entry::Targets { targets: vec![TargetId(*target)], state: TargetState::Down },
         Do::ServerUp(id, incarnation) => {
             let targets = (0..2).map(|n| target(id * 2 + n, *id, *incarnation)).collect();
-            Entry::ServerUp { server: server(*id), targets, boot: 1 }
+            Entry::ServerUp { server: server(*id), targets, boot: 1, remembers: true }
         }
         Do::Again(_) => return None,
     })
@@ -153,7 +153,7 @@ fn run(history: &[(Do, u64)]) -> Pool {
         if is_end {
             model.results.clear();
             bench.session = bench.open_session(0);
-            let reopen = Entry::SessionOpen { home: ServerId(0), name: "test".into() };
+            let reopen = Entry::SessionOpen { home: ServerId(0), name: "test".into(), secret: 0, process: None };
             let position = bench.pool.position();
             copy.apply(&Record {
                 position,

@@ -103,12 +103,53 @@ fn rule_5_a_failed_update_or_lost_target_fails_the_commit_and_aborts() {
     bench.ok(Entry::Targets { targets: vec![TargetId(0)], state: TargetState::Down });
     let tx = bench.begin().tx;
     assert_eq!(bench.commit(tx, before.clone()).unwrap_err().code, RefusalCode::ServerLost, "down now");
-    bench.ok(Entry::ServerUp { server: server(0), targets: vec![target(0, 0, 1), target(1, 0, 1)], boot: 1 });
+    bench.ok(Entry::ServerUp {
+        server: server(0),
+        targets: vec![target(0, 0, 1), target(1, 0, 1)],
+        boot: 1,
+        remembers: true,
+    });
     let tx = bench.begin().tx;
-    assert_eq!(bench.commit(tx, before).unwrap_err().code, RefusalCode::ServerLost, "was down since");
+    bench.commit(tx, before.clone()).unwrap();
+    bench.ok(Entry::ServerUp {
+        server: server(0),
+        targets: vec![target(0, 0, 2), target(1, 0, 1)],
+        boot: 1,
+        remembers: true,
+    });
+    let tx = bench.begin().tx;
+    assert_eq!(bench.commit(tx, before).unwrap_err().code, RefusalCode::ServerLost, "what it held is gone");
     let tx = bench.begin().tx;
     let now = bench.touched(&[0, 1]);
     bench.commit(tx, now).unwrap();
+}
+
+#[test]
+fn rule_12_a_lost_server_takes_nothing_with_it_until_its_sessions_end() {
+    let mut bench = Bench::new();
+    let writer = bench.open_session(1);
+    let tx = bench.begin().tx;
+    bench.ok(Entry::Targets { targets: vec![TargetId(2), TargetId(3)], state: TargetState::Down });
+    let later = bench.begin().tx;
+    assert_eq!([tx, later].map(|tx| bench.pool.fate(tx)), [Some(Fate::Open); 2]);
+    let mut other = bench.pool.clone();
+    // It stays away: nobody else knows what that session had joined.
+    bench.put(end(writer, &[])).unwrap();
+    assert_eq!([tx, later].map(|tx| bench.pool.fate(tx)), [Some(Fate::Aborted), Some(Fate::Open)]);
+    // It comes back, with another process that has its notes: it knows.
+    std::mem::swap(&mut bench.pool, &mut other);
+    let targets = vec![target(2, 1, 1), target(3, 1, 1)];
+    let version = bench.pool.map().unwrap().version;
+    bench.ok(Entry::ServerUp { server: server(1), targets: targets.clone(), boot: 2, remembers: true });
+    assert!(bench.pool.map().unwrap().version > version);
+    bench.put(end(writer, &[later])).unwrap();
+    assert_eq!([tx, later].map(|tx| bench.pool.fate(tx)), [Some(Fate::Open), Some(Fate::Aborted)]);
+    // The map is another one even if all is where it was: what was prepared in the process before is not (rule 15).
+    let version = bench.pool.map().unwrap().version;
+    bench.ok(Entry::ServerUp { server: server(1), targets: targets.clone(), boot: 3, remembers: true });
+    assert!(bench.pool.map().unwrap().version > version && bench.pool.fate(tx) == Some(Fate::Open));
+    bench.ok(Entry::ServerUp { server: server(1), targets, boot: 4, remembers: false });
+    assert_eq!(bench.pool.fate(tx), Some(Fate::Aborted), "without its notes any writer may be lost");
 }
 
 #[test]
@@ -116,16 +157,26 @@ fn a_new_incarnation_aborts_what_is_open_and_a_mere_return_does_not() {
     let mut bench = Bench::new();
     let tx = bench.begin().tx;
     let version = bench.pool.map().unwrap().version;
-    bench.ok(Entry::ServerUp { server: server(1), targets: vec![target(2, 1, 1), target(3, 1, 1)], boot: 1 });
+    bench.ok(Entry::ServerUp {
+        server: server(1),
+        targets: vec![target(2, 1, 1), target(3, 1, 1)],
+        boot: 1,
+        remembers: true,
+    });
     assert_eq!(bench.pool.fate(tx), Some(Fate::Open));
     assert_eq!(bench.pool.map().unwrap().version, version, "nothing changed");
-    bench.ok(Entry::ServerUp { server: server(1), targets: vec![target(2, 1, 2), target(3, 1, 2)], boot: 1 });
+    bench.ok(Entry::ServerUp {
+        server: server(1),
+        targets: vec![target(2, 1, 2), target(3, 1, 2)],
+        boot: 1,
+        remembers: true,
+    });
     assert_eq!(bench.pool.fate(tx), Some(Fate::Aborted));
     let map: &PoolMap = bench.pool.map().unwrap();
     assert_eq!(map.version, MapVersion(version.0 + 1));
     assert_eq!(map.stamp, bench.pool.ceiling(), "a map entry takes a stamp");
     assert!(matches!(bench.last.changes[0], TargetChange::Map(_)), "known before the aborts that follow from it");
-    let foreign = Entry::ServerUp { server: server(1), targets: vec![target(0, 1, 1)], boot: 1 };
+    let foreign = Entry::ServerUp { server: server(1), targets: vec![target(0, 1, 1)], boot: 1, remembers: true };
     assert_eq!(bench.refused(foreign), RefusalCode::Unsupported);
 }
 
@@ -144,9 +195,9 @@ fn commit_with_next_begins_in_the_same_entry_also_when_it_fails() {
     assert_eq!(refusal.code, RefusalCode::Closed);
     assert_eq!(bench.pool.fate(next.tx), Some(Fate::Open));
 
-    bench.ok(Entry::Targets { targets: vec![TargetId(2)], state: TargetState::Down });
+    bench.ok(Entry::Abort { tx: next.tx, reason: "somebody was faster".to_owned() });
     let reply = bench.ok(commit(next.tx, summary, true));
-    let Reply::CommitFailed { next, .. } = reply else { panic!("aborted by the loss of a server: {reply:?}") };
+    let Reply::CommitFailed { next, .. } = reply else { panic!("aborted before: {reply:?}") };
     assert_eq!(bench.pool.fate(next.tx), Some(Fate::Open));
 }
 
