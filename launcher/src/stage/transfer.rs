@@ -101,41 +101,22 @@ impl Transfer {
         let part = destination.with_file_name(format!(".{name}.talea-part"));
         let journal = destination.with_file_name(format!(".{name}.talea-journal"));
         let what = Journal { source: found.name.clone(), bytes, step, segments: BTreeMap::new() };
-        let there = fs::File::open(&destination).ok().filter(|file| file.metadata().is_ok_and(|meta| meta.is_file()));
-        if let Some(file) = there
-            && let Some(same) = same_content(&handle, &file, bytes)
-        {
-            let (part, same) = (destination.clone(), Some(same));
-            let side = Side::Out { file, part, journal, destination, mode: found.mode, what, same };
-            return Ok(Self {
-                handle,
-                shared,
-                cut: None,
-                bytes,
-                side,
-                verify: options.verify,
-                give_up: options.give_up.clone(),
-                state: Mutex::default(),
-            });
-        }
-        let before = fs::read(&journal).ok().and_then(|bytes| serde_json::from_slice::<Journal>(&bytes).ok());
-        let resumable = before.filter(|b| (&b.source, b.bytes, b.step) == (&what.source, bytes, step) && step > 0);
-        let mut open = fs::OpenOptions::new();
-        open.read(true).write(true).create(true).truncate(resumable.is_none());
-        let file = open.open(&part).map_err(Failure::io("creating", &part))?;
-        file.set_len(bytes).map_err(Failure::io("growing", &part))?;
-        let state = resumed(&file, bytes, resumable);
-        let side = Side::Out { file, part, journal, destination, mode: found.mode, what, same: None };
-        Ok(Self {
-            handle,
-            shared,
-            cut: None,
-            bytes,
-            side,
-            verify: options.verify,
-            give_up: options.give_up.clone(),
-            state: Mutex::new(state),
-        })
+        let there = fs::metadata(&destination).ok().filter(fs::Metadata::is_file);
+        let there = there.and_then(|_| fs::File::open(&destination).ok());
+        let same = there.and_then(|file| Some((same_content(&handle, &file, bytes)?, file)));
+        let (side, state) = match same {
+            Some((same, file)) => {
+                let (part, same) = (destination.clone(), Some(same));
+                let side = Side::Out { file, part, journal, destination, mode: found.mode, what, same };
+                (side, State::default())
+            }
+            None => {
+                let (file, state) = begin_part(&part, &journal, &what)?;
+                (Side::Out { file, part, journal, destination, mode: found.mode, what, same: None }, state)
+            }
+        };
+        let (verify, give_up) = (options.verify, options.give_up.clone());
+        Ok(Self { handle, shared, cut: None, bytes, side, verify, give_up, state: Mutex::new(state) })
     }
 
     /// A file from disk into Talea, where it appears whole or not at all.
@@ -304,6 +285,19 @@ impl Transfer {
             }
         }
     }
+}
+
+/// The hidden file of a copy to disk, with what an earlier copy that was cut off left in it.
+fn begin_part(part: &Path, journal: &Path, what: &Journal) -> Result<(fs::File, State), Failure> {
+    let before = fs::read(journal).ok().and_then(|bytes| serde_json::from_slice::<Journal>(&bytes).ok());
+    let same = |b: &Journal| (&b.source, b.bytes, b.step) == (&what.source, what.bytes, what.step) && what.step > 0;
+    let resumable = before.filter(same);
+    let mut open = fs::OpenOptions::new();
+    open.read(true).write(true).create(true).truncate(resumable.is_none());
+    let file = open.open(part).map_err(Failure::io("creating", part))?;
+    file.set_len(what.bytes).map_err(Failure::io("growing", part))?;
+    let state = resumed(&file, what.bytes, resumable);
+    Ok((file, state))
 }
 
 /// Where a segment of a file of `bytes` begins and ends.
