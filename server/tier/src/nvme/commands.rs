@@ -14,6 +14,11 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use super::queue::{BUFFER_BYTES, BUFFERS, Flight};
 
+/// Most bytes of a command, whatever the device takes: Linux's driver gives it at most 127 pieces of memory (`NVME_MAX_SEGS`), each page
+/// of a buffer may be one, and what has more is refused as an invalid argument.
+const MOST_BYTES: usize = 256 << 10;
+const _: () = assert!(MOST_BYTES <= BUFFER_BYTES);
+
 /// `NVME_IOCTL_ID`: the namespace's number (linux/nvme_ioctl.h).
 const IOCTL_ID: libc::c_ulong = 0x4e40;
 /// `NVME_IOCTL_ADMIN_CMD`.
@@ -192,8 +197,8 @@ impl Namespace {
         }
         // A power of two of the controller's smallest pages, which have 4 KiB where Linux runs; 0 is no limit.
         let most_bytes = match controller[77] {
-            0 => BUFFER_BYTES,
-            power => 4096_usize.checked_shl(power.into()).unwrap_or(BUFFER_BYTES).clamp(4096, BUFFER_BYTES),
+            0 => MOST_BYTES,
+            power => 4096_usize.checked_shl(power.into()).unwrap_or(MOST_BYTES).clamp(4096, MOST_BYTES),
         };
         let capacity_bytes = blocks.checked_shl(block_shift).unwrap_or(0);
         Ok(Self { id, block_shift, capacity_bytes, most_bytes })
@@ -269,7 +274,7 @@ mod tests {
         // More than sixteen formats, and no limit.
         let (namespace, controller) = pages(0x21, 17, 9, 0, 0);
         let found = Namespace::described(1, &namespace, &controller).unwrap();
-        assert_eq!((found.block_shift, found.most_bytes), (9, BUFFER_BYTES));
+        assert_eq!((found.block_shift, found.most_bytes), (9, MOST_BYTES));
         let (namespace, controller) = pages(0, 0, 9, 8, 5);
         assert!(Namespace::described(1, &namespace, &controller).is_err(), "metadata beside the blocks");
     }
