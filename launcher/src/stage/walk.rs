@@ -83,7 +83,8 @@ fn descend(namespace: &Namespace, path: &[Vec<u8>], below: &str, found: &mut Fou
     Ok(())
 }
 
-/// Below a local path.
+/// Below a local path. Symbolic links are followed: programs find in Talea what they name. One that names nothing, or a directory that it
+/// lies in, is left out.
 pub(crate) fn of_disk(root: &Path, recursive: bool) -> Result<Found, Failure> {
     let metadata = fs::metadata(root).map_err(Failure::io("reading", root))?;
     let mut found = Found { is_tree: metadata.is_dir(), ..Found::default() };
@@ -94,12 +95,19 @@ pub(crate) fn of_disk(root: &Path, recursive: bool) -> Result<Found, Failure> {
     } else if !recursive {
         return Err(Failure::Usage(format!("{} is a directory: add --recursive", root.display())));
     } else {
-        descend_disk(root, "", &mut found)?;
+        descend_disk(root, "", &mut vec![identity(&metadata)], &mut found)?;
     }
     Ok(found)
 }
 
-fn descend_disk(directory: &Path, below: &str, found: &mut Found) -> Result<(), Failure> {
+/// What a directory is, whatever it is called.
+fn identity(metadata: &fs::Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    (metadata.dev(), metadata.ino())
+}
+
+/// `above`: the directories that this one lies in, and itself.
+fn descend_disk(directory: &Path, below: &str, above: &mut Vec<(u64, u64)>, found: &mut Found) -> Result<(), Failure> {
     let mut entries = Vec::new();
     for entry in fs::read_dir(directory).map_err(Failure::io("listing", directory))? {
         entries.push(entry.map_err(Failure::io("listing", directory))?);
@@ -109,12 +117,22 @@ fn descend_disk(directory: &Path, below: &str, found: &mut Found) -> Result<(), 
         let name = entry.file_name();
         let shown = name.to_string_lossy();
         let relative = if below.is_empty() { shown.into_owned() } else { format!("{below}/{shown}") };
-        let metadata = fs::symlink_metadata(entry.path()).map_err(Failure::io("reading", entry.path()))?;
+        let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+        let metadata = match fs::metadata(entry.path()) {
+            Ok(metadata) => metadata,
+            Err(_) if is_link => {
+                found.others.push(relative);
+                continue;
+            }
+            Err(error) => return Err(Failure::io("reading", entry.path())(error)),
+        };
         if metadata.is_file() {
             found.files.push(FoundFile { name: relative, bytes: metadata.len(), mode: mode(&metadata) });
-        } else if metadata.is_dir() {
+        } else if metadata.is_dir() && !above.contains(&identity(&metadata)) {
             found.directories.push(relative.clone());
-            descend_disk(&entry.path(), &relative, found)?;
+            above.push(identity(&metadata));
+            descend_disk(&entry.path(), &relative, above, found)?;
+            above.pop();
         } else {
             found.others.push(relative);
         }
@@ -181,4 +199,30 @@ fn make(namespace: &Namespace, names: &[Vec<u8>]) -> Result<(), Failure> {
     let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     namespace.mkdir(names, 0o755, uid, gid)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_are_followed_but_not_in_circles() {
+        let (tree, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(elsewhere.path().join("table"), b"12345").unwrap();
+        fs::create_dir(tree.path().join("inner")).unwrap();
+        fs::write(tree.path().join("inner/deck"), b"1").unwrap();
+        let link = |target: &Path, name: &str| symlink(target, tree.path().join(name)).unwrap();
+        link(&elsewhere.path().join("table"), "table");
+        link(elsewhere.path(), "tables");
+        link(Path::new("inner"), "same");
+        link(Path::new(".."), "inner/up");
+        link(Path::new("nothing"), "broken");
+        let found = of_disk(tree.path(), true).unwrap();
+        let files: Vec<_> = found.files.iter().map(|file| (file.name.as_str(), file.bytes)).collect();
+        assert_eq!(files, [("inner/deck", 1), ("same/deck", 1), ("table", 5), ("tables/table", 5)]);
+        assert_eq!(found.directories, ["inner", "same", "tables"]);
+        assert_eq!(found.others, ["broken", "inner/up", "same/up"]);
+    }
 }
