@@ -223,7 +223,7 @@ function slurm_bb_job_teardown(job_id, job_script, hurry, uid, gid)
     local file = io.open(SPOOL .. "/" .. uid .. "/" .. name_of(job_id) .. "/system.json", "r")
     if file then
         file:close()
-        talea(job_id, uid, gid, { "down", name_of(job_id) })
+        talea(job_id, uid, gid, { "down", "--yes", name_of(job_id) })
     end
     os.remove(note_of(job_id))
     os.execute("rmdir " .. quote(SPOOL .. "/" .. uid) .. " " .. quote(SPOOL .. "/jobs") .. " 2>/dev/null")

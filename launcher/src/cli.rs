@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use talea_model::size;
 
+use crate::restart::LaunchNote;
 use crate::stage::{EachStep, In, Out};
 
 mod past;
@@ -123,14 +124,32 @@ impl AttachArgs {
     }
 }
 
+/// A system, by its place or by an option as other commands have it.
+#[derive(Args, Debug, Default)]
+pub(crate) struct Which {
+    /// Which system [default: $TALEA_SYSTEM, or the only one that runs; `status`: all that run on this node]
+    #[arg(value_name = "SYSTEM")]
+    place: Option<String>,
+    /// The same as SYSTEM
+    #[arg(long = "system", value_name = "NAME", conflicts_with = "place")]
+    option: Option<String>,
+}
+
+impl Which {
+    /// What was named.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.place.as_deref().or(self.option.as_deref())
+    }
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct DownArgs {
-    /// Which system [default: $TALEA_SYSTEM, or the only one that runs]
-    pub(crate) system: Option<String>,
+    #[command(flatten)]
+    pub(crate) system: Which,
     /// Leave the data on the media under this name, as `--persist NAME` at the start would have
     #[arg(long, value_name = "NAME")]
     pub(crate) keep: Option<String>,
-    /// Do not ask before data on media are removed
+    /// Do not ask before data on media are removed, nor mind who uses the system
     #[arg(long, short)]
     pub(crate) yes: bool,
 }
@@ -166,8 +185,8 @@ pub(crate) struct RmArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct TopArgs {
-    /// Which system [default: $TALEA_SYSTEM, or the only one that runs]
-    pub(crate) system: Option<String>,
+    #[command(flatten)]
+    pub(crate) system: Which,
     /// Time between two looks, in milliseconds
     #[arg(long, default_value_t = 1000)]
     pub(crate) period_ms: u64,
@@ -302,6 +321,26 @@ pub(crate) struct SystemArgs {
     pub(crate) plant: Option<String>,
 }
 
+impl SystemArgs {
+    /// What says how a new system is to be made, and is not so in one that was started as `note` has it: that stays as it is.
+    pub(crate) fn unlike(&self, note: Option<&LaunchNote>) -> Vec<&'static str> {
+        fn other<T: PartialEq>(asked: Option<&T>, has: Option<T>) -> bool {
+            asked.is_some_and(|asked| has.as_ref() != Some(asked))
+        }
+        let all = [
+            (other(self.servers.as_ref(), note.map(|note| note.config.servers)), "--servers"),
+            (other(self.targets.as_ref(), note.map(|note| note.config.targets)), "--targets"),
+            (other(self.tier.as_ref(), note.map(|note| note.tier.clone())), "--tier"),
+            (other(self.persist.as_ref(), note.and_then(|note| note.persist.clone())), "--persist"),
+            (self.capacity.is_some(), "--capacity"),
+            (self.reserve_cores.is_some(), "--reserve-cores"),
+            (self.fabric.is_some(), "--fabric"),
+            (self.metrics.is_some(), "--metrics"),
+        ];
+        all.into_iter().filter_map(|(given, name)| given.then_some(name)).collect()
+    }
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
@@ -386,8 +425,8 @@ pub(crate) struct Named {
 
 #[derive(Args, Debug)]
 pub(crate) struct StatusArgs {
-    /// Which system [default: all that run on this node]
-    pub(crate) system: Option<String>,
+    #[command(flatten)]
+    pub(crate) system: Which,
     /// As JSON
     #[arg(long)]
     pub(crate) json: bool,

@@ -110,6 +110,8 @@ pub(crate) enum ServerLine {
     Installed { installed: u32 },
     /// A server of an agent has ended by itself.
     Ended { ended: u32, host: String, status: String, log: String },
+    /// What the user should know of an agent's node.
+    Note { note: String, host: String },
     /// An agent cannot go on.
     Failed { failed: String },
 }
@@ -171,6 +173,7 @@ mod tests {
             ServerLine::Ended { ended: 3, host: "n1".into(), status: "killed".into(), log: "last".into() },
             ServerLine::Kept { node: 1, host: "n1".into(), kept: None },
             ServerLine::Pool { pool: "ready".into(), of: Some(3) },
+            ServerLine::Note { note: "little memory".into(), host: "n1".into() },
             ServerLine::Failed { failed: "no".into() },
             ServerLine::Installed { installed: 2 },
         ] {

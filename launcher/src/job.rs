@@ -21,7 +21,7 @@ use crate::failure::Failure;
 use crate::notice::{count, say, spinner};
 use crate::plan::{DEFAULT_CONTAINER, Plan};
 use crate::record::{Before, JobRecord, Processes, record};
-use crate::restart::Keeper;
+use crate::restart::{Keeper, LaunchNote, News};
 use crate::save::Saver;
 use crate::stage::Order;
 use crate::stage::drain::{Drain, Draining};
@@ -80,11 +80,30 @@ pub(crate) async fn run(arguments: &RunArgs) -> Result<u8, Failure> {
     };
     match system {
         Some(system) => {
+            stays_as_it_is(arguments, &system)?;
             let container = arguments.system.container.as_deref().unwrap_or(DEFAULT_CONTAINER);
             attached(arguments, &system, Some(container), &mut stop).await
         }
         None => run_new(arguments, &mut stop).await,
     }
+}
+
+/// Says which options change nothing, since the system runs already. To lose what was to be kept is no way of going on.
+fn stays_as_it_is(arguments: &RunArgs, system: &System) -> Result<(), Failure> {
+    let options = arguments.system.unlike(LaunchNote::read(&system.directory).as_ref());
+    if options.is_empty() {
+        return Ok(());
+    }
+    let name = &system.file.name;
+    let text = format!(
+        "system {name} runs already and stays as it was started: {} can be said to a new one only, after `talea down {name}`",
+        options.join(", ")
+    );
+    if options.contains(&"--persist") {
+        return Err(Failure::Usage(format!("{text}. `talea down {name} --keep NAME` keeps what it holds on media")));
+    }
+    eprintln!("talea: {text}");
+    Ok(())
 }
 
 /// Runs the job with a system that others started and end; `writes`: the container that it is the producer of.
@@ -221,6 +240,7 @@ impl<'a> Job<'a> {
             Some(_) => Some(Recorder::begin(&self.name, self.began)?),
             None => None,
         };
+        servers.watch(&self.client)?;
         let ended = self.command_and_companions(stop, servers, &mut saver).await?;
         let timeline = recorder.map(Recorder::end).unwrap_or_default();
         let mut good = drained(draining, &ended, stop).await;
@@ -411,7 +431,10 @@ async fn wait(
                 status = child.wait() => break Ok(status),
                 signal = stop.next() => break Err(signal),
                 _ = saver.due() => saver.begin(),
-                failure = servers.next_end() => tell_of_end(&failure),
+                news = servers.next_news() => match news {
+                    News::Ended(failure) => tell_of_end(&failure),
+                    News::Heard(line) => eprintln!("talea: {line}"),
+                },
             }
         }
     };

@@ -3,8 +3,9 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use talea_slurm::Family;
+
 use crate::failure::Failure;
-use crate::family::Family;
 
 /// This program.
 pub(crate) fn own() -> Result<PathBuf, Failure> {

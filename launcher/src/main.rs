@@ -13,7 +13,6 @@ mod config;
 mod degraded;
 mod ending;
 mod failure;
-mod family;
 mod group;
 mod guard;
 mod interface;
@@ -36,6 +35,7 @@ mod svg;
 mod system;
 mod tier;
 mod timeline;
+mod watch;
 
 use std::process::ExitCode;
 

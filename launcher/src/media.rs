@@ -142,7 +142,7 @@ impl Place {
         let made = tiers.iter().filter(|tier| !tier.exists()).map(|tier| tier.to_path_buf()).collect();
         let place = Self { directory, paths, made, persists: note.persist.is_some() };
         for (tier, path) in tiers.iter().zip(&place.paths) {
-            fs::create_dir_all(tier).map_err(Failure::io("making", *tier))?;
+            make_tier(tier)?;
             match fs::DirBuilder::new().mode(0o700).create(path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => _ = self::note(path)?,
@@ -159,6 +159,12 @@ impl Place {
         Ok((!place.paths.is_empty()).then_some(place))
     }
 
+    /// What the user should know: a mistyped path is made as well as any.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let goes = if self.persists { "" } else { ", and goes with the system" };
+        self.made.iter().map(|path| format!("{} was not there: it is made{goes}", path.display())).collect()
+    }
+
     /// The servers have ended. Takes the directories away unless the system persists.
     pub(crate) fn release(&self) {
         for path in &self.paths {
@@ -172,6 +178,28 @@ impl Place {
         for path in &self.made {
             let _ = fs::remove_dir(path);
         }
+    }
+}
+
+/// Makes a tier's directory if it is missing; what it lies in must be there, for else something is not mounted or mistyped.
+fn make_tier(tier: &Path) -> Result<(), Failure> {
+    let above = tier.parent().unwrap_or(tier);
+    if !above.is_dir() {
+        let text =
+            format!("there is no {} for the tier's {}: is it mounted on this node?", above.display(), tier.display());
+        return Err(Failure::Usage(text));
+    }
+    if fs::metadata(tier).is_ok_and(|meta| !meta.is_dir()) {
+        let text = format!(
+            "{} is no directory: systems that the launcher starts keep files, so name a directory on a file system of that device \
+             (DAX for pmem)",
+            tier.display()
+        );
+        return Err(Failure::Usage(text));
+    }
+    match fs::create_dir(tier) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(Failure::io("making", tier)(error)),
+        _ => Ok(()),
     }
 }
 
@@ -273,8 +301,14 @@ mod tests {
         let inner = dir.path().join("made");
         let place = Place::prepare(&format!("nvme:{}", inner.display()), &a_note(None)).unwrap().unwrap();
         assert!(inner.exists());
+        assert_eq!(place.made, std::slice::from_ref(&inner));
         place.release();
         assert!(!inner.exists(), "what was not there before is not there after");
+        let mistyped = format!("nvme:{}/not/mounted", dir.path().display());
+        let refused = Place::prepare(&mistyped, &a_note(None)).err().unwrap().to_string();
+        assert!(refused.contains("is it mounted"), "{refused}");
+        let refused = Place::prepare("nvme:/dev/null", &a_note(None)).err().unwrap().to_string();
+        assert!(refused.contains("is no directory"), "{refused}");
 
         let place = Place::prepare(&tier, &a_note(Some("sim"))).unwrap().unwrap();
         assert_eq!(fs::metadata(&place.paths[0]).unwrap().mode() & 0o777, 0o700);

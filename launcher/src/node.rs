@@ -137,6 +137,7 @@ impl Node {
             return Ok(());
         };
         self.place = Place::prepare(&self.config.tier, &self.note(first))?;
+        self.notes().into_iter().for_each(|note| say(&ServerLine::Note { note, host: host() }));
         keep_to_last_cores(self.config.reserved_cores)?;
         let (lines, mut heard) = mpsc::unbounded_channel();
         let mut servers = Servers { waiting: (first..first + self.config.per_node).collect(), groups: vec![], lines };
@@ -225,6 +226,16 @@ impl Node {
             system.file.servers.push(ServerEntry { id, control: leader.to_vec(), process: None });
         }
         Ok(system.write()?)
+    }
+
+    /// What the user should know of this node.
+    fn notes(&self) -> Vec<String> {
+        let (server, per_node) = (&self.config.server, u64::from(self.config.per_node));
+        let bytes = per_node * u64::from(server.targets) * self.config.target_bytes;
+        let in_memory = tier::paths(&self.config.tier).is_empty();
+        let memory = if in_memory { crate::plan::memory_warning(bytes) } else { None };
+        let place = self.place.iter().flat_map(Place::notes);
+        memory.into_iter().chain(place).collect()
     }
 
     fn note(&self, first_server: u32) -> Note {

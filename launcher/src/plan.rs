@@ -137,19 +137,10 @@ impl Plan {
         Ok(())
     }
 
-    /// What a user should know who asks for more memory than this machine has: it is taken as it is used.
+    /// What a user should know who asks for more memory than this machine has. The nodes of an allocation say it themselves.
     pub(crate) fn warning(&self) -> Option<String> {
-        let memory = rustix::system::sysinfo();
-        let memory_bytes = (memory.totalram as u64).saturating_mul(memory.mem_unit.into());
         let here = self.allocation.is_none() && crate::tier::paths(&self.tier).is_empty();
-        (here && self.capacity_bytes > memory_bytes).then(|| {
-            format!(
-                "warning: a capacity of {} of ram, and this machine has {} in all: the kernel ends the servers when they take more; \
-                 give --capacity",
-                Iec(self.capacity_bytes),
-                Iec(memory_bytes)
-            )
-        })
+        if here { memory_warning(self.capacity_bytes) } else { None }
     }
 
     /// Cores that the smallest node has for the job, as far as that can be known here.
@@ -184,6 +175,27 @@ impl Plan {
     }
 }
 
+/// What there is to say of servers that take this much of a machine's memory: it is taken as it is used.
+pub(crate) fn memory_warning(ram_bytes: u64) -> Option<String> {
+    let memory = rustix::system::sysinfo();
+    let memory_bytes = (memory.totalram as u64).saturating_mul(memory.mem_unit.into());
+    let limit = std::env::var("SLURM_MEM_PER_NODE").ok().and_then(|text| text.parse::<u64>().ok());
+    too_much(ram_bytes, memory_bytes, limit.filter(|mib| *mib > 0).map(|mib| mib << 20))
+}
+
+fn too_much(ram_bytes: u64, memory_bytes: u64, limit_bytes: Option<u64>) -> Option<String> {
+    let most = memory_bytes.min(limit_bytes.unwrap_or(u64::MAX));
+    let has = if most < memory_bytes { "the job has" } else { "this machine has" };
+    (ram_bytes > most).then(|| {
+        format!(
+            "warning: a capacity of {} of ram a node, and {has} {} there in all: the kernel ends the servers when they take more; \
+             give --capacity",
+            Iec(ram_bytes),
+            Iec(most)
+        )
+    })
+}
+
 /// What servers keep to is not for the command: something must be left for it.
 fn check_cores(wanted: u32, cores: u64) -> Result<(), Failure> {
     if u64::from(wanted) < cores {
@@ -208,6 +220,15 @@ fn fewest(list: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_memory_than_there_is_is_told() {
+        let (gib, mib) = (1 << 30, 1 << 20);
+        assert_eq!(too_much(gib, gib, None), None);
+        let said = |limit, memory, of: Option<u64>| too_much(limit, memory, of).unwrap_or_default();
+        assert!(said(gib + 1, gib, None).contains(&format!("this machine has {}", Iec(gib))));
+        assert!(said(gib, 2 * gib, Some(512 * mib)).contains(&format!("the job has {}", Iec(512 * mib))));
+    }
 
     #[test]
     fn the_command_keeps_a_core() {

@@ -8,8 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use talea_client::System;
 use talea_client::system::{ProcessMark, RuntimeDir, ServerEntry};
+use talea_client::{Client, System};
+use talea_model::ServerId;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -17,6 +18,7 @@ use crate::config::{RestartLine, ServerConfig, ServerLine};
 use crate::failure::Failure;
 use crate::group::Group;
 use crate::system::Started;
+use crate::watch::Watch;
 use crate::{locate, metrics, names, tier};
 
 /// The socket on which the holder of a system is asked.
@@ -29,7 +31,7 @@ const READY: Duration = Duration::from_secs(30);
 /// How a system was started: what it takes to start one of its servers again, and what becomes of its data.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct LaunchNote {
-    config: ServerConfig,
+    pub(crate) config: ServerConfig,
     /// First server of this node.
     first_server: u32,
     /// Tier as the user gave it.
@@ -279,30 +281,67 @@ fn put(system: &mut System, entry: ServerEntry) -> Result<(), Failure> {
 }
 
 /// Looks after the servers that this process has started: hears of those that end, and starts them again when asked.
-pub(crate) struct Keeper<'a>(Option<(&'a mut Started, UnixListener)>);
+pub(crate) struct Keeper<'a> {
+    held: Option<(&'a mut Started, UnixListener)>,
+    watch: Option<Watch>,
+}
+
+/// What became of a server.
+pub(crate) enum News {
+    /// One that this process has started has ended.
+    Ended(Failure),
+    /// What the pool says.
+    Heard(String),
+}
 
 impl<'a> Keeper<'a> {
     /// Of a system that others look after.
     pub(crate) fn of_nothing() -> Self {
-        Self(None)
+        Self { held: None, watch: None }
     }
 
     pub(crate) fn of(started: &'a mut Started) -> Result<Self, Failure> {
         let path = started.system.directory.join(SOCKET);
         let listener = UnixListener::bind(&path).map_err(Failure::io("listening on", &path))?;
-        Ok(Self(Some((started, listener))))
+        Ok(Self { held: Some((started, listener)), watch: None })
+    }
+
+    /// Hears from now on also what the pool says of its servers, wherever they are.
+    pub(crate) fn watch(&mut self, client: &Client) -> Result<(), Failure> {
+        self.watch = Some(Watch::begin(client)?);
+        Ok(())
+    }
+
+    /// Resolves when there is something to tell of a server.
+    pub(crate) async fn next_news(&mut self) -> News {
+        let Self { held, watch } = self;
+        let Some(watch) = watch else { return News::Ended(next_end(held).await) };
+        let failure = tokio::select! {
+            failure = next_end(held) => failure,
+            line = watch.next() => return News::Heard(line),
+        };
+        if let Failure::ServerEnded { server, .. } = &failure
+            && let Some(Ok(id)) = server.split(' ').next().map(str::parse)
+        {
+            watch.is_told(ServerId(id));
+        }
+        News::Ended(failure)
     }
 
     /// Resolves when a server ends by itself, each time with another one.
     pub(crate) async fn next_end(&mut self) -> Failure {
-        let Some((started, listener)) = &mut self.0 else { return std::future::pending().await };
-        loop {
-            let stream = tokio::select! {
-                failure = Started::any_ended(&mut started.groups) => return failure,
-                Ok((stream, _)) = listener.accept() => stream,
-            };
-            serve(started, stream).await;
-        }
+        next_end(&mut self.held).await
+    }
+}
+
+async fn next_end(held: &mut Option<(&mut Started, UnixListener)>) -> Failure {
+    let Some((started, listener)) = held else { return std::future::pending().await };
+    loop {
+        let stream = tokio::select! {
+            failure = Started::any_ended(&mut started.groups) => return failure,
+            Ok((stream, _)) = listener.accept() => stream,
+        };
+        serve(started, stream).await;
     }
 }
 

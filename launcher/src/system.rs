@@ -37,6 +37,8 @@ pub(crate) struct Started {
     pub(crate) missing: Vec<(u32, String)>,
     /// Who starts what.
     pub(crate) configuration: Option<Configuration>,
+    /// What the nodes' agents had to say.
+    notes: Vec<String>,
     /// Its name among the user's jobs.
     _name: Option<names::Registered>,
 }
@@ -92,6 +94,7 @@ impl Started {
             place: None,
             missing: vec![],
             configuration: None,
+            notes: vec![],
             _name: None,
         }
     }
@@ -242,6 +245,7 @@ impl Started {
             user: (!detached).then(ProcessMark::of_self),
         };
         self.place = Place::prepare(&self.plan.tier, &note)?;
+        self.place.iter().flat_map(Place::notes).for_each(|note| eprintln!("talea: {note}"));
         let goes = self.place.as_ref().filter(|_| self.plan.persist.is_none());
         self.system.file.media = goes.map(|place| place.paths.clone()).unwrap_or_default();
         Ok(())
@@ -316,6 +320,11 @@ impl Started {
                 return Err(Failure::ServerEnded { server, status, log: log.clone() });
             }
             ServerLine::Failed { failed } => return Err(Failure::Usage(failed.clone())),
+            // What is true of all nodes is told of the first.
+            ServerLine::Note { note, host } if !self.notes.contains(note) => {
+                eprintln!("talea: {host}: {note}");
+                self.notes.push(note.clone());
+            }
             _ => {}
         }
         match line.heard().and_then(|heard| launch.heard(heard)) {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// A family of MPIs with one ABI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Family {
+pub enum Family {
     /// `libmpi.so.12`: MPICH, Intel MPI, Cray MPICH, MVAPICH2.
     Mpich,
     /// `libmpi.so.40`.
@@ -16,8 +16,8 @@ pub(crate) enum Family {
     Standard,
 }
 
-/// Overrides the choice: `mpich`, `openmpi` or `standard`.
-const VARIABLE: &str = "TALEA_MPI";
+/// The variable that overrides the choice: `mpich`, `openmpi` or `standard`.
+pub const VARIABLE: &str = "TALEA_MPI";
 /// Bytes of a program that are searched for the names of the libraries that it needs.
 const SEARCHED_BYTES: u64 = 64 << 20;
 /// Names in a program that tell its family; the first that is found decides.
@@ -31,10 +31,10 @@ const LIBRARIES: [(&[u8], Family); 5] = [
 
 impl Family {
     /// All of them.
-    pub(crate) const ALL: [Self; 3] = [Self::Mpich, Self::OpenMpi, Self::Standard];
+    pub const ALL: [Self; 3] = [Self::Mpich, Self::OpenMpi, Self::Standard];
 
     /// What people call it.
-    pub(crate) fn title(self) -> &'static str {
+    pub fn title(self) -> &'static str {
         match self {
             Family::Mpich => "MPICH and its kin",
             Family::OpenMpi => "Open MPI",
@@ -43,7 +43,7 @@ impl Family {
     }
 
     /// File name of its driver.
-    pub(crate) fn driver(self) -> &'static str {
+    pub fn driver(self) -> &'static str {
         match self {
             Family::Mpich => "libtalea_mpiio.so",
             Family::OpenMpi => "libtalea_mpiio_openmpi.so",
@@ -51,17 +51,15 @@ impl Family {
         }
     }
 
-    /// The family of a command: what a program among its words is linked with, else which launcher it names. MPICH's if
-    /// nothing tells.
-    pub(crate) fn of(command: &[OsString]) -> Family {
-        let wished = std::env::var(VARIABLE).ok().and_then(|name| named(&name));
-        if let Some(family) = wished {
+    /// The family of a command: `wished` ([`VARIABLE`]), else what a program among its words is linked with, else which launcher it names.
+    /// MPICH's if nothing tells. `path`: where its words are looked for, as `PATH` has it.
+    pub fn of(command: &[OsString], wished: Option<&str>, path: &OsStr) -> Family {
+        if let Some(family) = wished.and_then(named) {
             return family;
         }
-        let path = std::env::var_os("PATH").unwrap_or_default();
         // This program names every family's library, and uses none.
         let own = std::env::current_exe().ok();
-        let programs = command.iter().filter_map(|word| program(word, &path));
+        let programs = command.iter().filter_map(|word| program(word, path));
         let files: Vec<PathBuf> = programs.filter(|file| file.canonicalize().ok() != own).collect();
         let linked = files.iter().rev().find_map(|file| linked_with(file));
         linked.or_else(|| files.first().and_then(|file| launcher(file))).unwrap_or(Family::Mpich)
@@ -127,10 +125,12 @@ mod tests {
         let orterun = file("orterun", b"\x7fELF....");
         let mpiexec = directory.path().join("mpiexec");
         std::os::unix::fs::symlink(&orterun, &mpiexec).unwrap();
-        assert_eq!(Family::of(&words(&[&open])), Family::OpenMpi);
-        assert_eq!(Family::of(&words(&[&standard])), Family::Standard);
-        assert_eq!(Family::of(&words(&[&mpiexec, Path::new("-n"), Path::new("2"), &mpich])), Family::Mpich);
-        assert_eq!(Family::of(&words(&[&mpiexec, &script])), Family::OpenMpi);
-        assert_eq!(Family::of(&words(&[&script])), Family::Mpich);
+        let of = |list: &[&Path]| Family::of(&words(list), None, OsStr::new(""));
+        assert_eq!(Family::of(&words(&[&open]), Some("standard"), OsStr::new("")), Family::Standard);
+        assert_eq!(of(&[&open]), Family::OpenMpi);
+        assert_eq!(of(&[&standard]), Family::Standard);
+        assert_eq!(of(&[&mpiexec, Path::new("-n"), Path::new("2"), &mpich]), Family::Mpich);
+        assert_eq!(of(&[&mpiexec, &script]), Family::OpenMpi);
+        assert_eq!(of(&[&script]), Family::Mpich);
     }
 }

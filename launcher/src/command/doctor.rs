@@ -8,12 +8,11 @@ use std::process::Command;
 use serde::Serialize;
 use talea_client::System;
 use talea_client::system::RuntimeDir;
-use talea_slurm::{Allocation, Site};
+use talea_slurm::{Allocation, Family, Site};
 
 use super::connect;
 use crate::cli::DoctorArgs;
 use crate::failure::Failure;
-use crate::family::Family;
 use crate::notice::count;
 use crate::output::SystemView;
 use crate::{locate, media};

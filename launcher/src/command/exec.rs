@@ -3,10 +3,10 @@
 use std::os::unix::process::CommandExt;
 
 use talea_client::System;
+use talea_slurm::{Family, family};
 
 use crate::cli::ExecArgs;
 use crate::failure::Failure;
-use crate::family::Family;
 use crate::locate;
 
 /// Replaces this process by the command. Only the system's name and the preload travel by environment, never an address or
@@ -28,7 +28,9 @@ pub(crate) fn exec(arguments: &ExecArgs) -> Result<u8, Failure> {
     };
     let mut command = std::process::Command::new(program);
     command.args(rest).env(talea_client::system::SYSTEM_VARIABLE, &system.file.name);
-    let driver = locate::driver(Family::of(&arguments.command))?;
+    let wished = std::env::var(family::VARIABLE).ok();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let driver = locate::driver(Family::of(&arguments.command, wished.as_deref(), &path))?;
     command.env("LD_PRELOAD", locate::preload(std::env::var_os("LD_PRELOAD"), &driver));
     if let Some(binding) = binding(arguments.avoid_cores, |name| std::env::var_os(name).is_some())? {
         command.env("SLURM_CPU_BIND", binding);

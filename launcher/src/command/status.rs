@@ -20,7 +20,7 @@ pub(crate) fn status(arguments: &StatusArgs) -> Result<u8, Failure> {
     for name in crate::restart::sweep(&runtime)? {
         eprintln!("talea: removed what the dead system '{name}' had left");
     }
-    let names = match &arguments.system {
+    let names = match arguments.system.name() {
         Some(name) => vec![runtime.load(name)?.file.name],
         None => runtime.all()?.into_iter().map(|system| system.file.name).collect(),
     };
@@ -34,7 +34,7 @@ pub(crate) fn status(arguments: &StatusArgs) -> Result<u8, Failure> {
         match connect(Some(&name)).and_then(|client| Ok(SystemView::of(&client, &name)?)) {
             Ok(view) => shown.push(view),
             // One that ended while it was asked is no news, unless it was asked for.
-            Err(_) if arguments.system.is_none() && runtime.load(&name).is_err() => {}
+            Err(_) if arguments.system.name().is_none() && runtime.load(&name).is_err() => {}
             Err(error) => lost.push(Unreachable { name, error: error.to_string() }),
         }
     }

@@ -34,8 +34,8 @@ impl Moment {
 
 /// Shows the screen until `q`; without a terminal, or with `--once`, one screen as text.
 pub(crate) fn top(arguments: &TopArgs) -> Result<u8, Failure> {
-    let client = connect(arguments.system.as_deref())?.with_deadline_ms(3_000);
-    let name = talea_client::System::find(arguments.system.as_deref())?.file.name;
+    let client = connect(arguments.system.name())?.with_deadline_ms(3_000);
+    let name = talea_client::System::find(arguments.system.name())?.file.name;
     let period = Duration::from_millis(arguments.period_ms.clamp(100, 60_000));
     if arguments.once || arguments.picture.is_some() || !std::io::stdout().is_terminal() {
         return once(&client, &name, period, arguments);

@@ -12,6 +12,7 @@ use talea_model::size::Iec;
 
 use crate::cli::{DownArgs, SystemArgs};
 use crate::failure::Failure;
+use crate::job::SESSION;
 use crate::locate;
 use crate::notice::{count, spinner};
 use crate::plan::Plan;
@@ -145,9 +146,9 @@ pub(crate) async fn hold(arguments: &SystemArgs) -> Result<u8, Failure> {
 /// Stops a system and removes its directory.
 pub(crate) async fn down(arguments: &DownArgs) -> Result<u8, Failure> {
     let runtime = RuntimeDir::from_env()?;
-    let system = runtime.find(arguments.system.as_deref())?;
+    let system = runtime.find(arguments.system.name())?;
     let name = system.file.name.clone();
-    if !may_go(&system, arguments)? {
+    if !is_free(&system, arguments.yes)? || !may_go(&system, arguments)? {
         eprintln!("talea: system {name} was left as it is");
         return Ok(1);
     }
@@ -190,6 +191,31 @@ pub(crate) async fn down(arguments: &DownArgs) -> Result<u8, Failure> {
     system.remove()?;
     println!("system {name} stopped");
     Ok(0)
+}
+
+/// Whether no `talea run` and no job's script is at work in a system: what they are to stage out would be lost with it.
+fn is_free(system: &System, yes: bool) -> Result<bool, Failure> {
+    let options = ConnectOptions {
+        name: Some("talea down".to_owned()),
+        deadline_ms: Some(FAREWELL.as_millis() as u64),
+        ..ConnectOptions::default()
+    };
+    // One that does not answer holds nobody up.
+    let status = Client::connect_to(system, &options).and_then(|client| client.status());
+    let runs = status.map_or(0, |status| status.sessions.iter().filter(|(_, name, _)| name == SESSION).count());
+    if yes || runs == 0 {
+        return Ok(true);
+    }
+    let name = &system.file.name;
+    let text = format!(
+        "system {name} is in use by {}: what is to be staged out when it ends would be lost",
+        if runs == 1 { "`talea run` or a job's script".to_owned() } else { format!("{runs} of `talea run`") }
+    );
+    if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+        return Err(Failure::Usage(format!("{text}. It ends with that; `talea down --yes {name}` ends it now")));
+    }
+    eprintln!("talea: {text}");
+    crate::notice::confirmed("end the system all the same?")
 }
 
 /// Says what becomes of a system's data on media, and asks whether they may go if somebody is there to answer.

@@ -134,6 +134,19 @@ impl Client {
         self.shared.map()
     }
 
+    /// The pool map as the pool has it now. Whoever only reads and writes needs not ask: what a call needs to know comes with its replies.
+    pub fn refresh_map(&self) -> Result<Arc<PoolMap>> {
+        self.block_on(async {
+            match self.control("asking for the pool map", Request::Map).await? {
+                Reply::Map(map) => {
+                    self.shared.take_map(map);
+                    Ok(self.map())
+                }
+                _ => Err(ClientError::unexpected("asking for the pool map")),
+            }
+        })?
+    }
+
     /// This process's clock: the largest stamp that it gave or saw. Whoever tells another process of something over a channel
     /// that is not Talea's sends it along (docs/design.md §4 rule 1).
     pub fn hlc(&self) -> talea_model::Stamp {

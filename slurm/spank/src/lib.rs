@@ -11,13 +11,14 @@
 mod cores;
 mod spank;
 
-use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_uint};
+use std::ffi::{CStr, CString, OsStr, OsString, c_char, c_int, c_uint};
 use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use spank::{Raw, Spank, say};
 use talea_slurm::wish::Wish;
+use talea_slurm::{Family, family};
 
 /// Name for Slurm's loader.
 #[unsafe(no_mangle)]
@@ -152,12 +153,10 @@ fn reach(spank: &Spank, prefix: &str) -> Result<(), String> {
             .iter()
             .find_map(|entry| Some(entry.to_str().ok()?.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
     };
-    let family = match variable("TALEA_MPI").as_deref() {
-        Some("openmpi") => "_openmpi",
-        Some("standard") => "_standard",
-        _ => "",
-    };
-    let driver = format!("{prefix}/lib/talea/libtalea_mpiio{family}.so");
+    let command: Vec<OsString> = spank.command().into_iter().map(OsString::from).collect();
+    let path = variable("PATH").unwrap_or_default();
+    let family = Family::of(&command, variable(family::VARIABLE).as_deref(), OsStr::new(&path));
+    let driver = format!("{prefix}/lib/talea/{}", family.driver());
     let list = match variable("LD_PRELOAD").filter(|list| !list.is_empty()) {
         Some(list) if list.split([':', ' ']).any(|entry| entry == driver) => return Ok(()),
         Some(list) => format!("{list}:{driver}"),

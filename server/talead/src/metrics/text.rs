@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write};
 
 use talea_model::TargetId;
-use talea_wire::control::Status;
+use talea_wire::control::{ContainerInfo, Status};
 use talea_wire::data::{Histogram, StoreStat};
 
 use super::Labels;
@@ -112,19 +112,26 @@ fn of_log(page: &mut Page, status: &Status) {
 /// What is one for the whole system: told by server 0 alone, or sums would count it often.
 fn of_containers(page: &mut Page, status: &Status) {
     page.one("talea_sessions", "gauge", "Programs that are connected.", status.sessions.len());
-    type Of = fn(&talea_wire::control::ContainerInfo) -> u64;
-    let figures: [(&str, &str, &str, Of); 4] = [
-        ("talea_container_step", "gauge", "Last committed step.", |info| info.step.0),
-        ("talea_container_first_step", "gauge", "First step that is still readable.", |info| info.first_step.0),
-        ("talea_container_open_epochs", "gauge", "Transactions that are open.", |info| info.open_transactions),
-        ("talea_container_followers", "gauge", "Subscriptions.", |info| info.subscriptions),
+    type Of = fn(&Status, &ContainerInfo) -> u64;
+    let figures: [(&str, &str, &str, Of); 5] = [
+        ("talea_container_step", "gauge", "Last committed step.", |_, info| info.step.0),
+        ("talea_container_first_step", "gauge", "First step that is still readable.", |_, info| info.first_step.0),
+        ("talea_container_open_epochs", "gauge", "Transactions that are open.", |_, info| info.open_transactions),
+        ("talea_container_followers", "gauge", "Subscriptions.", |_, info| info.subscriptions),
+        ("talea_container_lag_steps", "gauge", "Committed steps that the slowest follower has not taken yet.", lag),
     ];
     for (name, kind, help, pick) in figures {
         page.family(name, kind, help);
         for info in &status.containers {
-            page.line(name, &format!(",container=\"{}\"", escape(&info.name)), pick(info));
+            page.line(name, &format!(",container=\"{}\"", escape(&info.name)), pick(status, info));
         }
     }
+}
+
+/// Steps that the slowest follower of a container has not taken yet.
+fn lag(status: &Status, info: &ContainerInfo) -> u64 {
+    let behind = status.followers.iter().filter(|(container, ..)| *container == info.container);
+    behind.map(|(_, _, after)| info.step.0.saturating_sub(after.0)).max().unwrap_or(0)
 }
 
 fn histogram(page: &mut Page, name: &str, labels: &str, counts: &Histogram) {
