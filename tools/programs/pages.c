@@ -111,9 +111,23 @@ int main(void)
         if (pwrite(file, source, MIB, part) != MIB)
             return 1;
     began = said("pwrite of 1 MiB", began);
-    for (size_t part = 0; part < bytes; part += PAGE)
+    for (size_t part = 0; part < bytes; part += KIB64)
         seen += at[part];
-    said("first look after pwrite", began);
+    began = said("a look at each 64 KiB after pwrite", began);
+    copy(at, bytes);
+    began = said("copy after that", began);
+    for (size_t part = 0; part < bytes; part += MIB)
+        if (pwrite(file, source, MIB, part) != MIB)
+            return 1;
+    said("pwrite into used pages", began);
+    over(at, file);
+
+    at = fresh(&file);
+    began = cpu_ns();
+    for (size_t part = 0; part < bytes; part += PAGE)
+        if (pwrite(file, source, PAGE, part) != PAGE)
+            return 1;
+    said("pwrite of 4 KiB", began);
     over(at, file);
     return seen == 77;
 }

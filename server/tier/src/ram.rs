@@ -1,34 +1,103 @@
 //! Memory as a medium: nothing survives the process, and it says so.
 //!
-//! The memory is a memfd, so that another process can be given it to map.
+//! The memory is a memfd, so that another process can be given it to map. Pages that nobody has used yet are written by `pwrite`: the
+//! kernel fills them as it takes them, where a first touch through the mapping is a fault a page and a page of zeros first
+//! (docs/performance.md, "Pages").
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, fstat, ftruncate, memfd_create};
+use rustix::io::{Errno, pwrite};
 
 use crate::map::Mapping;
 use crate::medium::check_range;
 use crate::{Medium, MediumKind, Share, TierError};
+
+const PAGE_BYTES: u64 = 4096;
+/// Pages that the kernel maps at a read fault if they are there (`fault_around_bytes`).
+const AROUND_PAGES: u64 = 16;
+/// From this size on `pwrite` pays.
+const LEAST_BYTES: usize = PAGE_BYTES as usize;
 
 /// Memory of this process.
 #[derive(Debug)]
 pub struct RamMedium {
     map: Mapping,
     file: OwnedFd,
+    /// Pages that the file has.
+    present: Bits,
+    /// Groups of [`AROUND_PAGES`] that the mapping was made to show.
+    shown: Bits,
+}
+
+/// A set of small numbers.
+#[derive(Debug)]
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn none(count: u64) -> Self {
+        Self(vec![0; count.div_ceil(64) as usize])
+    }
+
+    fn has(&self, at: u64) -> bool {
+        self.0[(at / 64) as usize] >> (at % 64) & 1 == 1
+    }
+
+    fn add(&mut self, at: u64) {
+        self.0[(at / 64) as usize] |= 1 << (at % 64);
+    }
 }
 
 impl RamMedium {
     /// Zeros; pages are taken from the machine when they are first written.
     pub fn new(capacity_bytes: u64) -> Result<Self, TierError> {
-        let failed = |source: rustix::io::Errno| TierError::Map { bytes: capacity_bytes, source: source.into() };
+        let failed = |source: Errno| TierError::Map { bytes: capacity_bytes, source: source.into() };
         let file = memfd_create("talea-ram", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(failed)?;
         ftruncate(&file, capacity_bytes).map_err(failed)?;
         let map = Mapping::shared(&file, capacity_bytes)?;
-        // Whoever maps it too can neither write nor change its size, whatever it opens the file for.
-        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL;
-        fcntl_add_seals(&file, seals).map_err(failed)?;
-        Ok(Self { map, file })
+        // Whoever maps it too cannot change its size, and does not write by accident: it can be opened for reading alone.
+        fchmod(&file, Mode::RUSR).map_err(failed)?;
+        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).map_err(failed)?;
+        let pages = capacity_bytes.div_ceil(PAGE_BYTES);
+        let (present, shown) = (Bits::none(pages), Bits::none(pages.div_ceil(AROUND_PAGES)));
+        Ok(Self { map, file, present, shown })
     }
+
+    /// Writes to a range that is not all in use yet, past the mapping. What it wrote stands in the file before anybody is told of it.
+    fn fill(&mut self, offset: u64, data: &[u8]) -> Result<(), TierError> {
+        let mut done = 0;
+        while done < data.len() {
+            match pwrite(&self.file, &data[done..], offset + done as u64) {
+                Ok(0) => return Err(self.failed(Errno::NOSPC)),
+                Ok(written) => done += written,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(self.failed(errno)),
+            }
+        }
+        pages_of(offset, data.len()).for_each(|page| self.present.add(page));
+        Ok(())
+    }
+
+    fn failed(&self, errno: Errno) -> TierError {
+        TierError::Map { bytes: self.map.len(), source: errno.into() }
+    }
+
+    /// Lets the kernel map what a range has, before it is written to: a fault for sixteen pages in place of one for each.
+    fn show(&mut self, offset: u64, len: usize) {
+        let pages = pages_of(offset, len);
+        for group in pages.start / AROUND_PAGES..pages.end.div_ceil(AROUND_PAGES) {
+            if !self.shown.has(group) {
+                self.shown.add(group);
+                let at = (group * AROUND_PAGES).max(pages.start) * PAGE_BYTES;
+                std::hint::black_box(self.map.slice(at, 1)[0]);
+            }
+        }
+    }
+}
+
+/// The pages of a range that is not empty.
+fn pages_of(offset: u64, len: usize) -> std::ops::Range<u64> {
+    offset / PAGE_BYTES..(offset + len as u64).div_ceil(PAGE_BYTES)
 }
 
 impl Medium for RamMedium {
@@ -43,6 +112,12 @@ impl Medium for RamMedium {
     }
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), TierError> {
         check_range(offset, data.len(), self.map.len())?;
+        if data.len() >= LEAST_BYTES {
+            if !pages_of(offset, data.len()).all(|page| self.present.has(page)) {
+                return self.fill(offset, data);
+            }
+            self.show(offset, data.len());
+        }
         self.map.slice_mut(offset, data.len() as u64).copy_from_slice(data);
         Ok(())
     }
@@ -67,6 +142,25 @@ impl Medium for RamMedium {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shows_the_same_whichever_way_it_was_written() {
+        let mut ram = RamMedium::new(1 << 20).unwrap();
+        let mut model = vec![0; 1 << 20];
+        // Fresh and used pages, whole ones and parts, the same ranges again and again.
+        let places =
+            [(4096, 8192), (100, 9000), (5000, 70_000), (0, 4095), (4096, 8192), (1 << 19, 1 << 19), (65_530, 12)];
+        for (number, (offset, len)) in places.into_iter().cycle().take(21).enumerate() {
+            let data: Vec<u8> = (0..len).map(|at| (at * 7 + number) as u8).collect();
+            ram.write(offset as u64, &data).unwrap();
+            model[offset..offset + len].copy_from_slice(&data);
+            assert!(ram.bytes(0, 1 << 20).unwrap() == model, "after write {number}");
+        }
+        let mut out = vec![0; 1 << 20];
+        ram.read(0, &mut out).unwrap();
+        assert!(out == model);
+        assert_eq!(fstat(&ram.file).unwrap().st_mode & 0o777, 0o400, "others do not open it for writing");
+    }
 
     #[test]
     fn holds_bytes_and_refuses_what_lies_outside() {
