@@ -30,13 +30,27 @@ impl Windows {
     pub(crate) fn way(&self) -> ShortWay {
         let media = self.media.clone();
         ShortWay::Through(Arc::new(move |share| {
-            let medium = lock(&media).get(&share.inode)?.clone();
-            Some(Arc::new(Window(Mutex::new(medium))) as Arc<dyn Memory>)
+            let medium = Mutex::new(lock(&media).get(&share.inode)?.clone());
+            let window: Arc<dyn Memory> = match &*share.path {
+                SimMedium::BOARD => Arc::new(Board(medium)),
+                _ => Arc::new(Window(medium)),
+            };
+            Some(window)
         }))
     }
 }
 
 struct Window(Mutex<SimMedium>);
+struct Board(Mutex<SimMedium>);
+
+impl Memory for Board {
+    fn copy(&self, _offset: u64, _out: &mut [u8]) -> bool {
+        false
+    }
+    fn word(&self) -> Option<u64> {
+        Some(lock(&self.0).posted())
+    }
+}
 
 impl Memory for Window {
     fn copy(&self, offset: u64, out: &mut [u8]) -> bool {

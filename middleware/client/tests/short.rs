@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use talea_client::{ClientError, EntryFetch, ShortWay};
 use talea_fabric::Memory;
 use talea_fabric::sim::SimNetwork;
-use talea_model::{Extent, LeaseId, Position, Stamp, View};
+use talea_model::{Extent, LeaseId, Position, Stamp, TxId, View};
 use talea_wire::RefusalCode;
 use talea_wire::data::{Body, Fetched, Located, ReplyBody, Request, Share, Span};
 use world::{World, refuse, reply};
@@ -30,6 +30,8 @@ fn crc(data: &[u8]) -> u32 {
 struct Medium {
     bytes: Mutex<Vec<u8>>,
     copies: AtomicU64,
+    /// What its board shows.
+    word: AtomicU64,
     /// Virtual time that passes in a copy: the process is stopped there.
     stop: Mutex<Option<(SimNetwork, u64)>>,
 }
@@ -44,6 +46,10 @@ impl Memory for Medium {
         }
         true
     }
+
+    fn word(&self) -> Option<u64> {
+        Some(self.word.load(Ordering::Relaxed))
+    }
 }
 
 fn medium() -> (Arc<Medium>, ShortWay) {
@@ -57,7 +63,8 @@ fn located(generation: u64) -> Located {
         Span { index: 0, count: 100, offset: 1000, bytes: 100, skip_bytes: 0, checksums: vec![crc(&[PLACED; 100])] };
     let share = Share { path: "m".into(), device: 1, inode: 2, bytes: 4096 };
     let (granule_bytes, record_bytes, end) = (32768, 1, u64::MAX);
-    Located { share, lease_ms: 1000, generation, granule_bytes, record_bytes, end, spans: vec![span] }
+    let (board, change, spans) = (None, 0, vec![span]);
+    Located { share, lease_ms: 1000, generation, granule_bytes, record_bytes, end, board, change, spans }
 }
 
 fn sent(request: &Request<'_>) -> Vec<u8> {
@@ -140,6 +147,66 @@ fn short_reads_of_what_changes_and_places_of_a_part_are_fetched() {
     let mut world = World::near(way, BYTES + 1, script(|_| located(1)));
     let object = world.object();
     assert_eq!(read_latest(&mut world, &object), (SENT, 1));
+}
+
+/// Reads as [`read`], inside of a transaction.
+fn read_inside(world: &mut World, object: &talea_client::Object, tx: u64) -> (u8, usize) {
+    let before = world.seen.len();
+    let mut out = [0; BYTES];
+    let extents = [Extent::new(0, BYTES as u64).unwrap()];
+    let view = View::Inside { tx: TxId(tx), base: Stamp(5), position: Position(1) };
+    world.run(object.fetch_async(&view, &mut [EntryFetch::array(b"k", b"a", 1, &extents, &mut out)])).unwrap();
+    assert!(out.iter().all(|byte| *byte == out[0]));
+    (out[0], world.seen.len() - before)
+}
+
+fn with_board(change: u64) -> Located {
+    let board = Some(Share { path: "b".into(), device: 1, inode: 3, bytes: 8 });
+    Located { board, change, ..located(1) }
+}
+
+#[test]
+fn inside_of_a_transaction_places_hold_until_the_board_says_otherwise() {
+    let (medium, way) = medium();
+    let shown = medium.clone();
+    let mut world = World::with(way, script(move |_| with_board(shown.word.load(Ordering::Relaxed))));
+    let object = world.object();
+    for change in 1..4 {
+        // Nobody asks where all of it lies while it is being written.
+        assert_eq!(read_inside(&mut world, &object, 1), (SENT, 1));
+        let (mut asked, mut reads) = (0, 0);
+        while asked == 0 && reads < 5 {
+            let (from, requests) = read_inside(&mut world, &object, 1);
+            assert_eq!(requests, 1);
+            asked += usize::from(from == PLACED);
+            reads += 1;
+        }
+        assert_eq!(asked, 1, "after {reads} reads");
+        for _ in 0..10 {
+            assert_eq!(read_inside(&mut world, &object, 1), (PLACED, 0));
+        }
+        assert_eq!(read_inside(&mut world, &object, 2), (PLACED, 1), "another one sees something else");
+        medium.word.store(change, Ordering::Relaxed);
+    }
+    // The lease ends all of it, too.
+    (0..4).for_each(|_| _ = read_inside(&mut world, &object, 1));
+    assert_eq!(read_inside(&mut world, &object, 1), (PLACED, 0));
+    world.network.advance(world.network.now_ns() + 1000 * MS);
+    assert_eq!(read_inside(&mut world, &object, 1), (PLACED, 1));
+}
+
+#[test]
+fn inside_of_a_transaction_an_answer_that_was_overtaken_or_has_no_board_is_not_kept() {
+    for board in [true, false] {
+        let (medium, way) = medium();
+        let answer = move |_| if board { with_board(0) } else { located(1) };
+        let mut world = World::with(way, script(answer));
+        medium.word.store(7, Ordering::Relaxed);
+        let object = world.object();
+        for _ in 0..10 {
+            assert_eq!(read_inside(&mut world, &object, 1).0, SENT);
+        }
+    }
 }
 
 #[test]

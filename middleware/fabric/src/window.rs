@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{Mode, OFlags, fstat, open};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
@@ -14,6 +15,11 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 pub trait Memory: Send + Sync {
     /// Copies what lies at `offset`; false if that is outside.
     fn copy(&self, offset: u64, out: &mut [u8]) -> bool;
+
+    /// The number that memory begins with. Whatever its owner wrote before it wrote that is seen after this.
+    fn word(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A file in memory, mapped read-only.
@@ -61,6 +67,13 @@ impl Memory for Window {
             }
         }
         inside
+    }
+
+    fn word(&self) -> Option<u64> {
+        // SAFETY: the mapping begins on a page, so it is aligned for a u64, is at least that long where this is true, and is valid as
+        // long as `self`. The owner writes to it as an atomic; it is only loaded here, which a read-only mapping allows.
+        (self.bytes >= size_of::<u64>())
+            .then(|| unsafe { AtomicU64::from_ptr(self.start.as_ptr().cast()) }.load(Ordering::Acquire))
     }
 }
 

@@ -199,6 +199,12 @@ pub struct Target {
     restarted_ns: Option<u64>,
     /// What the count of blocks given back began with, as readers in place are told it.
     first_generation: u64,
+    /// Counts what may change places that were named inside of transactions, as far as somebody was named some since the last change.
+    change: u64,
+    watched: bool,
+    /// From when on nobody relies on a board of the process before this one, and where in the pool's log this one begins.
+    alone_ns: u64,
+    begins: Option<Position>,
     flushes: u64,
     /// When the scrubber goes on, in monotonic nanoseconds.
     scrub_at_ns: u64,
@@ -218,6 +224,7 @@ impl Target {
         let store = StoreOptions { max_answer_bytes: MAX_PAYLOAD_BYTES as u64, ..options.store };
         let (store, recovered) = Store::open(media, store).map_err(|source| Fatal::Store { target: id, source })?;
         let kept = follow::kept_of(&store);
+        let alone_ns = if store.board().is_some() { options.locked_ns + read::HELD_NS } else { 0 };
         let target = Target {
             id,
             store,
@@ -246,6 +253,10 @@ impl Target {
             looks: TURN_LOOKS,
             restarted_ns: (!recovered.fresh).then_some(options.locked_ns),
             first_generation: 0,
+            change: 0,
+            watched: false,
+            alone_ns,
+            begins: None,
             flushes: 0,
             scrub_at_ns: 0,
             wake_to_scrub_ns: u64::MAX,

@@ -3,6 +3,7 @@
 //! Owns: the bytes of one target's share of a tier, and what "durable" means on each kind of medium.
 //! Must never: know what the bytes mean, hand out a pointer that outlives a borrow, or move bytes once written.
 
+mod board;
 pub mod config;
 pub mod error;
 pub mod image;

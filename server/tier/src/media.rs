@@ -175,6 +175,12 @@ impl Medium for Media {
     fn share(&self) -> Option<Share> {
         self.log.share()
     }
+    fn board(&self) -> Option<Share> {
+        self.log.board()
+    }
+    fn post(&mut self, number: u64) {
+        self.log.post(number);
+    }
 }
 
 #[cfg(test)]

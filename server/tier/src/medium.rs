@@ -71,6 +71,15 @@ pub trait Medium: Send {
         None
     }
 
+    /// Where others find the number that [`post`](Self::post) shows; `None` on media whose bytes another process may take over: it would
+    /// show its own.
+    fn board(&self) -> Option<Share> {
+        None
+    }
+
+    /// Shows a number on the medium's board, to whoever looks from now on.
+    fn post(&mut self, _number: u64) {}
+
     /// Makes sure that writing to a range will find room, where a file system below may be full. Changes no bytes.
     fn reserve(&mut self, _offset: u64, _len: u64) -> Result<(), TierError> {
         Ok(())

@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, fstat, ftruncate, memfd_create};
 use rustix::io::{Errno, pwrite};
 
+use crate::board::Board;
 use crate::map::Mapping;
 use crate::medium::check_range;
 use crate::{Medium, MediumKind, Share, TierError};
@@ -24,6 +25,7 @@ const LEAST_BYTES: usize = PAGE_BYTES as usize;
 pub struct RamMedium {
     map: Mapping,
     file: OwnedFd,
+    board: Board,
     /// Pages that the file has.
     present: Bits,
     /// Groups of [`AROUND_PAGES`] that the mapping was made to show.
@@ -60,7 +62,7 @@ impl RamMedium {
         fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).map_err(failed)?;
         let pages = capacity_bytes.div_ceil(PAGE_BYTES);
         let (present, shown) = (Bits::none(pages), Bits::none(pages.div_ceil(AROUND_PAGES)));
-        Ok(Self { map, file, present, shown })
+        Ok(Self { map, file, board: Board::new()?, present, shown })
     }
 
     /// Writes to a range that is not all in use yet, past the mapping. What it wrote stands in the file before anybody is told of it.
@@ -133,6 +135,12 @@ impl Medium for RamMedium {
         let stat = fstat(&self.file).ok()?;
         let path = format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd());
         Some(Share { path, device: stat.st_dev, inode: stat.st_ino })
+    }
+    fn board(&self) -> Option<Share> {
+        self.board.share()
+    }
+    fn post(&mut self, number: u64) {
+        self.board.post(number);
     }
     fn persist(&mut self) -> Result<(), TierError> {
         Ok(())

@@ -38,6 +38,8 @@ struct State {
     shared_as: Option<u64>,
     /// It says that nothing outlives the process.
     volatile: bool,
+    /// What its board shows.
+    posted: u64,
 }
 
 /// A medium in memory whose contents can be asked "what if the power failed now". Clones are handles to one medium.
@@ -47,6 +49,9 @@ pub struct SimMedium {
 }
 
 impl SimMedium {
+    /// Path under which its board is shared.
+    pub const BOARD: &str = "simulated board";
+
     /// A zeroed medium.
     pub fn new(capacity_bytes: u64, torn: Torn) -> Self {
         Self::of(vec![0; capacity_bytes as usize], torn)
@@ -64,6 +69,7 @@ impl SimMedium {
             fail_after_writes: None,
             shared_as: None,
             volatile: false,
+            posted: 0,
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -125,6 +131,11 @@ impl SimMedium {
         self.lock().volatile = true;
     }
 
+    /// What its board shows.
+    pub fn posted(&self) -> u64 {
+        self.lock().posted
+    }
+
     /// Says under which number others find it ([`Medium::share`]).
     pub fn share_as(&self, inode: u64) {
         self.lock().shared_as = Some(inode);
@@ -180,6 +191,14 @@ impl Medium for SimMedium {
     fn share(&self) -> Option<Share> {
         let inode = self.lock().shared_as?;
         Some(Share { path: "simulated".to_owned(), device: 0, inode })
+    }
+    fn board(&self) -> Option<Share> {
+        let state = self.lock();
+        let inode = state.shared_as.filter(|_| state.volatile)?;
+        Some(Share { path: Self::BOARD.to_owned(), device: 0, inode })
+    }
+    fn post(&mut self, number: u64) {
+        self.lock().posted = number;
     }
     fn is_persist_costly(&self) -> bool {
         self.lock().torn == Torn::Sectors

@@ -1,14 +1,16 @@
-//! The short way for reads (docs/design.md §6): what targets of this node have said about where snapshots' bytes lie.
+//! The short way for reads (docs/design.md §6): what targets of this node have said about where bytes lie, as snapshots and the insides
+//! of transactions see them.
 //!
 //! Owns the windows into their media, the leases under which those may be read, and the maps of extents. Must never answer from
-//! a map whose lease has ended, or with bytes that were not verified under it. What it cannot answer goes the long way.
+//! a map whose lease has ended or, inside of a transaction, that the target's board does not say is still right, or with bytes that
+//! were not verified under it. What it cannot answer goes the long way.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use talea_fabric::{Memory, Window};
-use talea_model::{ContainerId, Oid, Stamp, TargetId};
+use talea_model::{ContainerId, Oid, Stamp, TargetId, TxId, View};
 use talea_wire::data::{Located, Share, Span};
 
 const MS: u64 = 1_000_000;
@@ -53,12 +55,32 @@ impl ShortWay {
     }
 }
 
-/// What array is read, in which snapshot.
+/// A view whose places are remembered.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Seen {
+    /// A snapshot: for ever.
+    At(Stamp),
+    /// Inside of a transaction, over its base: until the target's board shows another number.
+    Inside(TxId, Stamp),
+}
+
+impl Seen {
+    /// What a view sees; `None`: what changes with the pool's log.
+    pub(crate) fn by(view: View) -> Option<Self> {
+        match view {
+            View::Snapshot { stamp, .. } => Some(Seen::At(stamp)),
+            View::Inside { tx, base, .. } => Some(Seen::Inside(tx, base)),
+            View::Latest => None,
+        }
+    }
+}
+
+/// What array is read, in which view.
 #[derive(Clone, Copy)]
 pub(crate) struct Subject<'a> {
     pub(crate) container: ContainerId,
     pub(crate) oid: Oid,
-    pub(crate) stamp: Stamp,
+    pub(crate) seen: Seen,
     pub(crate) dkey: &'a [u8],
     pub(crate) akey: &'a [u8],
 }
@@ -108,6 +130,44 @@ impl Lent {
 type Maps = BTreeMap<u64, Arc<ExtentMap>>;
 type Akeys = HashMap<Vec<u8>, Maps>;
 
+/// Reads in a row without a change at the target, from which on whole arrays are located inside of transactions.
+const QUIET_READS: u32 = 2;
+
+/// What a target's board has shown.
+#[derive(Default)]
+struct Watched {
+    share: Option<Share>,
+    board: Option<Arc<dyn Memory>>,
+    /// It has none.
+    blind: bool,
+    /// What it showed at the last read, and reads since it showed that.
+    last: u64,
+    quiet: u32,
+}
+
+impl Watched {
+    /// What it shows now.
+    fn word(&self) -> Option<u64> {
+        self.board.as_ref().and_then(|board| board.word())
+    }
+
+    /// Looks before a read; whether nothing has changed for some reads.
+    fn is_quiet(&mut self) -> bool {
+        let now = self.word().unwrap_or(0);
+        self.quiet = if now == self.last { self.quiet.saturating_add(1) } else { 0 };
+        self.last = now;
+        !self.blind && self.quiet >= QUIET_READS
+    }
+
+    fn take(&mut self, way: &ShortWay, share: Option<&Share>) {
+        if self.share.as_ref() != share || share.is_none() {
+            self.board = share.and_then(|share| way.open(share));
+            self.share = share.cloned();
+            self.blind = self.word().is_none();
+        }
+    }
+}
+
 /// What is known of one target.
 #[derive(Default)]
 struct Tier {
@@ -120,7 +180,10 @@ struct Tier {
     spans: usize,
     /// Bytes read in place that the target was not told of yet.
     read: Arc<AtomicU64>,
-    maps: HashMap<(ContainerId, Oid, Stamp), HashMap<Vec<u8>, Akeys>>,
+    maps: HashMap<(ContainerId, Oid, Seen), HashMap<Vec<u8>, Akeys>>,
+    watched: Watched,
+    /// What the board showed when the maps of transactions were made.
+    change: u64,
 }
 
 /// What is known of all targets.
@@ -157,11 +220,20 @@ impl Places {
     pub(crate) fn find(&self, target: TargetId, subject: &Subject<'_>, index: u64, now_ns: u64) -> Option<Lent> {
         let tiers = self.lock();
         let tier = tiers.get(&target).filter(|tier| now_ns < tier.until_ns)?;
-        let dkeys = tier.maps.get(&(subject.container, subject.oid, subject.stamp))?;
+        // Before anything is copied: what was written until now is in the map, or it is not used.
+        if matches!(subject.seen, Seen::Inside(..)) && tier.watched.word() != Some(tier.change) {
+            return None;
+        }
+        let dkeys = tier.maps.get(&(subject.container, subject.oid, subject.seen))?;
         let maps = dkeys.get(subject.dkey)?.get(subject.akey)?;
         let map = maps.range(..=index).next_back().map(|(_, map)| map).filter(|map| index < map.end)?;
         let (memory, read) = (tier.memory.clone()?, tier.read.clone());
         Some(Lent { memory, map: map.clone(), until_ns: tier.until_ns, read })
+    }
+
+    /// Whether it pays to ask where all of an array lies that is read inside of a transaction: a write makes the answer worthless.
+    pub(crate) fn is_quiet(&self, target: TargetId) -> bool {
+        self.lock().entry(target).or_default().watched.is_quiet()
     }
 
     /// Takes what targets were not told of yet, of each at least so many bytes read in place.
@@ -183,6 +255,7 @@ impl Places {
         let mut tiers = self.lock();
         let tier = tiers.entry(target).or_default();
         self.map_anew(tier, &located.share);
+        tier.watched.take(&self.way, located.board.as_ref());
         let until_ns = asked_ns + u64::from(located.lease_ms) * MS;
         let Some(map) = map_of(located, from, tier) else {
             tier.refused = true;
@@ -204,20 +277,37 @@ impl Places {
         }
     }
 
-    /// A target's answer, to a request that was sent at `asked_ns`.
-    pub(crate) fn learn(&self, target: TargetId, subject: &Subject<'_>, from: u64, located: Located, asked_ns: u64) {
+    /// A target's answer, to a request that was sent at `asked_ns`; false if it does not help.
+    pub(crate) fn learn(
+        &self,
+        target: TargetId,
+        subject: &Subject<'_>,
+        from: u64,
+        located: Located,
+        asked_ns: u64,
+    ) -> bool {
         let mut tiers = self.lock();
         let tier = tiers.entry(target).or_default();
         self.map_anew(tier, &located.share);
+        tier.watched.take(&self.way, located.board.as_ref());
         let until_ns = asked_ns + u64::from(located.lease_ms) * MS;
         // Overtaken by an answer that knows of blocks given back since: what this one names may be among them.
         if located.generation < tier.generation {
-            return;
+            return false;
         }
-        let generation = located.generation;
+        let (generation, change) = (located.generation, located.change);
+        if matches!(subject.seen, Seen::Inside(..)) {
+            if tier.watched.blind || change < tier.change {
+                return false;
+            }
+            if tier.change < change {
+                tier.maps.retain(|(.., seen), _| matches!(seen, Seen::At(_)));
+                tier.change = change;
+            }
+        }
         let Some(map) = map_of(located, from, tier) else {
             tier.refused = true;
-            return;
+            return false;
         };
         // Blocks were given back since the other maps were made: the lease that this answer brings is not theirs.
         if tier.generation < generation {
@@ -230,9 +320,10 @@ impl Places {
         }
         tier.until_ns = tier.until_ns.max(until_ns);
         tier.spans += map.spans.len() + 1;
-        let dkeys = tier.maps.entry((subject.container, subject.oid, subject.stamp)).or_default();
+        let dkeys = tier.maps.entry((subject.container, subject.oid, subject.seen)).or_default();
         let maps = dkeys.entry(subject.dkey.to_vec()).or_default().entry(subject.akey.to_vec()).or_default();
         maps.insert(from, Arc::new(map));
+        true
     }
 }
 

@@ -90,8 +90,8 @@ impl Object {
             push_pieces(index, entry, &mut pieces)?;
         }
         let question = self.container.question("fetching", TargetId(0), self.oid, None, *view);
-        let pieces = self.fetch_short(question, pieces, |index, one| results[index].join(one)).await?;
-        let pieces = self.fetch_near(question, pieces, |index, one| results[index].join(one)).await?;
+        let (pieces, silent) = self.fetch_short(question, pieces, |index, one| results[index].join(one)).await?;
+        let pieces = self.fetch_near(question, pieces, silent, |index, one| results[index].join(one)).await?;
         let mut messages = self.pack_fetches(pieces)?;
         let mut first_error = None;
         while !messages.is_empty() {

@@ -13,11 +13,14 @@ use super::fetch::{Found, Piece, Pieces};
 use super::{Object, checksum};
 use crate::client::gather;
 use crate::core::exchange::{Answer, Question};
-use crate::core::place::{Lent, Placed, Subject};
+use crate::core::place::{Lent, Placed, Seen, Subject};
 use crate::error::{ClientError, Result};
 
 /// Targets are told, for their statistics, when so many bytes were read in place, and at the end.
 const TELL_READS_BYTES: u64 = 64 << 20;
+
+/// Targets that did not say where something lies.
+pub(super) type Silent = SmallVec<[TargetId; 4]>;
 
 /// What became of a piece.
 enum Short {
@@ -30,18 +33,18 @@ enum Short {
 
 impl Object {
     /// Takes out of `pieces` what could be read in place, and gives `done` its results. All of it is part of the one call that
-    /// `question` is of: a target that does not answer is asked once, and not for each piece.
+    /// `question` is of: a target that does not answer is asked once, and not for each piece; the names of these come back.
     pub(super) async fn fetch_short<'k, 'o>(
         &self,
         question: Question,
         mut pieces: Pieces<'k, 'o>,
         mut done: impl FnMut(usize, Found),
-    ) -> Result<Pieces<'k, 'o>> {
-        let View::Snapshot { stamp, .. } = question.view else { return Ok(pieces) };
+    ) -> Result<(Pieces<'k, 'o>, Silent)> {
+        let mut silent = Silent::new();
+        let Some(seen) = Seen::by(question.view) else { return Ok((pieces, silent)) };
         let shared = &self.container.client.shared;
         let layout = self.layout()?;
         let mut left = Pieces::new();
-        let mut silent: SmallVec<[TargetId; 4]> = SmallVec::new();
         for mut piece in pieces.drain(..) {
             let target = layout.leader_of(piece.entry.dkey);
             let ValueKind::Array { record_bytes } = piece.entry.kind else {
@@ -53,12 +56,16 @@ impl Object {
                 continue;
             }
             let (dkey, akey) = (piece.entry.dkey, piece.entry.akey);
-            let subject = Subject { container: self.container.id(), oid: self.oid, stamp, dkey, akey };
+            let subject = Subject { container: self.container.id(), oid: self.oid, seen, dkey, akey };
             let mut asked = 0;
+            let pays = match seen {
+                Seen::At(_) => true,
+                Seen::Inside(..) => shared.places.is_quiet(target),
+            };
             loop {
                 match self.read_in_place(target, &subject, record_bytes, &mut piece) {
                     Short::Done(found) => break done(piece.index, found),
-                    Short::Ask(from) if asked <= piece.entry.extents.len() => {
+                    Short::Ask(from) if pays && asked <= piece.entry.extents.len() => {
                         asked += 1;
                         if self.ask_places(Question { target, ..question }, &subject, from).await {
                             continue;
@@ -70,17 +77,16 @@ impl Object {
                 break left.push(piece);
             }
         }
-        Ok(left)
+        Ok((left, silent))
     }
 
-    /// Asks where a snapshot's records lie; false if that helps nobody.
+    /// Asks where records lie; false if that helps nobody.
     async fn ask_places(&self, question: Question, subject: &Subject<'_>, from: u64) -> bool {
         let shared = &self.container.client.shared;
         let asked_ns = shared.now_ns();
         let all = Extent { index: from, count: u64::MAX - from };
         let Some(located) = self.ask(question, subject.dkey, subject.akey, all).await else { return false };
-        shared.places.learn(question.target, subject, from, *located, asked_ns);
-        true
+        shared.places.learn(question.target, subject, from, *located, asked_ns)
     }
 
     /// Asks where records lie.
@@ -107,13 +113,14 @@ impl Object {
         }
     }
 
-    /// As [`fetch_short`](Self::fetch_short), for views that change: a long piece of one extent is asked for by its place, which is good
-    /// for this one copy. The answer is what the view saw when the target gave it, and no block that it names is used again
+    /// As [`fetch_short`](Self::fetch_short), where places are not known for longer: a long piece of one extent is asked for by its place,
+    /// which is good for this one copy. The answer is what the view saw when the target gave it, and no block that it names is used again
     /// before its lease has ended.
     pub(super) async fn fetch_near<'k, 'o>(
         &self,
         question: Question,
         pieces: Pieces<'k, 'o>,
+        silent: Silent,
         mut done: impl FnMut(usize, Found),
     ) -> Result<Pieces<'k, 'o>> {
         let shared = &self.container.client.shared;
@@ -125,7 +132,8 @@ impl Object {
         let layout = self.layout()?;
         let is_near = |piece: &Piece<'_, '_>| {
             let array = matches!(piece.entry.kind, ValueKind::Array { .. });
-            is_long(piece) && array && shared.may_read_in_place(layout.leader_of(piece.entry.dkey))
+            let target = layout.leader_of(piece.entry.dkey);
+            is_long(piece) && array && !silent.contains(&target) && shared.may_read_in_place(target)
         };
         let (near, mut left): (Vec<_>, Vec<_>) = pieces.into_iter().partition(is_near);
         let asked = near.into_iter().map(|piece| {

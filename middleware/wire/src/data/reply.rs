@@ -124,7 +124,7 @@ pub struct Span {
     pub checksums: Vec<u32>,
 }
 
-/// Where the records of an array lie, as a snapshot sees them.
+/// Where the records of an array lie, as the view of the question sees them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Located {
     /// The medium.
@@ -139,6 +139,10 @@ pub struct Located {
     pub record_bytes: u32,
     /// One past the last record that this answers for.
     pub end: u64,
+    /// Where a number can be looked at: as long as it is `change`, what is read inside of a transaction lies where this says.
+    pub board: Option<Share>,
+    /// What the board showed.
+    pub change: u64,
     /// What there is, in order; between them are holes.
     pub spans: Vec<Span>,
 }

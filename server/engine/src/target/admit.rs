@@ -9,6 +9,7 @@ use talea_fabric::PeerId;
 use talea_model::limit::{DEFAULT_DEADLINE_MS, MAX_CLOCK_AHEAD_MS, MAX_IN_FLIGHT};
 use talea_model::{MapVersion, Order, PoolMap, View};
 use talea_vos::ObjectRef;
+use talea_wire::data::request::Head;
 use talea_wire::data::{Body, Condition, Entry, Request, ValueKind};
 use talea_wire::{Refusal, RefusalCode};
 
@@ -106,6 +107,9 @@ impl Target {
         if matches!(request.body, Body::Stat { .. }) {
             return Gate::Go;
         }
+        if now.monotonic_ns < self.alone_ns && self.may_be_read_in_place(head) {
+            return refuse(RefusalCode::Busy, "readers may still rely on what the server before this one said: try again");
+        }
         let after_log_end = matches!(waited, Some(Wait::LogEnd(_)));
         let horizon = self.store.ledger().horizon();
         if let Some(position) = needed_horizon(request)
@@ -139,6 +143,14 @@ impl Target {
             return refuse(RefusalCode::Busy, "a transaction that is being committed writes the same key: try again");
         }
         Gate::Go
+    }
+
+    /// Whether a write is of a transaction that began before this process did: inside of it somebody may know places on the target from
+    /// the process before, whose board shows no change any more.
+    fn may_be_read_in_place(&self, head: &Head) -> bool {
+        let is_old = |position| self.begins.is_none_or(|begins| position < begins);
+        matches!(head.order, Some(Order::Pending(_)))
+            && !matches!(head.view, View::Inside { position, .. } if !is_old(position))
     }
 
     /// Whether a conditional autocommit meets a transaction that was told that nothing here changes up to its commit: what

@@ -74,6 +74,9 @@ impl Target {
                 }
             }
         }
+        if self.incarnation.is_some_and(|own| own == incarnation) {
+            self.begins.get_or_insert(horizon);
+        }
         self.behind.parts.push_back((store, horizon));
         self.catch_up()
     }
@@ -87,6 +90,9 @@ impl Target {
             }
             (self.dirty, self.recheck) = (true, true);
             let Some((changes, _)) = self.behind.parts.pop_front() else { break };
+            if !changes.is_empty() {
+                self.places_change();
+            }
             self.background |= !changes.is_empty();
             changes.iter().for_each(|change| self.note(change));
             // What a commit makes visible may be what a condition has looked for in vain.

@@ -210,6 +210,7 @@ impl Target {
     ) -> Result<Located, StoreError> {
         let share = self.store.share().ok_or(StoreError::Unsupported("mapping this kind of tier"))?;
         let found = self.store.locate(at, view, dkey, akey, extent)?;
+        self.watched |= matches!(view, View::Inside { .. });
         self.store.lease_blocks(now.monotonic_ns + HELD_NS);
         let span = |span: talea_vos::Span| Span {
             index: span.index,
@@ -219,9 +220,14 @@ impl Target {
             skip_bytes: span.skip_bytes,
             checksums: span.checksums,
         };
-        let bytes = self.store.shared_bytes();
+        let shared = |share: talea_tier::Share, bytes| {
+            let talea_tier::Share { path, device, inode } = share;
+            Share { path, device, inode, bytes }
+        };
         Ok(Located {
-            share: Share { path: share.path, device: share.device, inode: share.inode, bytes },
+            share: shared(share, self.store.shared_bytes()),
+            board: self.store.board().map(|board| shared(board, size_of::<u64>() as u64)),
+            change: self.change,
             lease_ms: LEASE_MS as u32,
             generation: self.first_generation.saturating_add(self.store.generation()),
             granule_bytes: talea_vos::checksum::GRANULE_BYTES as u32,

@@ -2,6 +2,7 @@
 
 mod batch;
 mod bench;
+mod board;
 mod bounded;
 mod fuzz;
 mod horizon;

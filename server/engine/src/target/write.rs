@@ -28,6 +28,7 @@ impl Target {
         let stamp = self.stamp(now, order)?;
         let at = ObjectRef { container: head.container, oid: head.oid };
         self.dirty = true;
+        self.places_change();
         match &request.body {
             Body::Update(entries) => {
                 let entries: SmallVec<[EntryUpdate<'_>; 4]> = entries.iter().map(entry_update).collect();
@@ -66,6 +67,14 @@ impl Target {
                 self.raise_ceiling()?;
                 Ok(stamp)
             }
+        }
+    }
+
+    /// Places that readers inside of transactions know are not to be relied on any more: they see that before anybody hears of the change.
+    pub(super) fn places_change(&mut self) {
+        if std::mem::take(&mut self.watched) {
+            self.change += 1;
+            self.store.post(self.change);
         }
     }
 

@@ -48,6 +48,16 @@ impl Log {
         self.medium.share()
     }
 
+    /// Where another process finds what [`post`](Self::post) shows.
+    pub(crate) fn board(&self) -> Option<talea_tier::Share> {
+        self.medium.board()
+    }
+
+    /// Shows a number on the medium's board.
+    pub(crate) fn post(&mut self, number: u64) {
+        self.medium.post(number);
+    }
+
     /// Whether these bytes lie on the medium that [`share`](Self::share) names, already.
     pub(crate) fn is_placed(&self, offset: u64, len: u64) -> bool {
         Address(offset).tier() == Some(Tier::Log) && self.staged_range(offset, len).is_none()

@@ -19,6 +19,16 @@ impl Store {
         self.log.share()
     }
 
+    /// The medium's board, if others can look at it.
+    pub fn board(&self) -> Option<talea_tier::Share> {
+        self.log.board()
+    }
+
+    /// Shows a number on the medium's board.
+    pub fn post(&mut self, number: u64) {
+        self.log.post(number);
+    }
+
     /// Bytes of the medium that can be mapped.
     pub fn shared_bytes(&self) -> u64 {
         self.log.capacity_bytes()
@@ -65,7 +75,7 @@ impl Store {
         let Some((object, node)) = self.memory.index.dkey(at, dkey) else { return Ok(located) };
         let Some(found) = node.akey(akey) else { return Ok(located) };
         if found.kind() == ValueKind::Single {
-            return Err(StoreError::Unsupported("the places of single values"));
+            return Err(StoreError::Bad("only arrays have places"));
         }
         located.record_bytes = found.record_bytes();
         let hidden = self.memory.index.hidden_dkey(node, &lens, self.memory.index.hidden_object(object, &lens));
