@@ -108,6 +108,8 @@ pub trait Backing: Send + Sync {
     fn fetch(&self, view: View, oid: Oid, entries: &mut [Fetch<'_>]) -> Result<(), Fault>;
     /// dkeys of an object after one, in order over all targets.
     fn dkeys(&self, view: View, oid: Oid, after: Option<&[u8]>, limit: usize) -> Result<Names, Fault>;
+    /// One past the last record of an array; 0 if there is none.
+    fn array_end(&self, view: View, oid: Oid, dkey: &[u8], akey: &[u8]) -> Result<u64, Fault>;
     /// The largest integer dkey that holds the array akey, and one past its last record.
     fn last_array(&self, view: View, oid: Oid, akey: &[u8]) -> Result<Option<(u64, u64)>, Fault>;
     /// Begins a transaction.

@@ -10,8 +10,8 @@ use talea_abi::Code;
 use talea_model::{ObjectClass, Oid, Step, Summary, TxId, View, WrittenFile};
 
 use crate::backing::{Backing, Epoch, Snapshot, SnapshotAt, System};
-use crate::inode::{self, Inode, Kind};
-use crate::namespace::{NewFile, Stat, size_and_mtime};
+use crate::inode::{self, Inode, Kind, SizeRecord};
+use crate::namespace::{NewFile, Stat, file_size};
 use crate::path::{PathView, TaleaPath};
 use crate::{Fault, Namespace};
 
@@ -232,7 +232,7 @@ impl Files {
         let view = snapshot.view();
         let namespace = Namespace::new(backing.clone(), view);
         let inode = file_of(&namespace, parsed, namespace.lookup(&parsed.names)?)?;
-        let (size, _) = size_and_mtime(&*backing, view, inode.oid)?;
+        let size = file_size(&*backing, view, inode.oid)?;
         let base = Base { view, bytes: size.bytes, step: snapshot.step() };
         let lease = random()?;
         self.open.table().leases.insert(lease, snapshot);
@@ -262,14 +262,14 @@ impl Files {
         let (epoch, newborn) = match found.created {
             Some((epoch, newborn)) => (epoch, Some(newborn)),
             None if hints.autocommits => {
-                let (size, _) = size_and_mtime(&*backing, View::Latest, inode.oid)?;
+                let size = file_size(&*backing, View::Latest, inode.oid)?;
                 (Autocommits::boxed(backing.clone(), inode.chunk_bytes, size, Step(0)), None)
             }
             None => (backing.begin(true)?, None),
         };
-        let (size, _) = match &newborn {
-            Some(_) => Default::default(),
-            None => size_and_mtime(&*backing, epoch.view(), inode.oid)?,
+        let size = match &newborn {
+            Some(_) => SizeRecord::default(),
+            None => file_size(&*backing, epoch.view(), inode.oid)?,
         };
         let (step, bytes) = (epoch.base_step(), epoch.blob());
         let mode = Mode::Writer { founding, founder: true, processes, epoch: bytes, size, step };

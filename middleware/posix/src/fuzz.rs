@@ -1,7 +1,6 @@
 //! Fuzz bodies of what comes from programs, other processes and the store: paths, hints, inodes, shared files. Shared by the
 //! property tests and the fuzzer. Must never panic, whatever the bytes.
 
-use crate::inode::SizeRecord;
 use crate::{Hints, Inode, TaleaPath};
 
 /// Feeds `bytes` to every decoder.
@@ -11,7 +10,6 @@ pub fn all(bytes: &[u8]) {
     }
     let _ = TaleaPath::is_ours(bytes);
     let _ = Inode::decode(bytes);
-    let _ = SizeRecord::decode(bytes);
     let _ = Hints::parse(&String::from_utf8_lossy(bytes));
     crate::file::blob::fuzz(bytes);
 }

@@ -11,7 +11,7 @@ use talea_model::{ObjectClass, Oid, View};
 
 use crate::Fault;
 use crate::backing::{Backing, Condition, Epoch, Fetch, Punch, Update, ValueKind};
-use crate::inode::{self, Inode, Kind, META, MTIME, SIZE, SizeRecord};
+use crate::inode::{self, END, Inode, Kind, META, MTIME, SizeRecord};
 use crate::path::check_name;
 
 /// Longest target of a symbolic link in bytes.
@@ -196,8 +196,8 @@ impl Namespace {
         };
         let (mut bytes, mut modified_ns) = (0, inode.created_ns);
         if inode.kind == Kind::File {
-            let (size, mtime) = size_and_mtime(&*self.backing, self.view, inode.oid)?;
-            (bytes, modified_ns) = (size.bytes, mtime);
+            bytes = file_size(&*self.backing, self.view, inode.oid)?.bytes;
+            modified_ns = mtime_of(&*self.backing, self.view, inode.oid)?;
         }
         Ok(Stat { inode: Some(inode), kind: inode.kind, bytes, modified_ns })
     }
@@ -364,16 +364,18 @@ impl Namespace {
     }
 }
 
-/// Size record and time of last change of a file's object; zeros if it was never written.
-pub(crate) fn size_and_mtime(backing: &dyn Backing, view: View, oid: Oid) -> Result<(SizeRecord, u64), Fault> {
-    let (mut size, mut mtime) = ([0; 16], [0; 8]);
-    let found = {
-        let mut fetch = [single(META, SIZE, &mut size), single(META, MTIME, &mut mtime)];
-        backing.fetch(view, oid, &mut fetch)?;
-        [fetch[0].found, fetch[1].found]
-    };
-    let size = if found[0] { SizeRecord::decode(&size)? } else { SizeRecord::default() };
-    Ok((size, if found[1] { u64::from_be_bytes(mtime) } else { 0 }))
+/// Size of a file's object; 0 if it was never written.
+pub(crate) fn file_size(backing: &dyn Backing, view: View, oid: Oid) -> Result<SizeRecord, Fault> {
+    Ok(SizeRecord { truncations: 0, bytes: backing.array_end(view, oid, META, END)? })
+}
+
+/// When a file's object was written last; 0 if it was never.
+fn mtime_of(backing: &dyn Backing, view: View, oid: Oid) -> Result<u64, Fault> {
+    let mut mtime = [0; 8];
+    let mut fetch = [single(META, MTIME, &mut mtime)];
+    backing.fetch(view, oid, &mut fetch)?;
+    let found = fetch[0].found;
+    Ok(if found { u64::from_be_bytes(mtime) } else { 0 })
 }
 
 /// The entry that writes a single value.

@@ -88,7 +88,7 @@ impl Touched {
             && key.bytes() == akey.bytes()
         {
             let (start, end) = (last.index.min(extent.index), last.end().max(extent.end()));
-            if many || end - start <= 2 * (last.count + extent.count) {
+            if many || end - start <= last.count.saturating_add(extent.count).saturating_mul(2) {
                 *last = Extent { index: start, count: end - start };
                 return;
             }

@@ -125,6 +125,49 @@ fn punches_hide_at_every_level_until_something_new_is_written() {
     assert!(matches!(missing, Err(StoreError::NotFound)));
 }
 
+/// As a file's end is kept: one record where it lies, and a punch of all behind it.
+#[test]
+fn ends_of_arrays_of_several_transactions_come_together() {
+    for record_bytes in [1_u32, 8] {
+        let mut store = store();
+        let mark = |store: &mut Store, tx: u64, index: u64| {
+            let (data, extents) = (vec![1; record_bytes as usize], [Extent { index, count: 1 }]);
+            let entry = EntryUpdate {
+                kind: ValueKind::Array { record_bytes },
+                extents: &extents,
+                ..entry(b"d", b"end", &data)
+            };
+            store.update(at(1), Order::Pending(TxId(tx)), Stamp(0), inside(tx, 0), NOBODY, &[entry]).unwrap();
+        };
+        let cut = |store: &mut Store, tx: u64, from: u64| {
+            let extent = Extent { index: from, count: i64::MAX as u64 - from };
+            let range = Punch::Range { dkey: b"d", akey: b"end", extent };
+            store
+                .punch(at(1), Order::Pending(TxId(tx)), Stamp(0), inside(tx, 0), NOBODY, range, Condition::None)
+                .unwrap();
+        };
+        let end =
+            |store: &Store, view| store.query(at(1), view, Query::ArrayEnd { dkey: b"d", akey: b"end" }).unwrap().end;
+        follow(&mut store, &[1, 2, 3, 4].map(|tx| Change::Begin(TxId(tx))), 1);
+        mark(&mut store, 1, (1 << 40) - 1);
+        mark(&mut store, 2, 15);
+        cut(&mut store, 3, 100);
+        mark(&mut store, 3, 99);
+        cut(&mut store, 3, 50);
+        mark(&mut store, 4, 1 << 50);
+        assert_eq!(end(&store, inside(3, 0)), 0, "its own record at 99 is cut as well");
+        follow(&mut store, &[Change::Commit(TxId(1), Stamp(10)), Change::Commit(TxId(2), Stamp(20))], 2);
+        assert_eq!(end(&store, View::Latest), 1 << 40, "the later one does not make it smaller");
+        follow(&mut store, &[Change::Commit(TxId(3), Stamp(30))], 3);
+        assert_eq!(end(&store, View::Latest), 16, "all behind 50 is cut");
+        while store.background(1).unwrap() {}
+        follow(&mut store, &[Change::Commit(TxId(4), Stamp(40))], 4);
+        while store.background(1).unwrap() {}
+        assert_eq!(end(&store, View::Latest), (1 << 50) + 1);
+        assert_eq!([15, 25, 35].map(|stamp| end(&store, snapshot(stamp))), [1 << 40, 1 << 40, 16]);
+    }
+}
+
 #[test]
 fn the_larger_of_two_values_is_kept() {
     let mut store = store();

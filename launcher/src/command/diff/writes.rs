@@ -166,7 +166,7 @@ mod tests {
         ] {
             writes.add(one(&chunk.to_be_bytes(), DATA, 1, extent, how), |_| Some(4096));
         }
-        writes.add(one(META, b"size", 0, (u64::MAX, 0), Differs::Changed), |_| Some(4096));
+        writes.add(one(META, b"mtime", 0, (u64::MAX, 0), Differs::Changed), |_| Some(4096));
         let written = &writes.0[&Oid(7)];
         let ranges: Vec<_> = written.ranges.iter().map(|range| (range.offset, range.bytes, range.how)).collect();
         let expected = [

@@ -167,6 +167,11 @@ impl Backing for Open {
         Ok(Names { names: page.names, more: page.more })
     }
 
+    fn array_end(&self, view: View, oid: Oid, dkey: &[u8], akey: &[u8]) -> Result<u64, Fault> {
+        let (_, end) = self.0.object(oid).query(&view, QueryKind::ArrayEnd, dkey, akey).map_err(fault)?;
+        Ok(end)
+    }
+
     fn last_array(&self, view: View, oid: Oid, akey: &[u8]) -> Result<Option<(u64, u64)>, Fault> {
         let (dkey, end) = self.0.object(oid).query(&view, QueryKind::MaxDkeyArrayEnd, &[], akey).map_err(fault)?;
         Ok((dkey != u64::MAX).then_some((dkey, end)))

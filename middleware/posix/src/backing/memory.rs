@@ -48,7 +48,7 @@ struct State {
 pub(crate) struct Memory(Arc<Mutex<State>>);
 
 /// A single value, and the cells of an array.
-type Found = (Option<Vec<u8>>, Vec<Option<u8>>);
+type Found = (Option<Vec<u8>>, BTreeMap<u64, u8>);
 
 impl State {
     fn tick(&mut self) -> u64 {
@@ -90,13 +90,10 @@ impl State {
                 What::Put { dkey, akey, kind, extents, data } => {
                     let value = object.entry((dkey.clone(), akey.clone())).or_default();
                     match kind {
-                        ValueKind::Single => value.0 = Some(data.clone()),
-                        ValueKind::SingleMax => value.0 = value.0.take().max(Some(data.clone())),
+                        ValueKind::Single | ValueKind::SingleMax => value.0 = Some(data.clone()),
                         ValueKind::Array { .. } => {
-                            let end = extents.iter().map(|e| e.end() as usize).max().unwrap_or(0);
-                            value.1.resize(value.1.len().max(end), None);
                             let cells = extents.iter().flat_map(|e| e.index..e.end());
-                            cells.zip(data).for_each(|(cell, byte)| value.1[cell as usize] = Some(*byte));
+                            value.1.extend(cells.zip(data.iter().copied()));
                         }
                     }
                 }
@@ -104,13 +101,12 @@ impl State {
                 What::Punch { dkey: Some(dkey), range: None } => object.retain(|key, _| key.0 != *dkey),
                 What::Punch { dkey: Some(dkey), range: Some((akey, extent)) } => {
                     if let Some(value) = object.get_mut(&(dkey.clone(), akey.clone())) {
-                        let range = extent.index as usize..value.1.len().min(extent.end() as usize);
-                        value.1.get_mut(range).into_iter().flatten().for_each(|cell| *cell = None);
+                        value.1.retain(|cell, _| !(extent.index..extent.end()).contains(cell));
                     }
                 }
             }
         }
-        object.retain(|_, value| value.0.is_some() || value.1.iter().any(Option::is_some));
+        object.retain(|_, value| value.0.is_some() || !value.1.is_empty());
         object
     }
 
@@ -126,6 +122,11 @@ impl State {
             let there = object.contains_key(&(entry.dkey.to_vec(), entry.akey.to_vec()));
             if entry.condition == Condition::Insert && there {
                 return Err(Fault::new(Code::Exists, "exists"));
+            }
+            // As a store does: judged once, by what the writer sees, and from then on a value like any other.
+            let before = object.get(&(entry.dkey.to_vec(), entry.akey.to_vec())).and_then(|found| found.0.as_deref());
+            if entry.kind == ValueKind::SingleMax && before.is_some_and(|before| before >= entry.data) {
+                continue;
             }
             let array = entry.extents.iter().map(|e| e.count).sum::<u64>();
             assert!(entry.extents.is_empty() || array == entry.data.len() as u64);
@@ -259,9 +260,7 @@ impl Backing for Memory {
                 entry.out[..bytes.len()].copy_from_slice(&bytes);
             } else if let Some((_, cells)) = value {
                 let wanted = entry.extents.iter().flat_map(|e| e.index..e.end());
-                wanted
-                    .zip(entry.out.iter_mut())
-                    .for_each(|(i, out)| *out = cells.get(i as usize).copied().flatten().unwrap_or(0));
+                wanted.zip(entry.out.iter_mut()).for_each(|(i, out)| *out = cells.get(&i).copied().unwrap_or(0));
             }
         }
         Ok(())
@@ -275,11 +274,18 @@ impl Backing for Memory {
         names.truncate(limit);
         Ok(Names { names, more })
     }
+    fn array_end(&self, view: View, oid: Oid, dkey: &[u8], akey: &[u8]) -> Result<u64, Fault> {
+        let mut state = self.0.lock().unwrap();
+        state.note(view, oid);
+        let object = state.object(view, oid);
+        let cells = object.get(&(dkey.to_vec(), akey.to_vec())).and_then(|found| found.1.last_key_value());
+        Ok(cells.map_or(0, |(last, _)| last + 1))
+    }
     fn last_array(&self, view: View, oid: Oid, akey: &[u8]) -> Result<Option<(u64, u64)>, Fault> {
         let object = self.0.lock().unwrap().object(view, oid);
         let ends = object.into_iter().filter(|(key, _)| key.1 == akey);
         let number = |dkey: &[u8]| u64::from_be_bytes(dkey.try_into().unwrap());
-        let end = |cells: &[Option<u8>]| cells.iter().rposition(Option::is_some).map_or(0, |last| last as u64 + 1);
+        let end = |cells: &BTreeMap<u64, u8>| cells.last_key_value().map_or(0, |(last, _)| last + 1);
         Ok(ends.map(|(key, value)| (number(&key.0), end(&value.1))).max())
     }
     fn begin(&self, _collective: bool) -> Result<Box<dyn Epoch>, Fault> {

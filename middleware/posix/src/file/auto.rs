@@ -9,8 +9,9 @@ use talea_abi::Code;
 use talea_model::{Oid, Step, Summary, TxId, View};
 
 use crate::Fault;
-use crate::backing::{Backing, Condition, Done, Epoch, Punch, Refused, Update, ValueKind};
-use crate::inode::{DATA, META, MTIME, SIZE, SizeRecord};
+use crate::backing::{Backing, Condition, Done, Epoch, Punch, Refused, Update};
+use crate::file::group::{end_record, modified};
+use crate::inode::{DATA, SizeRecord};
 use crate::namespace::now_ns;
 
 /// See the module.
@@ -46,16 +47,8 @@ impl Autocommits {
             }
             SizeRecord { bytes: end, ..size }
         };
-        let (size_bytes, mtime_bytes) = (record.encode(), now_ns().to_be_bytes());
-        let single = |akey, data| Update {
-            dkey: META,
-            akey,
-            kind: ValueKind::SingleMax,
-            condition: Condition::None,
-            extents: vec![],
-            data,
-        };
-        self.backing.update(oid, &[single(SIZE, &size_bytes), single(MTIME, &mtime_bytes)])?;
+        let mtime_bytes = now_ns().to_be_bytes();
+        self.backing.update(oid, &[end_record(end), modified(&mtime_bytes)])?;
         self.resized(record);
         Ok(())
     }
@@ -81,9 +74,6 @@ impl Epoch for Autocommits {
     fn update(&self, oid: Oid, entries: &[Update<'_>]) -> Result<(), Fault> {
         for of_one_dkey in entries.chunk_by(|a, b| a.dkey == b.dkey) {
             self.backing.update(oid, of_one_dkey)?;
-        }
-        for entry in entries.iter().filter(|entry| entry.dkey == META && entry.akey == SIZE) {
-            self.resized(SizeRecord::decode(entry.data)?);
         }
         self.grow(oid, self.end_of(entries))
     }

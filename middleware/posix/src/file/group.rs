@@ -13,8 +13,8 @@ use crate::backing::{Backing, Condition, Epoch, Punch, Update, ValueKind};
 use crate::file::auto::Autocommits;
 use crate::file::blob::Outcome;
 use crate::file::pieces;
-use crate::inode::{DATA, Inode, META, MTIME, SIZE, SizeRecord};
-use crate::namespace::{Namespace, now_ns, size_and_mtime, value};
+use crate::inode::{DATA, END, Inode, META, MTIME, SizeRecord};
+use crate::namespace::{Namespace, file_size, now_ns, value};
 
 mod explicit;
 
@@ -116,7 +116,8 @@ impl Group {
             explicit: false,
             path,
         };
-        let local = Local { size: SizeRecord { bytes: 0, ..base }, known_bytes: base.bytes, failed: false };
+        let size = SizeRecord { bytes: 0, ..base };
+        let local = Local { size, known_bytes: base.bytes, failed: false };
         let (state, local) = (RwLock::new(state), Mutex::new(local));
         Self { backing, founding, processes, opener, oid, chunk_bytes, autocommits, state, local }
     }
@@ -159,7 +160,7 @@ impl Group {
                 ));
             }
             let epoch = self.begin()?;
-            let (base, _) = size_and_mtime(&*self.backing, epoch.view(), self.oid)?;
+            let base = file_size(&*self.backing, epoch.view(), self.oid)?;
             state.step = epoch.base_step();
             state.epoch = Some(epoch);
             self.rebase(&mut state, base);
@@ -171,13 +172,14 @@ impl Group {
         if !self.autocommits {
             return self.backing.begin(true);
         }
-        let (size, _) = size_and_mtime(&*self.backing, View::Latest, self.oid)?;
+        let size = file_size(&*self.backing, View::Latest, self.oid)?;
         Ok(Autocommits::boxed(self.backing.clone(), self.chunk_bytes, size, Step(0)))
     }
 
     fn rebase(&self, state: &mut State, base: SizeRecord) {
         state.base = base;
-        *self.local() = Local { size: SizeRecord { bytes: 0, ..base }, known_bytes: base.bytes, failed: false };
+        let size = SizeRecord { bytes: 0, ..base };
+        *self.local() = Local { size, known_bytes: base.bytes, failed: false };
     }
 
     /// The open epoch as bytes, its base's size and step.
@@ -243,18 +245,21 @@ impl Group {
 
     /// The larger of the base and the epoch's pending, over all processes.
     fn exact_bytes(&self, state: &State) -> Result<u64, Fault> {
-        let mine = self.local().size.max(state.base);
-        if self.processes == 1 || state.solo {
-            return Ok(mine.bytes);
+        let is_alone = self.processes == 1 || state.solo;
+        // Without epochs others may write at any time.
+        if is_alone && !self.autocommits {
+            return Ok(self.local().known_bytes);
         }
         let view = epoch_of(state)?.view();
-        let (pending, _) = size_and_mtime(&*self.backing, view, self.oid)?;
-        let last = self.backing.last_array(view, self.oid, DATA)?;
-        let end = last.map_or(0, |(chunk, end)| chunk.saturating_mul(self.chunk_bytes).saturating_add(end));
-        let bytes = mine.max(pending).bytes.max(end);
+        let mut end = file_size(&*self.backing, view, self.oid)?.bytes;
+        if !is_alone {
+            let last = self.backing.last_array(view, self.oid, DATA)?;
+            let data = last.map_or(0, |(chunk, end)| chunk.saturating_mul(self.chunk_bytes).saturating_add(end));
+            end = end.max(data);
+        }
         let mut local = self.local();
-        local.known_bytes = local.known_bytes.max(bytes);
-        Ok(bytes)
+        local.known_bytes = local.known_bytes.max(end);
+        Ok(local.known_bytes)
     }
 
     /// Sets the size; ordered after this process's writes.
@@ -289,8 +294,15 @@ impl Group {
                 epoch.punch(self.oid, Punch::Range { dkey: &dkey, akey: DATA, extent })?;
             }
             self.punch_chunks(epoch, bytes.div_ceil(chunk))?;
+            if let Some(extent) = Extent::new(bytes, i64::MAX as u64 - bytes) {
+                epoch.punch(self.oid, Punch::Range { dkey: META, akey: END, extent })?;
+            }
         }
-        epoch.update(self.oid, &[largest(SIZE, &size.encode())])
+        epoch.resized(size);
+        if bytes == 0 {
+            return Ok(());
+        }
+        epoch.update(self.oid, &[end_record(bytes)])
     }
 
     /// Punches the chunks from `first` on, those that there are: a sparse file may end anywhere. `first` is not 0.
@@ -396,10 +408,18 @@ impl Group {
                 (Some(sealed.err().unwrap_or(refused.fault)), next, base, state.step)
             }
         };
+        let size = self.next_size(following.as_deref(), size);
         let blob = following.as_ref().map(|next| next.blob());
         state.next = following;
         let outcome = closed(tx, fault.as_ref(), blob, size, step);
         Committed { result: fault.map_or(Ok(()), Err), outcome }
+    }
+
+    /// Size in the next epoch's base: others may have committed before this one did.
+    fn next_size(&self, next: Option<&dyn Epoch>, own: SizeRecord) -> SizeRecord {
+        let found = next.map(|next| file_size(&*self.backing, next.view(), self.oid));
+        // Of a server that is lost the next call that needs it tells.
+        found.and_then(Result::ok).map_or(own, |found| SizeRecord { truncations: own.truncations, ..found })
     }
 
     /// A name made in an epoch that failed has vanished with it: ties it to the next one. False if it is lost.
@@ -424,10 +444,10 @@ impl Group {
         if merged.failed || merged.touched.is_empty() {
             return Ok(());
         }
-        let (size_bytes, mtime_bytes) = (size.encode(), now_ns().to_be_bytes());
-        let mut updates = vec![largest(MTIME, &mtime_bytes)];
-        if size > base {
-            updates.push(largest(SIZE, &size_bytes));
+        let mtime_bytes = now_ns().to_be_bytes();
+        let mut updates = vec![modified(&mtime_bytes)];
+        if size > base && size.bytes > 0 {
+            updates.push(end_record(size.bytes));
         }
         let written = match files {
             [] => epoch.update(self.oid, &updates),
@@ -529,6 +549,14 @@ fn epoch_of(state: &State) -> Result<&dyn Epoch, Fault> {
     state.epoch.as_deref().ok_or_else(|| Fault::new(Code::Aborted, "the file's epoch is over: open the file again"))
 }
 
-fn largest<'a>(akey: &'a [u8], data: &'a [u8]) -> Update<'a> {
-    Update { dkey: META, akey, kind: ValueKind::SingleMax, condition: Condition::None, extents: vec![], data }
+/// The entry that says that a file has so many bytes at least; not 0.
+pub(super) fn end_record(bytes: u64) -> Update<'static> {
+    let (kind, extents) = (ValueKind::Array { record_bytes: 1 }, Extent::new(bytes - 1, 1).into_iter().collect());
+    Update { dkey: META, akey: END, kind, condition: Condition::None, extents, data: &[1] }
+}
+
+/// The entry that says when a file was changed.
+pub(super) fn modified(mtime_bytes: &[u8; 8]) -> Update<'_> {
+    let (kind, condition) = (ValueKind::SingleMax, Condition::None);
+    Update { dkey: META, akey: MTIME, kind, condition, extents: vec![], data: mtime_bytes }
 }

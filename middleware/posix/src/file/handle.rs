@@ -11,7 +11,7 @@ use super::epoch::SharedEpoch;
 use super::{Registry, group::Group, pieces};
 use crate::Fault;
 use crate::backing::{Backing, Snapshot, SnapshotAt};
-use crate::namespace::{Namespace, size_and_mtime};
+use crate::namespace::{Namespace, file_size};
 use crate::path::TaleaPath;
 
 /// What a handle is.
@@ -190,7 +190,7 @@ impl Handle {
     fn refresh(&self, lease: &Mutex<Option<Box<dyn Snapshot>>>) -> Result<Base, Fault> {
         let snapshot = self.backing.snapshot(SnapshotAt::Latest)?;
         let view = snapshot.view();
-        let (size, _) = size_and_mtime(&*self.backing, view, self.shared.oid)?;
+        let size = file_size(&*self.backing, view, self.shared.oid)?;
         let step = snapshot.step();
         *lease.lock().unwrap_or_else(PoisonError::into_inner) = Some(snapshot);
         Ok(Base { view, bytes: size.bytes, step })

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::backing::memory::Memory;
 
+mod foundings;
 mod manifest;
 
 /// Some processes that share one system.

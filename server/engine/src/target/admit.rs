@@ -108,7 +108,10 @@ impl Target {
             return Gate::Go;
         }
         if now.monotonic_ns < self.alone_ns && self.may_be_read_in_place(head) {
-            return refuse(RefusalCode::Busy, "readers may still rely on what the server before this one said: try again");
+            return refuse(
+                RefusalCode::Busy,
+                "readers may still rely on what the server before this one said: try again",
+            );
         }
         let after_log_end = matches!(waited, Some(Wait::LogEnd(_)));
         let horizon = self.store.ledger().horizon();

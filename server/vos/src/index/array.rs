@@ -141,7 +141,8 @@ impl Array {
         let Some((start, column)) = self.columns.entry_mut(before).filter(|(_, column)| column.end > at) else {
             return;
         };
-        let right = Column { end: column.end, stack: column.stack.split((at - start) * record_bytes, versions) };
+        let right =
+            Column { end: column.end, stack: column.stack.split((at - start).saturating_mul(record_bytes), versions) };
         column.end = at;
         self.columns.insert(pos, at, right);
     }
@@ -190,8 +191,8 @@ impl Array {
         let (Some((first, left)), Some((start, right))) = (self.columns.entry(before), self.columns.entry(pos)) else {
             return false;
         };
-        let continues =
-            left.end == start && left.stack.continues_in(&right.stack, (start - first) * record_bytes, versions);
+        let continues = left.end == start
+            && left.stack.continues_in(&right.stack, (start - first).saturating_mul(record_bytes), versions);
         let end = right.end;
         if let Some((_, left)) = self.columns.entry_mut(before).filter(|_| continues) {
             left.end = end;

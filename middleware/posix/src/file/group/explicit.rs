@@ -9,7 +9,7 @@ use crate::backing::Epoch;
 use crate::file::blob::Outcome;
 use crate::file::epoch::EpochResult;
 use crate::inode::SizeRecord;
-use crate::namespace::size_and_mtime;
+use crate::namespace::file_size;
 
 impl Group {
     /// Whether its epoch is an explicit one.
@@ -41,7 +41,7 @@ impl Group {
     }
 
     fn begin_as_told(&self, next: Box<dyn Epoch>, explicit: bool) -> Result<Outcome, Fault> {
-        let (size, _) = size_and_mtime(&*self.backing, next.view(), self.oid)?;
+        let size = file_size(&*self.backing, next.view(), self.oid)?;
         let (step, epoch) = (next.base_step(), next.blob());
         self.install(next, size, step, explicit);
         Ok(Outcome::Entered { founding: self.founding, epoch, size, step, explicit })
