@@ -255,6 +255,9 @@ pub(crate) struct GuardArgs {
     /// Which system [default: the job's]
     #[arg(long)]
     pub(crate) system: Option<String>,
+    /// Write the job's record as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) staging: StagingArgs,
 }
@@ -272,9 +275,6 @@ pub(crate) struct NodeArgs {
 /// What a new system is made of. Defaults come from the site file.
 #[derive(Args, Debug, Clone, Default)]
 pub(crate) struct SystemArgs {
-    /// Nothing begins anew under the name of `persist`.
-    #[arg(skip)]
-    pub(crate) only_kept: bool,
     /// Name of the system [default: run-PID, job-ID in a Slurm job, or `default` for `up`]
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -442,6 +442,10 @@ pub(crate) struct FollowArgs {
     /// Begin after this step
     #[arg(long, default_value_t = 0)]
     pub(crate) after: u64,
+    /// Run this shell command for each step, with the step's number for {step}; the step is kept until it has ended. A failure ends
+    /// it all, with the command's code
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) exec: Option<String>,
     /// One JSON object a line
     #[arg(long)]
     pub(crate) json: bool,

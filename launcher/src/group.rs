@@ -2,6 +2,7 @@
 //!
 //! Owns the process's standard input (closing it tells the servers to end) and reads its standard output line by line.
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -43,7 +44,7 @@ impl Group {
     /// Starts `program` without a word to it yet.
     pub(crate) fn spawn(label: String, program: &Path, arguments: &[String], log: PathBuf) -> Result<Self, Failure> {
         // A server that is started again leaves its last words where they are.
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(&log);
+        let file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&log);
         let file = file.map_err(Failure::io("creating", &log))?;
         let mut command = Command::new(program);
         talea_slurm::step::MISLEADING.iter().for_each(|name| _ = command.env_remove(name));

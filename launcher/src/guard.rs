@@ -4,7 +4,7 @@
 //! signals and the exit status through, saves when it is time to, stages out, and ends the system. Slurm kills what is left of a
 //! step when its first process has ended: so the guard is that process, and the script is not.
 
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, WaitOptions, kill_process, waitpid};
 use talea_client::{Client, ConnectOptions, ProducerState, System};
@@ -14,9 +14,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::GuardArgs;
 use crate::failure::Failure;
 use crate::job::SESSION;
+use crate::outcome::{drained, processes, show};
+use crate::record::{Before, record};
 use crate::save::{Due, Saver};
 use crate::stage::Order;
+use crate::stage::drain::{Drain, Draining};
 use crate::stop::Stop;
+use crate::watch::Watch;
 
 /// Watches over a script until it ends, and returns its exit code.
 pub(crate) async fn guard(arguments: &GuardArgs) -> Result<u8, Failure> {
@@ -34,16 +38,25 @@ pub(crate) async fn guard(arguments: &GuardArgs) -> Result<u8, Failure> {
     };
     let client = Client::connect(&options)?;
     client.producer(ProducerState::Active)?;
+    let (began, before, since) = (Instant::now(), Before::of(&client)?, SystemTime::now().duration_since(UNIX_EPOCH));
+    let mut watch = Watch::begin(&client)?;
+    let mut draining = vec![];
+    for order in &arguments.staging.drain {
+        let (system, order) = (system.file.name.clone(), order.0.clone());
+        draining.push(Draining::begin(Drain { system, order, events: arguments.staging.events.clone() })?);
+    }
     let allocation = Allocation::detect(|name| std::env::var(name).ok())?;
     let out: Vec<Order> = arguments.staging.out.iter().map(|order| order.0.clone()).collect();
-    let before = Duration::from_secs(arguments.staging.save_before);
-    let mut saver = Saver::new(&client, &system.file.name, out, before, allocation.as_ref(), false).await?;
+    let save_before = Duration::from_secs(arguments.staging.save_before);
+    let mut saver = Saver::new(&client, &system.file.name, out, save_before, allocation.as_ref(), false).await?;
+    let mut told_to_stop = false;
     let code = loop {
         tokio::select! {
             code = &mut waiting => break code.unwrap_or(Err(Failure::Usage("the script was lost".to_owned())))?,
             number = stop.next() => {
                 // There may be little time: what is committed goes out while the script ends.
                 saver.begin();
+                told_to_stop = true;
                 pass_on(script, number);
             }
             due = saver.due() => {
@@ -54,6 +67,7 @@ pub(crate) async fn guard(arguments: &GuardArgs) -> Result<u8, Failure> {
                     pass_on(script, number);
                 }
             }
+            line = watch.next() => eprintln!("talea: {line}"),
             _ = other.recv() => pass_on(script, SignalKind::user_defined2().as_raw_value()),
         }
     };
@@ -61,8 +75,20 @@ pub(crate) async fn guard(arguments: &GuardArgs) -> Result<u8, Failure> {
     if let Err(error) = client.producer(state) {
         eprintln!("talea: the end of the script could not be told to followers: {error}");
     }
-    let good = saver.finish().await;
-    drop(saver);
+    let mut good = drained(draining, &mut saver, told_to_stop, &mut stop).await;
+    good &= saver.finish().await;
+    if let Some(path) = &arguments.staging.receipt {
+        saver.write(path)?;
+    }
+    match record(&client, &system.file.name, &before, |_| true, began.elapsed(), code) {
+        Ok(mut record) => {
+            let since = since.map_or(0, |since| since.as_micros() as u64);
+            record.complete(processes(&client, since).unwrap_or_default(), &saver.receipts, vec![], true);
+            show(&record, false, arguments.record.as_deref())?;
+        }
+        Err(error) => eprintln!("talea: no record of the job: {error}"),
+    }
+    drop((saver, watch));
     drop(client);
     crate::command::up::end(&system).await?;
     Ok(if code == 0 && !good { 125 } else { code })
@@ -109,9 +135,8 @@ mod tests {
             let mut child =
                 command.args(["-c", &format!("echo; {script}")]).stdin(piped()).stdout(piped()).spawn().unwrap();
             let pid = Pid::from_raw(child.id() as i32).unwrap();
-            let until = std::time::Instant::now() + Duration::from_secs(10);
-            while catches(pid, SignalKind::user_defined1().as_raw_value()) != traps && std::time::Instant::now() < until
-            {
+            let until = Instant::now() + Duration::from_secs(10);
+            while catches(pid, SignalKind::user_defined1().as_raw_value()) != traps && Instant::now() < until {
                 std::thread::sleep(Duration::from_millis(5));
             }
             assert_eq!(catches(pid, SignalKind::user_defined1().as_raw_value()), traps, "{script}");

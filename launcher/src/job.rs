@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use talea_client::system::{RuntimeDir, job_name};
-use talea_client::{Client, ClientError, ConnectOptions, ProducerState, System};
+use talea_client::{Client, ConnectOptions, ProducerState, System};
 use talea_model::size::Iec;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::SignalKind;
@@ -19,12 +19,13 @@ use crate::cli::RunArgs;
 use crate::ending;
 use crate::failure::Failure;
 use crate::notice::{count, say, spinner};
+use crate::outcome::{drained, last_out, processes, show};
 use crate::plan::{DEFAULT_CONTAINER, Plan};
-use crate::record::{Before, JobRecord, Processes, record};
+use crate::record::{Before, record};
 use crate::restart::{Keeper, LaunchNote, News};
 use crate::save::Saver;
-use crate::stage::Order;
 use crate::stage::drain::{Drain, Draining};
+use crate::stage::{Order, can_be_written};
 use crate::stop::Stop;
 use crate::system::Started;
 use crate::timeline::Recorder;
@@ -34,8 +35,11 @@ pub(crate) const SESSION: &str = "talea run";
 /// How long companions may take to end by themselves after an interrupted command: they are told of its end.
 const COMPANION_GRACE: Duration = Duration::from_secs(2);
 
-/// How long processes that have ended may take to be heard of.
-const LAST_WORDS: Duration = Duration::from_millis(1000);
+/// How long a companion may take without a word to end after the command.
+const SILENT: Duration = Duration::from_secs(1);
+
+/// How long pieces of files may take that are being copied when staging is given up.
+const LAST_PIECES: Duration = Duration::from_secs(5);
 
 /// A job as it runs.
 struct Job<'a> {
@@ -74,6 +78,8 @@ pub(crate) async fn run(arguments: &RunArgs) -> Result<u8, Failure> {
     let staging = &arguments.job.staging;
     let (bring_in, out) = (staging.bring_in.iter().map(|one| &one.0), staging.out.iter().map(|one| &one.0));
     bring_in.chain(out).chain(staging.drain.iter().map(|one| &one.0)).try_for_each(Order::check)?;
+    let files = [&arguments.job.record, &staging.events, &staging.receipt];
+    files.into_iter().flatten().try_for_each(|path| can_be_written(path))?;
     let system = match &arguments.system_name {
         Some(name) => Some(System::find(Some(name))?),
         None => jobs_own(arguments).await?,
@@ -223,11 +229,23 @@ impl<'a> Job<'a> {
         let mut saver = Saver::new(&self.client, &self.name, out, before, allocation.as_ref(), quiet).await?;
         let orders: Vec<Order> = self.arguments.job.staging.bring_in.iter().map(|order| order.0.clone()).collect();
         let give_up = saver.give_up();
-        tokio::select! {
-            done = saver.bring_in(&orders) => done?,
-            signal = stop.next() => {
+        {
+            let mut staging = std::pin::pin!(saver.bring_in(&orders));
+            let signal = tokio::select! {
+                done = &mut staging => {
+                    done?;
+                    None
+                }
+                signal = stop.next() => Some(signal),
+            };
+            if let Some(signal) = signal {
                 give_up.store(true, Ordering::Relaxed);
                 eprintln!("talea: interrupted while staging in: the command was not started");
+                // What is under way ends while the servers are there: without them it would wait for its deadline.
+                tokio::select! {
+                    _ = tokio::time::timeout(LAST_PIECES, staging) => {}
+                    _ = stop.next() => {}
+                }
                 return Err(Failure::Interrupted { signal });
             }
         }
@@ -243,7 +261,7 @@ impl<'a> Job<'a> {
         servers.watch(&self.client)?;
         let ended = self.command_and_companions(stop, servers, &mut saver).await?;
         let timeline = recorder.map(Recorder::end).unwrap_or_default();
-        let mut good = drained(draining, &ended, stop).await;
+        let mut good = drained(draining, &mut saver, ended.interrupted, stop).await;
         good &= last_out(&mut saver, stop).await;
         if let Some(path) = &self.arguments.job.staging.receipt {
             saver.write(path)?;
@@ -251,9 +269,9 @@ impl<'a> Job<'a> {
         if let (Some(linger), false) = (linger, ended.interrupted) {
             self.linger(linger, stop).await;
         }
-        let code = self.finish(&ended, &saver, timeline)?;
         // The command's own failure says more.
-        Ok(if code == 0 && !good { 125 } else { code })
+        let code = if ended.code == 0 { ended.companions } else { ended.code };
+        self.finish(if code == 0 && !good { 125 } else { code }, &saver, timeline)
     }
 
     /// Starts the companions and the command, and waits for all of them.
@@ -285,6 +303,12 @@ impl<'a> Job<'a> {
                 }
                 ending::end(&mut companion, Duration::ZERO).await;
                 continue;
+            }
+            if tokio::time::timeout(SILENT, companion.wait()).await.is_err() {
+                say(
+                    self.arguments.job.quiet,
+                    format_args!("the command has ended; waiting for its companion `{line}`"),
+                );
             }
             let (status, late) = wait(&mut companion, stop, servers, saver, COMPANION_GRACE).await?;
             signal = signal.or(late);
@@ -334,13 +358,13 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Says what the job did, and with which code to exit.
-    fn finish(&self, ended: &Ended, saver: &Saver, timeline: Vec<crate::timeline::Sample>) -> Result<u8, Failure> {
-        let code = if ended.code == 0 { ended.companions } else { ended.code };
+    /// Says what the job did, and passes the exit code on.
+    fn finish(&self, code: u8, saver: &Saver, timeline: Vec<crate::timeline::Sample>) -> Result<u8, Failure> {
         let makes_steps = |id| match &self.writes {
             Writes::All => true,
             Writes::One(container) => container.id() == id,
-            Writes::Nothing => false,
+            // It cannot be told which of them were the command's.
+            Writes::Nothing => true,
         };
         let mut record = match record(&self.client, &self.name, &self.before, makes_steps, self.began.elapsed(), code) {
             Ok(record) => record,
@@ -349,70 +373,11 @@ impl<'a> Job<'a> {
                 return Ok(code);
             }
         };
-        record.complete(self.processes().unwrap_or_default(), &saver.receipts, timeline);
-        self.report(&record)?;
+        let processes = processes(&self.client, self.began_unix_us).unwrap_or_default();
+        record.complete(processes, &saver.receipts, timeline, matches!(self.writes, Writes::All));
+        show(&record, self.arguments.job.quiet, self.arguments.job.record.as_deref())?;
         Ok(code)
     }
-
-    /// What the job's processes said of themselves. The last word of a process comes before the end of its session, so those that
-    /// have just ended are waited for.
-    fn processes(&self) -> Result<Processes, ClientError> {
-        let until = Instant::now() + LAST_WORDS;
-        let ours = |name: &str| name.starts_with("talea");
-        while self.client.status()?.sessions.iter().any(|(_, name, _)| !ours(name)) && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Ok(Processes::of(self.client.reports()?, self.began_unix_us))
-    }
-
-    fn report(&self, record: &JobRecord) -> Result<(), Failure> {
-        let quiet = self.arguments.job.quiet;
-        if !quiet {
-            eprintln!("{record}");
-        }
-        let Some(path) = &self.arguments.job.record else { return Ok(()) };
-        let text = serde_json::to_string_pretty(record).unwrap_or_default();
-        std::fs::write(path, text + "\n").map_err(Failure::io("writing", path))
-    }
-}
-
-/// Stages out what was not yet. A signal is an answer to a question first, for what is not out is lost with the system.
-async fn last_out(saver: &mut Saver, stop: &mut Stop) -> bool {
-    let (give_up, mut asked) = (saver.give_up(), false);
-    let mut finish = std::pin::pin!(saver.finish());
-    loop {
-        tokio::select! {
-            good = &mut finish => return good,
-            _ = stop.next() => {
-                if asked {
-                    give_up.store(true, Ordering::Relaxed);
-                } else {
-                    eprintln!("talea: staging out goes on; once more gives up what is not out yet");
-                }
-                asked = true;
-            }
-        }
-    }
-}
-
-/// Waits until the last steps are out; after a signal only for those that are being copied. False: a drain failed.
-async fn drained(draining: Vec<Draining>, ended: &Ended, stop: &mut Stop) -> bool {
-    let mut now = ended.interrupted;
-    while !now && !draining.iter().all(Draining::is_done) {
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(20)) => {}
-            _ = stop.next() => now = true,
-        }
-    }
-    let ends = draining.into_iter().map(|draining| tokio::task::spawn_blocking(move || draining.end(now)));
-    let mut good = true;
-    for end in ends.collect::<Vec<_>>() {
-        if let Err(failure) = end.await.unwrap_or(Ok(0)) {
-            eprintln!("talea: a drain broke off: {failure}");
-            good = false;
-        }
-    }
-    good
 }
 
 /// Waits for a child. A signal to us is passed on, and the child has `grace` to end; a server that ends by itself does not end the child:
@@ -465,7 +430,7 @@ fn tell_of_end(failure: &Failure) {
 }
 
 /// The status as a shell shows it.
-fn exit_code(status: ExitStatus) -> u8 {
+pub(crate) fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     u8::try_from(code).unwrap_or(1)
 }

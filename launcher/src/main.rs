@@ -23,6 +23,7 @@ mod metrics;
 mod names;
 mod node;
 mod notice;
+mod outcome;
 mod output;
 mod plan;
 mod record;

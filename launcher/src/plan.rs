@@ -45,8 +45,6 @@ pub(crate) struct Plan {
     pub(crate) reserved_cores: u32,
     /// Name under which the media keep the system beyond its end.
     pub(crate) persist: Option<String>,
-    /// Nothing begins anew under that name.
-    pub(crate) only_kept: bool,
     /// Where the servers show their counters.
     pub(crate) metrics: Option<String>,
     pub(crate) allocation: Option<Allocation>,
@@ -98,7 +96,6 @@ impl Plan {
             },
             reserved_cores: arguments.reserve_cores.unwrap_or(site.reserved_cores),
             persist: arguments.persist.clone(),
-            only_kept: arguments.only_kept,
             metrics: metrics::wish(arguments.metrics.as_deref().or(site.metrics.as_deref()))?,
             allocation,
             plant: arguments.plant.clone(),

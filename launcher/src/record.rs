@@ -182,10 +182,13 @@ pub(crate) fn record(
 }
 
 impl JobRecord {
-    /// Adds what the processes said, the receipts and the timeline, and draws conclusions.
-    pub(crate) fn complete(&mut self, processes: Processes, receipts: &[Receipt], timeline: Vec<Sample>) {
+    /// Adds what the processes said, the receipts and the timeline, and draws conclusions. `alone`: nobody else used the system.
+    pub(crate) fn complete(&mut self, processes: Processes, receipts: &[Receipt], timeline: Vec<Sample>, alone: bool) {
         let ranks = processes.lines;
         self.processes = processes.count;
+        if !alone {
+            (self.bytes_written, self.bytes_read) = (ranks.iter().map(|rank| rank.bytes_written).sum(), 0);
+        }
         // What was read in place, out of the servers' memory, only the readers know.
         self.bytes_read = self.bytes_read.max(ranks.iter().map(|rank| rank.bytes_read).sum());
         let whole: f64 = ranks.iter().map(|rank| rank.seconds).sum();
@@ -218,8 +221,14 @@ impl JobRecord {
                 "an update had {small} bytes on average: collective calls or larger buffers would make fewer of them"
             ));
         }
-        if self.steps == 0 && self.bytes_written > 0 {
+        // What its processes wrote: others may be at work in the system.
+        if self.steps == 0 && self.ranks.iter().any(|rank| rank.bytes_written > 0) {
             say("nothing was committed: call MPI_File_sync, H5Fflush or close, or the data dies with the job"
+                .to_owned());
+        }
+        if self.processes == 0 && self.steps == 0 && self.bytes_written + self.bytes_read == 0 && self.staged.is_empty()
+        {
+            say("no process used the system: do its files' paths begin with /talea/, and does LD_PRELOAD reach it?"
                 .to_owned());
         }
         if let (Some(share), Some(slowest)) = (self.io_share, &self.slowest) {
@@ -321,9 +330,15 @@ mod tests {
     #[test]
     fn conclusions_name_what_to_do() {
         let mut record = a_record();
-        let rank = |rank, io_seconds| RankLine { rank: Some(rank), seconds: 10.0, io_seconds, ..RankLine::default() };
+        let rank = |rank, io_seconds| RankLine {
+            rank: Some(rank),
+            seconds: 10.0,
+            io_seconds,
+            bytes_written: 1,
+            ..RankLine::default()
+        };
         let lines = vec![rank(0, 8.0), rank(1, 0.5), rank(2, 0.5)];
-        record.complete(Processes { count: 3, lines }, &[], vec![]);
+        record.complete(Processes { count: 3, lines }, &[], vec![], true);
         assert_eq!(record.slowest.as_ref().and_then(|slowest| slowest.rank), Some(0));
         assert!((record.io_share.unwrap() - 0.3).abs() < 1e-9);
         let all = record.advice.join("\n");
@@ -348,14 +363,14 @@ mod tests {
         assert_eq!((processes.count, processes.lines.len()), (1, 1));
         assert!((processes.lines[0].io_seconds - 2.0).abs() < 1e-9, "threads in calls at the same time count once");
         let mut record = a_record();
-        record.complete(processes, &[], vec![]);
+        record.complete(processes, &[], vec![], true);
         assert_eq!(record.bytes_read, 1 << 30, "read in place, past the servers");
     }
 
     #[test]
     fn the_card_is_a_box() {
         let mut record = a_record();
-        record.complete(Processes::default(), &[], vec![]);
+        record.complete(Processes::default(), &[], vec![], true);
         let card = record.to_string();
         let widths: Vec<usize> = card.lines().map(|line| line.chars().count()).collect();
         assert!(widths.iter().all(|width| *width == widths[0]), "{card}");

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use talea_client::system::{ProcessMark, RuntimeDir, ServerEntry};
-use talea_client::{Client, System};
+use talea_client::{Client, ConnectOptions, System};
 use talea_model::ServerId;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -374,15 +374,26 @@ async fn again(started: &mut Started, servers: Vec<u32>) -> Result<Vec<u32>, Fai
     if started.plan.allocation.is_none() {
         return again_here(started, servers).await;
     }
-    if servers.is_empty() {
-        return Err(Failure::Usage(
-            "name the servers, as `talea status` shows them: they are on several nodes".to_owned(),
-        ));
-    }
+    let servers = if servers.is_empty() { lost(started).await? } else { servers };
+    servers.iter().try_for_each(|server| check(*server, started.plan.servers, &started.plan.tier))?;
     for server in &servers {
         again_in_step(started, *server).await?;
     }
     Ok(servers)
+}
+
+/// Servers that the pool takes for lost, but for those whose media are not here.
+async fn lost(started: &Started) -> Result<Vec<u32>, Failure> {
+    let (system, missing) = (started.system.clone(), started.missing.clone());
+    let ask = move || {
+        let name = Some("talea restart".to_owned());
+        let options = ConnectOptions { name, deadline_ms: Some(READY.as_millis() as u64), ..ConnectOptions::default() };
+        let map = Client::connect_to(&system, &options)?.refresh_map()?;
+        Ok(crate::watch::down(&map).into_keys().map(|server| server.0).collect::<Vec<_>>())
+    };
+    let asked = tokio::task::spawn_blocking(ask).await;
+    let down = asked.unwrap_or_else(|_| Err(Failure::Usage("the system could not be asked".to_owned())))?;
+    Ok(down.into_iter().filter(|server| !missing.iter().any(|(id, _)| id == server)).collect())
 }
 
 async fn again_here(started: &mut Started, mut servers: Vec<u32>) -> Result<Vec<u32>, Failure> {

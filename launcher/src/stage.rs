@@ -25,7 +25,7 @@ mod spread;
 mod transfer;
 mod walk;
 
-pub(crate) use order::{Direction, EachStep, In, Order, Out};
+pub(crate) use order::{Direction, EachStep, In, Order, Out, can_be_written};
 pub(crate) use receipt::Receipt;
 pub(crate) use spread::Nodes;
 use spread::Spread;
@@ -178,7 +178,7 @@ impl Stage {
         Ok(())
     }
 
-    /// A file goes into a directory that exists, under its own name.
+    /// A file goes into a directory that exists, under its own name, and so does whatever is to go to a path with a slash at its end.
     fn destination_of_in(&self, order: &Order, source: &std::path::Path, tree: bool) -> Result<String, Failure> {
         let destination = order.destination.trim_end_matches('/').to_owned();
         let parsed = TaleaPath::parse(destination.as_bytes())?;
@@ -187,7 +187,9 @@ impl Stage {
         let is_directory = parsed.names.is_empty()
             || lookup(&namespace, &parsed.names)?.is_some_and(|inode| inode.kind == talea_posix::Kind::Directory);
         match source.file_name() {
-            Some(name) if is_directory && !tree => Ok(format!("{destination}/{}", name.to_string_lossy())),
+            Some(name) if (is_directory && !tree) || order.destination.ends_with('/') => {
+                Ok(format!("{destination}/{}", name.to_string_lossy()))
+            }
             _ => Ok(destination),
         }
     }

@@ -208,14 +208,10 @@ impl Started {
                 known.tier, self.plan.tier, known.tier
             )));
         }
-        if self.plan.only_kept {
-            return Err(Failure::Usage(format!(
-                "what was kept as '{name}' in {} is not there any more: is that mounted? `talea gc --forget {name}` forgets it",
-                known.tier
-            )));
-        }
-        eprintln!("talea: what was kept as '{name}' in {} is not there any more: beginning anew", known.tier);
-        Ok(())
+        Err(Failure::Usage(format!(
+            "what was kept as '{name}' in {} is not there any more: is that mounted? Nothing was changed; {forget}",
+            known.tier
+        )))
     }
 
     /// Notes which nodes keep the system from now on.

@@ -65,7 +65,7 @@ impl Watch {
 }
 
 /// Servers that are lost to the pool, with their hosts.
-fn down(map: &PoolMap) -> BTreeMap<ServerId, String> {
+pub(crate) fn down(map: &PoolMap) -> BTreeMap<ServerId, String> {
     let is_down = |server: ServerId| {
         let mut theirs = map.targets.iter().filter(|target| target.server == server).peekable();
         theirs.peek().is_some() && theirs.all(|target| !map.is_up(target.id))

@@ -11,13 +11,26 @@ pub struct Wish {
     pub bring_in: Vec<(String, String)>,
     /// Orders to stage out.
     pub out: Vec<(String, String)>,
-    /// How many seconds before the job's wall time staging out begins.
-    pub save_before: Option<u64>,
+    /// Options of `talea guard`.
+    pub guard: Vec<String>,
 }
 
 /// Keys that become options of `talea up`.
-const OPTIONS: [&str; 8] =
-    ["capacity", "tier", "targets", "container", "fabric", "reserve-cores", "keep-steps", "persist"];
+const OPTIONS: [&str; 11] = [
+    "capacity",
+    "tier",
+    "servers",
+    "targets",
+    "container",
+    "fabric",
+    "reserve-cores",
+    "keep-steps",
+    "lagging",
+    "metrics",
+    "persist",
+];
+/// Keys that become options of `talea guard`.
+const GUARDS: [&str; 5] = ["drain", "events", "receipt", "record", "save-before"];
 
 impl Wish {
     /// Takes the value apart. `on` alone, or nothing, is a wish for the site's defaults.
@@ -38,21 +51,25 @@ impl Wish {
                         .ok_or_else(|| wrong("is not out=/talea/CONTAINER/PATH:DST"))?;
                     wish.out.push((source.to_owned(), destination.to_owned()));
                 }
-                "save-before" => {
-                    wish.save_before = Some(value.parse().map_err(|_| wrong("is no number of seconds"))?);
+                "save-before" if value.parse::<u64>().is_err() => return Err(wrong("is no number of seconds")),
+                "lagging" if !["keep", "drop", "block"].contains(&value) => {
+                    return Err(wrong("is none of keep, drop and block"));
+                }
+                "drain" if !value.starts_with("/talea/") || !value.contains("{step}") => {
+                    return Err(wrong("is not drain=/talea/CONTAINER/PATH:DST with {step} in DST"));
                 }
                 "capacity" if talea_model::size::parse(value).is_err() => {
                     return Err(wrong("is no size: write a number with K, M, G or T, such as 64G"));
                 }
-                "targets" | "reserve-cores" | "keep-steps" if value.parse::<u64>().is_err() => {
+                "servers" | "targets" | "reserve-cores" | "keep-steps" if value.parse::<u64>().is_err() => {
                     return Err(wrong("is no number"));
                 }
+                "metrics" => wish.up.push(format!("--metrics={value}")),
                 _ if OPTIONS.contains(&key) => wish.up.extend([format!("--{key}"), value.to_owned()]),
+                _ if GUARDS.contains(&key) => wish.guard.extend([format!("--{key}"), value.to_owned()]),
                 _ => {
-                    return Err(wrong(
-                        "is not known; there are in, out, capacity, tier, targets, container, fabric, \
-                                       reserve-cores, keep-steps, persist and save-before",
-                    ));
+                    let (options, guards) = (OPTIONS.join(", "), GUARDS.join(", "));
+                    return Err(wrong(&format!("is not known; there are in, out, {options}, {guards}")));
                 }
             }
         }
@@ -84,9 +101,11 @@ mod tests {
         assert_eq!(wish.up, ["--capacity", "2T", "--tier", "pmem:/mnt"]);
         assert_eq!(wish.bring_in, [("/a/b".to_owned(), "/talea/run/b".to_owned())]);
         assert_eq!(wish.reserved_cores(), 0);
-        assert_eq!(Wish::parse("capacity=1G,reserve-cores=3").unwrap().reserved_cores(), 3);
-        assert_eq!(Wish::parse("save-before=30").unwrap().save_before, Some(30));
         assert_eq!(wish.out, [("/talea/run/c".to_owned(), "/a/c".to_owned())]);
+        assert_eq!(Wish::parse("capacity=1G,reserve-cores=3").unwrap().reserved_cores(), 3);
+        let wish = Wish::parse("save-before=30,drain=/talea/run/x:/a/x-{step},lagging=block,metrics=unix").unwrap();
+        assert_eq!(wish.guard, ["--save-before", "30", "--drain", "/talea/run/x:/a/x-{step}"]);
+        assert_eq!(wish.up, ["--lagging", "block", "--metrics=unix"]);
         for bad in [
             "capcity=1",
             "capacity",
@@ -97,6 +116,8 @@ mod tests {
             "capacity=1Q",
             "targets=x",
             "save-before=1m",
+            "drain=/talea/run/x:/a/x",
+            "lagging=sometimes",
         ] {
             let error = Wish::parse(bad).unwrap_err();
             assert!(error.contains(bad), "{error}");

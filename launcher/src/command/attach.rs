@@ -43,7 +43,6 @@ pub(crate) async fn attach(arguments: &AttachArgs) -> Result<u8, Failure> {
                 format_args!("'{}' does not run, and is kept: starting it", arguments.system),
             );
             run.system.persist = Some(arguments.system.clone());
-            run.system.only_kept = true;
             run.system.tier = Some(tier);
             return job::run_new(&run, &mut stop).await;
         }

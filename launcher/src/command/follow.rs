@@ -1,4 +1,7 @@
-//! `talea follow`: a line for each committed step.
+//! `talea follow`: a line for each committed step, or a command.
+//!
+//! A line that was written is a step that was received: whoever reads it from a pipe may be behind. A command holds its step until it has
+//! ended.
 
 use std::io::Write;
 
@@ -62,9 +65,19 @@ pub(crate) fn follow(arguments: &FollowArgs) -> Result<u8, Failure> {
         );
     }
     loop {
-        match subscription.wait(ROUND_MS)? {
+        let waited = match arguments.exec {
+            Some(_) => subscription.wait_one(ROUND_MS)?,
+            None => subscription.wait(ROUND_MS)?,
+        };
+        match waited {
             WaitOutcome::Steps { steps, latest } => {
                 for step in steps {
+                    if let Some(command) = &arguments.exec {
+                        match run(command, &client_system(arguments)?, step.step)? {
+                            0 => continue,
+                            code => return Ok(code),
+                        }
+                    }
                     let line = Line::of(&container, &step, latest, arguments.json);
                     if !print(&line, arguments.json)? {
                         return Ok(0);
@@ -87,6 +100,23 @@ pub(crate) fn follow(arguments: &FollowArgs) -> Result<u8, Failure> {
             }
         }
     }
+}
+
+fn client_system(arguments: &FollowArgs) -> Result<String, Failure> {
+    Ok(talea_client::System::find(arguments.system.as_deref())?.file.name)
+}
+
+/// Runs the command for a step; its exit code as a shell shows it.
+fn run(command: &str, system: &str, step: Step) -> Result<u8, Failure> {
+    let line = command.replace("{step}", &step.0.to_string());
+    let mut shell = std::process::Command::new("/bin/sh");
+    shell.args(["-c", &line]).env(talea_client::system::SYSTEM_VARIABLE, system);
+    let status = shell.status().map_err(Failure::io("starting", "/bin/sh"))?;
+    let code = crate::job::exit_code(status);
+    if code != 0 {
+        eprintln!("talea: step {step}: `{line}` ended with {code}; `--after {}` goes on with that step", step.0 - 1);
+    }
+    Ok(code)
 }
 
 /// False if nobody reads any more, as in `talea follow run | head -1`.

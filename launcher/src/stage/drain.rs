@@ -1,6 +1,7 @@
 //! Draining: each committed step goes to the file system while the job runs, and an event says when it is safe there.
 //!
-//! The subscription keeps the steps that are not out yet, so none is lost by a file system that is slower than the job.
+//! The subscription keeps the steps that are not out yet, so none is lost by a file system that is slower than the job. What could not be
+//! copied is tried again at the end; a step that is not out then is named, and is no success.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -42,9 +43,18 @@ pub(crate) struct Drain {
     pub(crate) events: Option<PathBuf>,
 }
 
+/// What came of a drain.
+#[derive(Default)]
+pub(crate) struct Drained {
+    /// Of each step that is safe.
+    pub(crate) receipts: Vec<Receipt>,
+    /// Steps that are not.
+    pub(crate) left: Vec<u64>,
+}
+
 /// A drain that runs in a thread of its own.
 pub(crate) struct Draining {
-    thread: std::thread::JoinHandle<Result<u64, Failure>>,
+    thread: std::thread::JoinHandle<Result<Drained, Failure>>,
     stop: mpsc::Sender<()>,
 }
 
@@ -64,8 +74,8 @@ impl Draining {
         self.thread.is_finished()
     }
 
-    /// Waits for the end; `now`: after the step that is being copied. Returns the last step that is safe.
-    pub(crate) fn end(self, now: bool) -> Result<u64, Failure> {
+    /// Waits for the end; `now`: after the step that is being copied.
+    pub(crate) fn end(self, now: bool) -> Result<Drained, Failure> {
         if now {
             let _ = self.stop.send(());
         }
@@ -74,7 +84,7 @@ impl Draining {
 }
 
 impl Drain {
-    fn run(&self, ready: &mpsc::Sender<()>, stopped: &mpsc::Receiver<()>) -> Result<u64, Failure> {
+    fn run(&self, ready: &mpsc::Sender<()>, stopped: &mpsc::Receiver<()>) -> Result<Drained, Failure> {
         // A client of its own: its waits must not hold up others.
         let options = ConnectOptions {
             system: Some(self.system.clone()),
@@ -93,51 +103,71 @@ impl Drain {
         let mut subscription = container.subscribe(now)?;
         let _ = ready.send(());
         let stage = Stage::new(&client, Options { workers: 2, quiet: true, ..Options::default() });
-        let mut safe = 0;
+        let mut all = Drained::default();
         loop {
+            let given_up = stopped.try_recv().is_ok();
             match subscription.wait_one(ROUND_MS)? {
+                WaitOutcome::Steps { steps, latest } if given_up => {
+                    let first = steps.first().map_or(latest, |step| step.step).0;
+                    all.left.extend(first..=latest.0);
+                    (first..=latest.0)
+                        .for_each(|step| self.tell(&self.event(&parsed, step, "failed", Some("given up"))));
+                    return Ok(all);
+                }
                 WaitOutcome::Steps { steps, .. } => {
-                    for step in steps {
-                        if self.step(&stage, &parsed, step.step.0) {
-                            safe = step.step.0;
-                        }
-                    }
+                    steps.iter().for_each(|step| self.step(&stage, &parsed, step.step.0, &mut all));
                 }
                 WaitOutcome::Gap { .. } => {}
+                WaitOutcome::NotReady if given_up => return Ok(all),
                 WaitOutcome::NotReady => {}
-                WaitOutcome::End | WaitOutcome::ProducerLost => return Ok(safe),
-            }
-            if stopped.try_recv().is_ok() {
-                return Ok(safe);
+                WaitOutcome::End | WaitOutcome::ProducerLost => {
+                    // As far as they are still kept.
+                    for step in std::mem::take(&mut all.left) {
+                        self.step(&stage, &parsed, step, &mut all);
+                    }
+                    return Ok(all);
+                }
             }
         }
     }
 
-    /// Copies one step out. True: it is safe.
-    fn step(&self, stage: &Stage, parsed: &TaleaPath, step: u64) -> bool {
+    fn event(&self, parsed: &TaleaPath, step: u64, event: &'static str, error: Option<&str>) -> Event {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Event {
+            event,
+            container: parsed.container.clone(),
+            step,
+            destination: self.order.destination.replace(super::order::STEP, &step.to_string()),
+            bytes: 0,
+            unix_us: now.map_or(0, |since| since.as_micros() as u64),
+            error: error.map(str::to_owned),
+        }
+    }
+
+    /// Copies one step out.
+    fn step(&self, stage: &Stage, parsed: &TaleaPath, step: u64, all: &mut Drained) {
         let names: Vec<String> = parsed.names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect();
         let source = format!("/talea/{}/.talea/steps/{step}/{}", parsed.container, names.join("/"));
         let destination = self.order.destination.replace(super::order::STEP, &step.to_string());
         let order = Order { source: source.trim_end_matches('/').to_owned(), destination, ..self.order.clone() };
-        let mut event = Event {
-            event: "safe",
-            container: parsed.container.clone(),
-            step,
-            destination: order.destination.clone(),
-            bytes: 0,
-            unix_us: 0,
-            error: None,
-        };
-        match stage.carry_out(&order) {
-            Ok(Receipt { failed: 0, bytes, .. }) => event.bytes = bytes,
-            Ok(receipt) => (event.event, event.error) = ("failed", receipt.first_failure()),
+        let event = |event, error: Option<&str>| self.event(parsed, step, event, error);
+        self.tell(&match stage.carry_out(&order) {
+            Ok(receipt) if receipt.failed == 0 => {
+                let event = Event { bytes: receipt.bytes, ..event("safe", None) };
+                all.receipts.push(receipt);
+                event
+            }
+            Ok(receipt) => {
+                all.left.push(step);
+                event("failed", receipt.first_failure().as_deref())
+            }
             // Another file's step: this one's path is not made yet.
-            Err(Failure::File(fault)) if fault.code == talea_abi::Code::NotFound => event.event = "missing",
-            Err(failure) => (event.event, event.error) = ("failed", Some(failure.to_string())),
-        }
-        event.unix_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
-        self.tell(&event);
-        event.event == "safe"
+            Err(Failure::File(fault)) if fault.code == talea_abi::Code::NotFound => event("missing", None),
+            Err(failure) => {
+                all.left.push(step);
+                event("failed", Some(failure.to_string().as_str()))
+            }
+        });
     }
 
     fn tell(&self, event: &Event) {

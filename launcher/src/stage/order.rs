@@ -1,6 +1,6 @@
 //! `SRC:DST`, taken apart.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use rustix::fs::{Access, access};
@@ -77,6 +77,17 @@ impl Order {
         let into = self.destination.ends_with('/') || (path.is_dir() && !tree);
         if into && !own.is_empty() { path.join(own) } else { path }
     }
+}
+
+/// Looks whether a file can be written before anything is started that it is to tell of.
+pub(crate) fn can_be_written(path: &Path) -> Result<(), Failure> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let why = match access(directory, Access::WRITE_OK | Access::EXEC_OK) {
+        _ if path.is_dir() => "it is a directory".to_owned(),
+        Ok(()) => return Ok(()),
+        Err(error) => format!("{}: {error}", directory.display()),
+    };
+    Err(Failure::Usage(format!("{} cannot be written: {why}", path.display())))
 }
 
 /// A path in Talea may be given short: `run/heat.h5` is `/talea/run/heat.h5`.

@@ -222,18 +222,23 @@ impl Transfer {
     }
 
     fn copy(&self, begin: u64, end: u64, bar: &ProgressBar) -> Result<u64, Failure> {
+        let told = |bytes| {
+            bar.inc(bytes);
+            match self.give_up.load(Ordering::Relaxed) {
+                true => Err(Failure::Usage("given up".to_owned())),
+                false => Ok(()),
+            }
+        };
         match &self.side {
             Side::Out { file, part, .. } => {
-                let crc = copy_range(&self.handle, file, part, false, (begin, end), |bytes| bar.inc(bytes))?;
+                let crc = copy_range(&self.handle, file, part, false, (begin, end), told)?;
                 if self.count() > 1 {
                     // The journal must not say more than the disk has.
                     file.sync_data().map_err(Failure::io("flushing", part))?;
                 }
                 Ok(crc)
             }
-            Side::In { file, source, .. } => {
-                copy_range(&self.handle, file, source, true, (begin, end), |bytes| bar.inc(bytes))
-            }
+            Side::In { file, source, .. } => copy_range(&self.handle, file, source, true, (begin, end), told),
         }
     }
 
@@ -242,6 +247,10 @@ impl Transfer {
         let count = self.count();
         let mut state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Some(failure) = state.failure.take() {
+            // Of what there is nothing to take over nothing stays, least of all where there was no room for it.
+            if let (Side::Out { part, journal, same: None, .. }, true) = (&self.side, state.segments.is_empty()) {
+                let _ = (fs::remove_file(part), fs::remove_file(journal));
+            }
             return Err(failure);
         }
         let mut crc64 = checksum(CRC, &[]);
@@ -312,7 +321,7 @@ pub(super) fn copy_range(
     path: &Path,
     into: bool,
     (begin, end): (u64, u64),
-    told: impl Fn(u64),
+    told: impl Fn(u64) -> Result<(), Failure>,
 ) -> Result<u64, Failure> {
     let mut buffer = vec![0; PIECE_BYTES.min(end - begin) as usize];
     let mut digest = Digest::new(CRC);
@@ -329,7 +338,7 @@ pub(super) fn copy_range(
         }
         digest.update(piece);
         at += length as u64;
-        told(length as u64);
+        told(length as u64)?;
     }
     Ok(digest.finalize())
 }

@@ -53,6 +53,8 @@ pub(crate) fn open(settings: &Settings, directory: &mut Directory) -> Result<Opt
     let labels = Labels { system: settings.config.name.clone(), server: settings.server };
     if wish.listen == "unix" {
         let path = directory.path(&format!("metrics-{}.sock", settings.server));
+        // A server that was killed leaves its own.
+        let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).map_err(failed)?;
         directory.own(path.clone());
         return Ok(Some(Metrics { listener: Listener::Unix(listener, path), token: None, labels }));

@@ -74,7 +74,12 @@ extern "C" fn heard(_: c_int, value: *const c_char, _: c_int) -> c_int {
         let text = unsafe { CStr::from_ptr(value) }.to_string_lossy().into_owned();
         Wish::parse(&text)?;
         is_a_place_for_it()?;
-        *ASKED.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+        let mut asked = ASKED.lock().unwrap_or_else(PoisonError::into_inner);
+        // Slurm passes the last one on, and what the others asked for would be missed later.
+        if let Some(before) = asked.as_ref().filter(|before| **before != text && Spank::is_command()) {
+            return Err(format!("--talea is given twice: write one, --talea={before},{text}"));
+        }
+        *asked = Some(text);
         Ok(())
     })
 }
@@ -194,9 +199,7 @@ fn begin(spank: &Spank, prefix: &str, text: &str) -> Result<(), String> {
         run(&["cp", "-r", source, destination]).inspect_err(|_| _ = run(&["down"]))?;
     }
     let mut words: Vec<String> = vec![talea.clone(), "guard".to_owned(), String::new()];
-    if let Some(seconds) = wish.save_before {
-        words.extend(["--save-before".to_owned(), seconds.to_string()]);
-    }
+    words.extend(wish.guard);
     for (source, destination) in &wish.out {
         words.extend(["--out".to_owned(), format!("{source}:{destination}")]);
     }
