@@ -416,12 +416,12 @@ async fn wait(
     }
 }
 
-/// Says that a server ended under the command; calls that need it fail by themselves.
-fn tell_of_end(failure: &Failure) {
+/// Says that a server ended; calls that need it fail by themselves.
+pub(crate) fn tell_of_end(failure: &Failure) {
     match failure {
         Failure::ServerEnded { server, status, log } => {
             eprintln!(
-                "talea: server {server} ended while the command runs ({status}). What it held in memory is lost; what it held on \
+                "talea: server {server} ended by itself ({status}). What it held in memory is lost; what it held on \
                  media comes back with `talea restart`, see `talea status`. Its last words:\n{log}"
             );
         }

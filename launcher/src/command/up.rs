@@ -129,7 +129,7 @@ pub(crate) async fn hold(arguments: &SystemArgs) -> Result<u8, Failure> {
     let told = async {
         loop {
             let failure = keeper.next_end().await;
-            eprintln!("talea: {failure}");
+            crate::job::tell_of_end(&failure);
             if matches!(failure, Failure::ServerEnded { ref server, .. } if server.starts_with("step")) {
                 return;
             }
