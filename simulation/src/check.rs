@@ -18,7 +18,7 @@ use crate::program::CELLS;
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which: `I1`, `I2`, `I4`, `I6`, `I8`, `steps`, `serial`, `once`, `told`, `kept`, `lease`.
+    /// Which: `I1`, `I2`, `I4`, `I6`, `I8`, `steps`, `serial`, `once`, `told`, `kept`, `lease`, `names`.
     pub invariant: &'static str,
     /// What was seen.
     pub what: String,
@@ -48,6 +48,7 @@ pub fn check(history: &History) -> Vec<Violation> {
         found.push(Violation { invariant: "I4", what });
     }
     found.extend(history.served_late.iter().map(|what| Violation { invariant: "lease", what: what.clone() }));
+    found.extend(history.misnamed.iter().map(|what| Violation { invariant: "names", what: what.clone() }));
     for call in &history.hanging {
         found.push(Violation { invariant: "I8", what: format!("{call} never ended") });
     }
@@ -232,6 +233,7 @@ mod tests {
         assert_eq!(violations(again), ["I1", "I2"], "a snapshot that changes");
         assert_eq!(violations(|h| h.open_at_end.push(TxId(3))), ["I6"]);
         assert_eq!(violations(|h| h.hanging.push("read".into())), ["I8"]);
+        assert_eq!(violations(|h| h.misnamed.push("step 3".into())), ["names"]);
         assert_eq!(violations(|h| h.served_late.push("target 3".into())), ["lease"]);
         let aborted = |h: &mut History| {
             if let Some(transaction) = h.transactions.get_mut(&TxId(2)) {

@@ -137,6 +137,10 @@ pub struct History {
     pub full: u64,
     /// Reads that were refused although their snapshot was kept.
     pub refused_reads: Vec<String>,
+    /// Steps whose files are named where they should not be, or not named.
+    pub misnamed: Vec<String>,
+    /// Steps whose files were looked up and found.
+    pub named: u64,
     /// What targets served while the pool's log said that they are down.
     pub served_late: Vec<String>,
     /// Longest time that a reader waited for an answer while all servers were up, in nanoseconds.

@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, Mutex};
 
+mod names;
 mod optimistic;
 mod witness;
 
@@ -197,7 +198,7 @@ pub(crate) async fn writer(context: Context, job: Arc<Mutex<Job>>, writer: u32, 
         lock(&job).flushed.push((round, epoch.summary()));
         context.time.moved();
         if writer == 0 {
-            next = commit(&context, &job, &epoch, round).await;
+            next = commit(&context, &container, &job, &epoch, round).await;
             look_at_latest(&context, &container, epoch.tx()).await;
         } else {
             if context.draw(5) == 0 {
@@ -214,7 +215,13 @@ pub(crate) async fn writer(context: Context, job: Arc<Mutex<Job>>, writer: u32, 
 }
 
 /// Reduces the round's summaries and commits.
-async fn commit(context: &Context, job: &Arc<Mutex<Job>>, epoch: &Epoch, round: u64) -> Option<Epoch> {
+async fn commit(
+    context: &Context,
+    container: &Container,
+    job: &Arc<Mutex<Job>>,
+    epoch: &Epoch,
+    round: u64,
+) -> Option<Epoch> {
     let all = || {
         let job = lock(job);
         let of_round = job.flushed.iter().filter(|(at, _)| *at == round);
@@ -225,9 +232,10 @@ async fn commit(context: &Context, job: &Arc<Mutex<Job>>, epoch: &Epoch, round: 
             })
         })
     };
-    let summary = context.time.until(all).await;
+    let mut summary = context.time.until(all).await;
+    let names = names::name(context, container, epoch, &mut summary).await;
     context.asks_to_begin();
-    let outcome = epoch.commit_async(&summary, &epoch.tx().0.to_le_bytes(), true).await;
+    let outcome = epoch.commit_named_async(&summary, &epoch.tx().0.to_le_bytes(), names, true).await;
     let known = match &outcome.committed {
         Ok(committed) => Outcome::Committed { stamp: committed.stamp, step: committed.step },
         // Only who was told that there is no commit got another epoch with the answer.
@@ -315,6 +323,7 @@ pub(crate) async fn audit(context: Context) {
                 Ok(Waited::Steps { steps, .. }) => {
                     for step in steps {
                         after = step.step;
+                        names::look_up(&context, &container, &step).await;
                         let tx = step.attributes[..].try_into().map(u64::from_le_bytes).unwrap_or_default();
                         lock(&context.history).steps.insert(step.step, (TxId(tx), step.stamp));
                     }

@@ -10,7 +10,7 @@ const SEEDS: u64 = 500;
 /// Every fourth seed from `first` on. Together they must have met each kind of fault, and got something done all the same.
 fn all_keep_all_invariants(first: u64) {
     let (mut steps, mut committed, mut refused, mut struck) = (0, 0, 0, Struck::new());
-    let (mut full, mut lost, mut trees) = (0, 0, 0);
+    let (mut full, mut lost, mut trees, mut named) = (0, 0, 0, 0);
     for seed in (0..SEEDS).map(|number| first + 4 * number) {
         let settings = Settings::of(seed);
         let run = run(settings);
@@ -20,6 +20,7 @@ fn all_keep_all_invariants(first: u64) {
         trees += u32::from(settings.width > 0 && settings.servers > 2);
         full += run.history.full;
         lost += run.history.lost_reads;
+        named += run.history.named;
         let told = |what| run.history.optimistic.iter().filter(|one| one.outcome == what).count();
         committed += told(Told::Done);
         refused += told(Told::Refused);
@@ -29,6 +30,7 @@ fn all_keep_all_invariants(first: u64) {
     assert!(committed > 500 && refused > 50, "so must transactions: {committed} committed, {refused} refused");
     assert!(FAULTS.iter().all(|fault| struck.get(fault).is_some_and(|times| *times > 10)), "{struck:?}");
     assert!(trees > 50, "servers follow through others: {trees} times");
+    assert!(named > 500, "steps name what they wrote: {named}");
     assert!(full > 20 && lost > 50, "{full} updates found a tier full, {lost} reads were told of a loss");
 }
 
@@ -48,6 +50,7 @@ fn a_calm_run_commits_everything() {
     let run = run(Settings { calm: true, ..Settings::of(5) });
     assert_eq!(check(&run.history), []);
     assert_eq!(run.history.steps.len(), 16, "two jobs of eight epochs");
+    assert!(run.history.named > 8, "{} of them name what they wrote", run.history.named);
 }
 
 #[test]

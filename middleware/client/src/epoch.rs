@@ -168,14 +168,37 @@ impl Epoch {
 
     /// Commits on ONE process with all processes' summaries merged. `next`: begins the next epoch in the same request.
     pub fn commit(&self, summary: &Summary, attributes: &[u8], next: bool) -> CommitOutcome {
-        match self.container.client.block_on(self.commit_async(summary, attributes, next)) {
+        self.commit_named(summary, attributes, None, next)
+    }
+
+    /// Asynchronous [`commit`](Self::commit).
+    pub async fn commit_async(&self, summary: &Summary, attributes: &[u8], next: bool) -> CommitOutcome {
+        self.commit_named_async(summary, attributes, None, next).await
+    }
+
+    /// As [`commit`](Self::commit), of an epoch in which a manifest was written under this number
+    /// ([`Container::manifest_slot`]).
+    pub fn commit_named(
+        &self,
+        summary: &Summary,
+        attributes: &[u8],
+        manifest: Option<u32>,
+        next: bool,
+    ) -> CommitOutcome {
+        match self.container.client.block_on(self.commit_named_async(summary, attributes, manifest, next)) {
             Ok(outcome) => outcome,
             Err(error) => CommitOutcome { committed: Err(error), next: None },
         }
     }
 
-    /// Asynchronous [`commit`](Self::commit).
-    pub async fn commit_async(&self, summary: &Summary, attributes: &[u8], next: bool) -> CommitOutcome {
+    /// Asynchronous [`commit_named`](Self::commit_named).
+    pub async fn commit_named_async(
+        &self,
+        summary: &Summary,
+        attributes: &[u8],
+        manifest: Option<u32>,
+        next: bool,
+    ) -> CommitOutcome {
         if self.independent {
             let text = "an independent transaction commits alone: Transaction::commit, talea_tx_commit".to_owned();
             return CommitOutcome { committed: Err(ClientError::Argument(text)), next: None };
@@ -185,7 +208,7 @@ impl Epoch {
         }
         let what = "committing an epoch";
         let (tx, attributes) = (self.begun.tx, attributes.to_vec());
-        let request = Request::Commit { tx, summary: summary.clone(), attributes, next };
+        let request = Request::Commit { tx, summary: summary.clone(), attributes, manifest, next };
         let follow = |begun| Epoch::new(self.container.clone(), begun);
         let answer = match self.container.properties().lagging {
             Lagging::Block => self.container.client.control_for(what, request, HELD_UP_MS).await,

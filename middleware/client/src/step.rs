@@ -1,6 +1,6 @@
 //! A container's committed steps, and the files that each of them wrote.
 
-use talea_model::{LeaseId, Manifest, Step, TxId, View, manifest};
+use talea_model::{LeaseId, Manifest, Oid, Step, TxId, View, manifest};
 use talea_wire::control::{Reply, Request, StepRecord, Waited};
 use talea_wire::{Refusal, RefusalCode};
 
@@ -56,8 +56,16 @@ impl Container {
         }
     }
 
+    /// The number of the manifest's key that lies on the same target as a dkey of an object. An epoch that writes that dkey writes its
+    /// manifest there: the commit then depends on no target that the epoch has not written to.
+    pub fn manifest_slot(&self, oid: Oid, dkey: &[u8]) -> Result<u32> {
+        let (holder, names) = (self.object(oid).layout()?, self.object(manifest::object()).layout()?);
+        let unknown = || ClientError::Argument("the pool map has no place for the names of a step's files".to_owned());
+        manifest::slot(&names, holder.leader_of(dkey)).ok_or_else(unknown)
+    }
+
     /// The files that a step wrote, by the names under which they were opened; `None`: the epoch named none (objects of the program's own, a
-    /// rollback). Asks one target, nobody else, and for as long as the step is kept.
+    /// rollback). Asks one target at most, nobody else, and for as long as the step is kept.
     pub fn manifest(&self, step: &StepRecord) -> Result<Option<Manifest>> {
         self.client.block_on(self.manifest_async(step))?
     }
@@ -65,7 +73,8 @@ impl Container {
     /// Asynchronous [`manifest`](Self::manifest).
     pub async fn manifest_async(&self, step: &StepRecord) -> Result<Option<Manifest>> {
         let view = View::Snapshot { stamp: step.stamp, position: step.position, lease: LeaseId(0) };
-        let (object, dkey) = (self.object(manifest::object()), manifest::dkey(step.tx));
+        let Some(slot) = step.manifest else { return Ok(None) };
+        let (object, dkey) = (self.object(manifest::object()), manifest::dkey(slot));
         let mut room = vec![0; ROOM_BYTES];
         loop {
             let mut fetch = [EntryFetch::single(&dkey, manifest::AKEY, &mut room)];
@@ -83,7 +92,7 @@ impl Container {
     }
 }
 
-/// The manifest, if it is of this transaction: the key shows an earlier epoch's where this one wrote none.
+/// The manifest, if it is of this transaction: nothing else is to be there, but a program may have named a key that it did not write.
 fn of_step(bytes: &[u8], tx: TxId) -> Result<Option<Manifest>> {
     let read = Manifest::decode(bytes)?;
     Ok((read.tx == tx).then_some(read))

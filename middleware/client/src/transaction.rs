@@ -147,7 +147,7 @@ impl Epoch {
         let mut summary = self.part();
         if summary.touched.is_empty() {
             // It has seen its base, whole: what came later does not matter.
-            let request = Request::Commit { tx: self.tx(), summary, attributes: vec![], next: false };
+            let request = Request::Commit { tx: self.tx(), summary, attributes: vec![], manifest: None, next: false };
             return committed(client.control(WHAT, request).await?);
         }
         let deadline_ns = client.times().deadline_ns;

@@ -1,18 +1,17 @@
 //! Which files a collective epoch wrote: a record that is part of the epoch's own transaction (docs/design.md §4 rule 5), so that it is
 //! there exactly if the epoch committed, whoever died when.
 //!
-//! It lies in a reserved object of the container, under one of a few keys that the transaction's number chooses; each epoch writes over
-//! an earlier one's record, and a snapshot of a step shows the one that counts for it, if it names the step's transaction.
+//! It lies in a reserved object of the container, which has one key a target. The writer takes the key of a target that holds the epoch's
+//! updates anyway, so that a commit fails for no target that its files do not lie on; the commit's entry says which key that was. Each
+//! epoch writes over an earlier one's record, and a snapshot of a step shows its own.
 
 use thiserror::Error;
 
 use crate::limit::MAX_VALUE_BYTES;
-use crate::{ObjectClass, Oid, TxId};
+use crate::{Layout, ObjectClass, Oid, TargetId, TxId};
 
 /// akey of the record.
 pub const AKEY: &[u8] = b"files";
-/// Keys that records are spread over, and with them targets.
-const SLOTS: u64 = 64;
 const VERSION: u8 = 1;
 const HEAD_BYTES: usize = 16;
 const FILE_BYTES: usize = 16 + 2;
@@ -22,9 +21,14 @@ pub const fn object() -> Oid {
     Oid::new(ObjectClass::SX, u128::from_be_bytes(*b"\0\0\0\0tal.manifest"))
 }
 
-/// dkey of a transaction's record.
-pub const fn dkey(tx: TxId) -> [u8; 8] {
-    (tx.0 % SLOTS).to_be_bytes()
+/// Number of the key whose record a target holds, by the layout of the [reserved object](object); `None`: the target is none of it.
+pub fn slot(layout: &Layout, target: TargetId) -> Option<u32> {
+    (0..layout.groups() as u32).find(|slot| layout.leader_of(&dkey(*slot)) == target)
+}
+
+/// dkey of a slot.
+pub fn dkey(slot: u32) -> [u8; 8] {
+    u64::from(slot).to_be_bytes()
 }
 
 /// The files that an epoch wrote.
@@ -118,6 +122,7 @@ impl Manifest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::placement::tests::map;
     use proptest::prelude::*;
 
     fn file(path: Vec<u8>, oid: u128) -> WrittenFile {
@@ -151,8 +156,19 @@ mod tests {
         assert!(bytes.len() <= MAX_VALUE_BYTES);
         let read = Manifest::decode(&bytes).unwrap();
         assert!(!read.is_whole && read.files.len() > 200 && manifest.files.starts_with(&read.files));
-        assert_ne!(dkey(TxId(1)), dkey(TxId(2)));
         // Objects whose ids are drawn have the highest bit; programs' own are numbers that mean something to them.
         assert_eq!(object().user() >> 95, 0);
+    }
+
+    #[test]
+    fn each_target_has_a_key_of_its_own() {
+        for targets in [1, 2, 3, 7, 64, 1000] {
+            let layout = Layout::of(object(), &map(targets)).unwrap();
+            for target in (0..targets).map(TargetId) {
+                let slot = slot(&layout, target).unwrap();
+                assert!(slot < targets && layout.leader_of(&dkey(slot)) == target, "{target:?} of {targets}");
+            }
+            assert_eq!(slot(&layout, TargetId(targets)), None);
+        }
     }
 }

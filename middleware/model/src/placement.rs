@@ -67,11 +67,11 @@ impl Layout {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::{Key, MapVersion, PoolId, ServerId, Stamp, TargetInfo, TargetState};
 
-    fn map(targets: u32) -> PoolMap {
+    pub(crate) fn map(targets: u32) -> PoolMap {
         let target = |id| TargetInfo {
             id: TargetId(id),
             server: ServerId(id / 2),

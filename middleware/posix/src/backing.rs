@@ -100,6 +100,8 @@ pub trait Backing: Send + Sync {
     fn hlc(&self) -> Stamp;
     /// Advances this process's clock past a stamp that another process sent.
     fn observe(&self, stamp: Stamp);
+    /// The key for the names of a step's files that lies where a dkey of an object does.
+    fn manifest_slot(&self, oid: Oid, dkey: &[u8]) -> Result<u32, Fault>;
     /// An autocommit of one dkey.
     fn update(&self, oid: Oid, entries: &[Update<'_>]) -> Result<(), Fault>;
     /// An autocommit that punches; of an object on several targets a transaction.
@@ -154,8 +156,8 @@ pub trait Epoch: Send + Sync {
     fn punch(&self, oid: Oid, what: Punch<'_>) -> Result<(), Fault>;
     /// What this process touched in it so far.
     fn summary(&self) -> Summary;
-    /// Proposes the commit; an independent transaction takes no summary and no next.
-    fn commit(&self, summary: &Summary, next: bool) -> Result<Done, Refused>;
+    /// Proposes the commit, with the key under which files were named; an independent transaction takes no summary and no next.
+    fn commit(&self, summary: &Summary, manifest: Option<u32>, next: bool) -> Result<Done, Refused>;
     /// Aborts it.
     fn abort(&self, reason: &str) -> Result<(), Fault>;
     /// Tells that its transaction is known to be closed: there is nothing to leave.

@@ -250,7 +250,7 @@ impl Namespace {
             let tx = self.backing.tx_open()?;
             let inside = Namespace::new(self.backing.clone(), tx.view());
             let result = match work(&inside, &*tx) {
-                Ok(()) => tx.commit(&tx.summary(), false).map(drop).map_err(|refused| refused.fault),
+                Ok(()) => tx.commit(&tx.summary(), None, false).map(drop).map_err(|refused| refused.fault),
                 Err(fault) => {
                     let _ = tx.abort("a change of names failed");
                     Err(fault)

@@ -111,7 +111,7 @@ pub enum Request {
     /// The process has no more to do with the transaction. Local.
     Leave { tx: TxId },
     /// Commits (rule 5).
-    Commit { tx: TxId, summary: Summary, attributes: Vec<u8>, next: bool },
+    Commit { tx: TxId, summary: Summary, attributes: Vec<u8>, manifest: Option<u32>, next: bool },
     /// Aborts.
     Abort { tx: TxId, reason: String },
     /// Leases a snapshot.
@@ -264,6 +264,8 @@ pub struct StepRecord {
     pub tx: TxId,
     /// The program's attributes.
     pub attributes: Vec<u8>,
+    /// The key under which its files are named (`talea_model::manifest`); `None`: it names none.
+    pub manifest: Option<u32>,
 }
 
 /// Outcome of a wait (rule 17).

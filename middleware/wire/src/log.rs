@@ -106,6 +106,8 @@ pub enum Entry {
         summary: Summary,
         /// Attributes of the step, the program's own.
         attributes: Vec<u8>,
+        /// Where its files are named, if they are (`StepRecord`).
+        manifest: Option<u32>,
         /// Begin the next epoch of the same container in the same entry.
         next: bool,
     },

@@ -174,8 +174,8 @@ impl Pool {
             Entry::Begin { container, collective } => {
                 self.begin(*container, *collective, record.session, proposed, applied).map(Reply::Begun)
             }
-            Entry::Commit { tx, summary, attributes, next } => {
-                let commit = transactions::Commit { tx: *tx, summary, attributes, next: *next };
+            Entry::Commit { tx, summary, attributes, manifest, next } => {
+                let commit = transactions::Commit { tx: *tx, summary, attributes, manifest: *manifest, next: *next };
                 self.commit(commit, record.session, proposed, applied)
             }
             Entry::Abort { tx, reason } => self.abort(*tx, reason, applied),

@@ -124,6 +124,10 @@ impl Backing for Open {
         self.0.client().observe(stamp);
     }
 
+    fn manifest_slot(&self, oid: Oid, dkey: &[u8]) -> Result<u32, Fault> {
+        self.0.manifest_slot(oid, dkey).map_err(fault)
+    }
+
     fn update(&self, oid: Oid, entries: &[Update<'_>]) -> Result<(), Fault> {
         self.write(Write::Auto, oid, entries)
     }
@@ -259,14 +263,14 @@ impl Epoch for Part {
         self.epoch.summary()
     }
 
-    fn commit(&self, summary: &Summary, next: bool) -> Result<Done, Refused> {
+    fn commit(&self, summary: &Summary, manifest: Option<u32>, next: bool) -> Result<Done, Refused> {
         if self.epoch.is_independent() {
             return match self.epoch.commit_independent() {
                 Ok(committed) => Ok(Done { stamp: committed.stamp, step: committed.step, next: None }),
                 Err(error) => Err(Refused { fault: fault(error), next: None }),
             };
         }
-        let outcome = self.epoch.commit(summary, &[], next);
+        let outcome = self.epoch.commit_named(summary, &[], manifest, next);
         let next = outcome.next.map(|epoch| Part::boxed(&self.open.0, epoch));
         match outcome.committed {
             Ok(committed) => Ok(Done { stamp: committed.stamp, step: committed.step, next }),

@@ -36,6 +36,8 @@ struct State {
     clock: u64,
     step: u64,
     steps: Vec<u64>,
+    /// Where each of them says that its files are named.
+    manifests: Vec<Option<u32>>,
     /// Number of updates still to be taken before one fails; a test's switch.
     fail_after: Option<usize>,
     begins: usize,
@@ -173,6 +175,9 @@ impl Memory {
     pub(crate) fn steps(&self) -> u64 {
         self.0.lock().unwrap().step
     }
+    pub(crate) fn manifest(&self, step: u64) -> Option<u32> {
+        self.0.lock().unwrap().manifests[step as usize - 1]
+    }
     pub(crate) fn begins(&self) -> usize {
         self.0.lock().unwrap().begins
     }
@@ -231,6 +236,10 @@ impl Backing for Memory {
     fn observe(&self, stamp: Stamp) {
         let mut state = self.0.lock().unwrap();
         state.clock = state.clock.max(stamp.0);
+    }
+    fn manifest_slot(&self, oid: Oid, dkey: &[u8]) -> Result<u32, Fault> {
+        assert_eq!(dkey, crate::inode::META, "where the file's records are");
+        Ok((oid.0 % self.targets() as u128) as u32)
     }
     fn update(&self, oid: Oid, entries: &[Update<'_>]) -> Result<(), Fault> {
         self.auto(oid, None, entries)
@@ -381,7 +390,7 @@ impl Epoch for Part {
     fn summary(&self) -> Summary {
         self.touched.lock().unwrap().clone()
     }
-    fn commit(&self, summary: &Summary, next: bool) -> Result<Done, Refused> {
+    fn commit(&self, summary: &Summary, manifest: Option<u32>, next: bool) -> Result<Done, Refused> {
         let mut state = self.memory.0.lock().unwrap();
         let mut fault = self.open(&state).err();
         if fault.is_none() && summary.failed {
@@ -397,6 +406,7 @@ impl Epoch for Part {
             if !summary.touched.is_empty() && !independent {
                 state.step += 1;
                 state.steps.push(stamp);
+                state.manifests.push(manifest);
             }
         } else if state.fates[&self.tx].0 == Fate::Open {
             state.fates.get_mut(&self.tx).unwrap().0 = Fate::Aborted;

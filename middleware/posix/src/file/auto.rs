@@ -90,7 +90,7 @@ impl Epoch for Autocommits {
         Summary { hlc: self.backing.hlc(), ..Summary::default() }
     }
 
-    fn commit(&self, _: &Summary, _: bool) -> Result<Done, Refused> {
+    fn commit(&self, _: &Summary, _: Option<u32>, _: bool) -> Result<Done, Refused> {
         let fault = Fault::new(Code::Unsupported, "a file without epochs has nothing to commit");
         Err(Refused { fault, next: None })
     }

@@ -10,6 +10,7 @@ use talea_model::{Manifest, Step, Summary, TxId, manifest};
 use super::{Files, Registry, SPARE_TARGETS, blob};
 use crate::Fault;
 use crate::backing::{Backing, Condition, Epoch};
+use crate::inode::META;
 use crate::namespace::value;
 
 /// What a commit came to; all processes take it over.
@@ -101,7 +102,11 @@ impl SharedEpoch {
         let tx = epoch.tx();
         let mut merged = merged.clone();
         let named = self.name_files(&**epoch, &mut merged);
-        let (outcome, next) = match epoch.commit(&merged, true) {
+        let (named, names) = match named {
+            Ok(names) => (Ok(()), names),
+            Err(fault) => (Err(fault), None),
+        };
+        let (outcome, next) = match epoch.commit(&merged, names, true) {
             Ok(done) => (Ok(done.step), done.next),
             // What failed first says more than that the commit was refused for it.
             Err(refused) => (Err(named.err().unwrap_or(refused.fault)), refused.next),
@@ -116,14 +121,19 @@ impl SharedEpoch {
         }
     }
 
-    /// Writes the manifest of the files that were sealed, if there are any and the epoch can commit.
-    fn name_files(&self, epoch: &dyn Epoch, merged: &mut Summary) -> Result<(), Fault> {
+    /// Writes the manifest of the files that were sealed, if there are any and the epoch can commit: beside the size and time of one of
+    /// them, another one each time. The answer says under which key.
+    fn name_files(&self, epoch: &dyn Epoch, merged: &mut Summary) -> Result<Option<u32>, Fault> {
         let files = self.files.take_written(epoch.tx());
         if merged.failed || files.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        let (slot, names) = (manifest::dkey(epoch.tx()), Manifest::new(epoch.tx(), files).encode());
-        let written = epoch.update(manifest::object(), &[value(&slot, manifest::AKEY, &names, Condition::None)]);
+        let one = files[(epoch.tx().0 % files.len() as u64) as usize].oid;
+        let written = self.backing.manifest_slot(one, META).and_then(|slot| {
+            let (dkey, names) = (manifest::dkey(slot), Manifest::new(epoch.tx(), files).encode());
+            epoch.update(manifest::object(), &[value(&dkey, manifest::AKEY, &names, Condition::None)])?;
+            Ok(Some(slot))
+        });
         merged.failed |= written.is_err();
         merged.merge(&epoch.summary());
         written

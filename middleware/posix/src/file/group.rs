@@ -395,7 +395,11 @@ impl Group {
         let size = SizeRecord { truncations: merged.size.0, bytes: merged.size.1 }.max(base);
         let files = [WrittenFile { path: state.path.clone(), oid: self.oid }];
         let sealed = self.seal(&**epoch, &mut merged, (size, base), &files);
-        let committed = epoch.commit(&merged, next);
+        let (sealed, names) = match sealed {
+            Ok(names) => (Ok(()), names),
+            Err(fault) => (Err(fault), None),
+        };
+        let committed = epoch.commit(&merged, names, next);
         let (fault, following, size, step) = match committed {
             Ok(done) => {
                 (state.newborn, state.reborn) = (None, false);
@@ -433,16 +437,17 @@ impl Group {
         named.is_ok()
     }
 
-    /// Writes size and time into the epoch, and its manifest if it is this file's own, if it holds anything at all.
+    /// Writes size and time into the epoch, and its manifest if it is this file's own, if it holds anything at all. The manifest goes
+    /// where size and time go, and the answer says under which key.
     fn seal(
         &self,
         epoch: &dyn Epoch,
         merged: &mut Summary,
         (size, base): (SizeRecord, SizeRecord),
         files: &[WrittenFile],
-    ) -> Result<(), Fault> {
+    ) -> Result<Option<u32>, Fault> {
         if merged.failed || merged.touched.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let mtime_bytes = now_ns().to_be_bytes();
         let mut updates = vec![modified(&mtime_bytes)];
@@ -450,12 +455,13 @@ impl Group {
             updates.push(end_record(size.bytes));
         }
         let written = match files {
-            [] => epoch.update(self.oid, &updates),
-            files => {
-                let (slot, names) = (manifest::dkey(epoch.tx()), Manifest::new(epoch.tx(), files.to_vec()).encode());
-                let record = [value(&slot, manifest::AKEY, &names, Condition::None)];
-                epoch.update_all(&[(self.oid, &updates), (manifest::object(), &record)])
-            }
+            [] => epoch.update(self.oid, &updates).map(|()| None),
+            files => self.backing.manifest_slot(self.oid, META).and_then(|slot| {
+                let (dkey, names) = (manifest::dkey(slot), Manifest::new(epoch.tx(), files.to_vec()).encode());
+                let record = [value(&dkey, manifest::AKEY, &names, Condition::None)];
+                epoch.update_all(&[(self.oid, &updates), (manifest::object(), &record)])?;
+                Ok(Some(slot))
+            }),
         };
         merged.failed |= written.is_err();
         merged.merge(&epoch.summary());

@@ -314,7 +314,9 @@ impl Node {
             Request::ContainerCreate { name, properties, .. } => Entry::ContainerCreate { name, properties },
             Request::ContainerDestroy { container } => Entry::ContainerDestroy { container },
             Request::Begin { container, collective } => Entry::Begin { container, collective },
-            Request::Commit { tx, summary, attributes, next } => Entry::Commit { tx, summary, attributes, next },
+            Request::Commit { tx, summary, attributes, manifest, next } => {
+                Entry::Commit { tx, summary, attributes, manifest, next }
+            }
             Request::CommitIndependent { tx, summary, until, named } => {
                 Entry::CommitIndependent { tx, summary, until, named }
             }

@@ -470,7 +470,10 @@ impl World {
     }
 
     fn commit(&mut self, client: usize, tx: TxId) -> Result<Committed, Refusal> {
-        match self.ask(client, Request::Commit { tx, summary: self.touched(), attributes: vec![], next: false })? {
+        match self.ask(
+            client,
+            Request::Commit { tx, summary: self.touched(), attributes: vec![], manifest: None, next: false },
+        )? {
             Reply::Committed(committed) => Ok(committed),
             other => panic!("{other:?}"),
         }

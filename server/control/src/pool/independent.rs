@@ -31,7 +31,7 @@ impl Pool {
         if named.len() > MAX_NAMED_TX {
             return refuse(RefusalCode::TooLong, format!("a commit names at most {MAX_NAMED_TX} transactions"));
         }
-        self.check_sizes(&Commit { tx, summary, attributes: &[], next: false })?;
+        self.check_sizes(&Commit { tx, summary, attributes: &[], manifest: None, next: false })?;
         let stands = self.check_updates(tx, summary);
         let checked = stands.and_then(|()| self.check_map(tx, summary.map_version));
         if let Err(refusal) = checked.and_then(|()| self.check_named(tx, open.base, named)) {

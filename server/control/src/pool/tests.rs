@@ -131,7 +131,7 @@ impl Bench {
 }
 
 fn commit(tx: TxId, summary: Summary, next: bool) -> Entry {
-    Entry::Commit { tx, summary, attributes: b"attributes".to_vec(), next }
+    Entry::Commit { tx, summary, attributes: b"attributes".to_vec(), manifest: None, next }
 }
 
 fn end(session: SessionId, joined: &[TxId]) -> Entry {

@@ -35,6 +35,7 @@ pub(super) struct Commit<'a> {
     pub(super) tx: TxId,
     pub(super) summary: &'a Summary,
     pub(super) attributes: &'a [u8],
+    pub(super) manifest: Option<u32>,
     pub(super) next: bool,
 }
 
@@ -114,7 +115,7 @@ impl Pool {
         let why = if made_step { format!("it committed as step {step}") } else { "it committed".to_owned() };
         self.close(tx, Fate::Committed(stamp), &why, applied);
         if made_step {
-            self.add_step(open.container, (tx, stamp), commit.attributes, applied);
+            self.add_step(open.container, stamp, &commit, applied);
         }
         let next = match commit.next {
             // A pool that is full of transactions just lost one, and the container was there a moment ago.
@@ -258,12 +259,13 @@ impl Pool {
         Ok(())
     }
 
-    fn add_step(&mut self, id: ContainerId, (tx, stamp): (TxId, Stamp), attributes: &[u8], applied: &mut Applied) {
+    fn add_step(&mut self, id: ContainerId, stamp: Stamp, commit: &Commit<'_>, applied: &mut Applied) {
         let position = self.position;
         let Some(container) = self.containers.get_mut(&id) else { return };
         container.last_step = Step(container.last_step.0 + 1);
         let step = container.last_step;
-        container.steps.push_back(StepRecord { step, stamp, position, tx, attributes: attributes.to_vec() });
+        let (attributes, manifest) = (commit.attributes.to_vec(), commit.manifest);
+        container.steps.push_back(StepRecord { step, stamp, position, tx: commit.tx, attributes, manifest });
         applied.touched.push(id);
         self.move_floor(id, applied);
     }

@@ -298,7 +298,7 @@ pub fn begin(client: &mut Client, container: ContainerId) -> Begun {
 pub fn commit(client: &mut Client, tx: TxId, targets: &[u32]) -> Result<Committed, Refusal> {
     let mut summary = Summary { map_version: MapVersion(u32::MAX), ..Summary::default() };
     targets.iter().for_each(|target| summary.touched.insert(TargetId(*target)));
-    match client.ask(Request::Commit { tx, summary, attributes: Vec::new(), next: false })? {
+    match client.ask(Request::Commit { tx, summary, attributes: Vec::new(), manifest: None, next: false })? {
         Reply::Committed(committed) => Ok(committed),
         other => panic!("{other:?}"),
     }

@@ -5,10 +5,16 @@ use talea_model::{Manifest, manifest};
 use super::*;
 use crate::backing::Fetch;
 
-/// The paths that a step names, if the record under its transaction's key is its own. The model's transactions are its epochs, in order.
+/// Where a file's own records lie.
+fn slot(job: &Job, path: &str) -> u32 {
+    let oid = job.files[0].stat(path.as_bytes()).unwrap().inode.unwrap().oid;
+    job.memory.manifest_slot(oid, inode::META).unwrap()
+}
+
+/// The paths that a step names, if the record where it says so is its own. The model's transactions are its epochs, in order.
 fn named(job: &Job, step: u64, tx: TxId) -> Option<Vec<String>> {
     let snapshot = job.memory.snapshot(SnapshotAt::Step(Step(step))).unwrap();
-    let (slot, mut out) = (manifest::dkey(tx), vec![0; 4096]);
+    let (slot, mut out) = (manifest::dkey(job.memory.manifest(step)?), vec![0; 4096]);
     let mut fetch =
         [Fetch { dkey: &slot, akey: manifest::AKEY, extents: vec![], out: &mut out, found: false, bytes: 0 }];
     job.memory.fetch(snapshot.view(), manifest::object(), &mut fetch).unwrap();
@@ -34,6 +40,7 @@ fn a_step_names_the_file_that_it_wrote_and_a_failed_epoch_nothing() {
     write(&writers[1], 0, b"a").unwrap();
     commit(&writers, true).unwrap();
     assert_eq!(named(&job, 1, first), Some(vec!["f".to_owned()]));
+    assert_eq!(job.memory.manifest(1), Some(slot(&job, "/talea/run/f")), "beside the file's size");
     // Fails after its manifest was written: the step that follows does not show it.
     let failed = tx_of(&job, &writers[0]);
     write(&writers[0], 0, b"b").unwrap();
@@ -68,6 +75,8 @@ fn an_epoch_of_several_files_names_those_that_were_written() {
     parts.iter().for_each(|part| sum.merge(part));
     let (step, result) = epoch.commit(&sum);
     assert_eq!((step.unwrap(), named(&job, 4, tx)), (Step(4), Some(vec!["a".to_owned(), "c".to_owned()])));
+    let beside = [slot(&job, "/talea/run/a"), slot(&job, "/talea/run/c")];
+    assert!(beside.contains(&job.memory.manifest(4).unwrap()), "beside the size of a file that was written");
     epoch.advance(&result).unwrap();
     for (file, part) in files.iter().zip(&parts) {
         file.advance(&file.settle(&result, part).unwrap()).unwrap();

@@ -77,7 +77,7 @@ fn run_in(mut world: World, history: &[Do]) {
             Do::Join(client, tx) => send(&mut world, &mut sent, client, Request::Join { tx: TxId(tx) }),
             Do::Commit(client, tx, next) => {
                 let summary = world.touched_if_any();
-                let request = Request::Commit { tx: TxId(tx), summary, attributes: vec![], next };
+                let request = Request::Commit { tx: TxId(tx), summary, attributes: vec![], manifest: None, next };
                 send(&mut world, &mut sent, client, request);
             }
             Do::Abort(client, tx) => {

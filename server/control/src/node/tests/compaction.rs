@@ -21,7 +21,8 @@ impl World {
         let mut tx = self.begin(client).tx;
         for _ in 0..count {
             let summary = self.touched_here();
-            let reply = self.ok(client, Request::Commit { tx, summary, attributes: vec![], next: true });
+            let reply =
+                self.ok(client, Request::Commit { tx, summary, attributes: vec![], manifest: None, next: true });
             let Reply::Committed(Committed { next: Some(next), .. }) = reply else { panic!("{reply:?}") };
             tx = next.tx;
         }
@@ -33,7 +34,7 @@ impl World {
         let tx = self.begin(client).tx;
         let mut summary = Summary { map_version: self.touched().map_version, ..Summary::default() };
         summary.touched.insert(TargetId(2 * server as u32));
-        match self.ok(client, Request::Commit { tx, summary, attributes: vec![], next: false }) {
+        match self.ok(client, Request::Commit { tx, summary, attributes: vec![], manifest: None, next: false }) {
             Reply::Committed(committed) => committed,
             other => panic!("{other:?}"),
         }
@@ -182,7 +183,7 @@ fn an_image_of_many_parts_arrives_whole() {
         let tx = world.begin(client).tx;
         let summary = world.touched_here();
         let attributes = vec![number as u8; 16 * 1024];
-        world.ok(client, Request::Commit { tx, summary, attributes, next: false });
+        world.ok(client, Request::Commit { tx, summary, attributes, manifest: None, next: false });
         let at = talea_wire::log::SnapshotAt::Step(Step(number + 1));
         world.ok(client, Request::SnapshotName { container: RUN, name: format!("s{number}"), at });
         let session = world.client(1);

@@ -13,7 +13,7 @@ fn cost(writers: usize, end_bytes: u64) -> Counters {
         summary.merge(&Summary { size: (0, end_bytes * writer as u64), ..world.touched() });
     }
     let before = world.node(0).counters();
-    world.ok(clients[0], Request::Commit { tx, summary, attributes: b"step".to_vec(), next: false });
+    world.ok(clients[0], Request::Commit { tx, summary, attributes: b"step".to_vec(), manifest: None, next: false });
     let after = world.node(0).counters();
     Counters {
         entries: after.entries - before.entries,

@@ -29,7 +29,8 @@ impl World {
         let id = self.send(client, Request::Begin { container: RUN, collective: true });
         let Ok(Reply::Begun(begun)) = self.answer(client, id) else { panic!() };
         let summary = self.touched();
-        let id = self.send(client, Request::Commit { tx: begun.tx, summary, attributes: vec![], next: false });
+        let id = self
+            .send(client, Request::Commit { tx: begun.tx, summary, attributes: vec![], manifest: None, next: false });
         match self.answer(client, id) {
             Ok(Reply::Committed(committed)) => committed,
             other => panic!("{other:?}"),
@@ -74,7 +75,7 @@ fn rule_14_a_commit_whose_leader_dies_before_it_answers_counts_once() {
         let client = world.client((leader + 1) % 3);
         let tx = world.begin(client).tx;
         let summary = world.touched();
-        let id = world.send(client, Request::Commit { tx, summary, attributes: vec![], next: false });
+        let id = world.send(client, Request::Commit { tx, summary, attributes: vec![], manifest: None, next: false });
         for choice in 0..deliveries {
             world.deliver_one(choice);
         }
@@ -139,7 +140,7 @@ fn a_system_that_misses_a_server_starts_without_it_whichever_it_is() {
         assert!(!map.is_up(TargetId(missing as u32 * 2)), "it says what it misses");
         let tx = world.begin(client).tx;
         let summary = Summary { map_version: map.version, ..Summary::default() };
-        world.ok(client, Request::Commit { tx, summary, attributes: vec![], next: false });
+        world.ok(client, Request::Commit { tx, summary, attributes: vec![], manifest: None, next: false });
         assert_eq!(world.node(world.leader()).pool().container_info(RUN).unwrap().step, before.step);
     }
 }

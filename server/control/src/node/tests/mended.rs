@@ -29,7 +29,8 @@ impl World {
         let Ok(Reply::Begun(begun)) = self.answer(client, id) else { panic!() };
         let mut summary = Summary { map_version: self.touched().map_version, ..Summary::default() };
         summary.touched.insert(TargetId(2 * server as u32));
-        let id = self.send(client, Request::Commit { tx: begun.tx, summary, attributes: vec![], next: false });
+        let id = self
+            .send(client, Request::Commit { tx: begun.tx, summary, attributes: vec![], manifest: None, next: false });
         match self.answer(client, id) {
             Ok(Reply::Committed(committed)) => committed,
             other => panic!("{other:?}"),

@@ -268,7 +268,9 @@ fn rule_1_a_clock_too_far_ahead_is_refused_before_anything_is_appended() {
         let ahead = Stamp::from_unix_us(world.now.unix_us + limit::MAX_CLOCK_AHEAD_MS * 1000 + 1_000);
         let logged = world.node(0).pool().position();
         let summary = Summary { hlc: ahead, ..world.touched() };
-        let refusal = world.ask(client, Request::Commit { tx, summary, attributes: vec![], next: false }).unwrap_err();
+        let refusal = world
+            .ask(client, Request::Commit { tx, summary, attributes: vec![], manifest: None, next: false })
+            .unwrap_err();
         assert_eq!(refusal.code, RefusalCode::Clock);
         assert_eq!(world.node(0).pool().position(), logged);
         let committed = world.commit(client, tx).unwrap();

@@ -35,7 +35,7 @@ fn a_session_is_taken_up_again_and_what_it_asked_for_is_done_once() {
         world.ok(client, Request::Join { tx });
         let mut summary = Summary::default();
         summary.touched.insert(TargetId(0));
-        let commit = Request::Commit { tx, summary, attributes: vec![], next: false };
+        let commit = Request::Commit { tx, summary, attributes: vec![], manifest: None, next: false };
         // The answer is lost with the connection.
         let id = world.clients[client].last_id + 1;
         world.clients[client].last_id = id;

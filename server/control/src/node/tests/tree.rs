@@ -57,7 +57,7 @@ impl World {
         let tx = self.begin(client).tx;
         let mut summary = Summary { map_version: self.touched().map_version, ..Summary::default() };
         summary.touched.insert(TargetId(2 * self.leader() as u32));
-        match self.ok(client, Request::Commit { tx, summary, attributes: vec![], next: false }) {
+        match self.ok(client, Request::Commit { tx, summary, attributes: vec![], manifest: None, next: false }) {
             Reply::Committed(committed) => committed,
             other => panic!("{other:?}"),
         }

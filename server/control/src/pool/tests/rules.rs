@@ -326,7 +326,7 @@ fn commits_that_name_unknown_targets_or_carry_too_much_leave_the_transaction_ope
     let summary = bench.touched(&[4]);
     assert_eq!(bench.commit(tx, summary).unwrap_err().code, RefusalCode::Argument);
     let attributes = vec![0; talea_model::limit::MAX_ATTRIBUTES_BYTES + 1];
-    let entry = Entry::Commit { tx, summary: Summary::default(), attributes, next: false };
+    let entry = Entry::Commit { tx, summary: Summary::default(), attributes, manifest: None, next: false };
     assert_eq!(bench.refused(entry), RefusalCode::TooLong);
     assert_eq!(bench.pool.fate(tx), Some(Fate::Open));
 }
