@@ -31,7 +31,7 @@ pub(crate) fn tell(client: &Client, started: &Started) -> Result<(), Failure> {
 
 fn are_down(map: &PoolMap, servers: &BTreeSet<u32>) -> bool {
     let mut theirs = map.targets.iter().filter(|target| servers.contains(&target.server.0));
-    theirs.all(|target| !map.is_up(target.id))
+    theirs.all(|target| map.is_lost(target.id))
 }
 
 /// Containers with their last steps.

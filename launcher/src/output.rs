@@ -93,7 +93,7 @@ impl SystemView {
                 let stat = client.target_stat(target.id).unwrap_or_default();
                 targets.push(TargetView {
                     target: target.id.0,
-                    state: format!("{:?}", target.state).to_lowercase(),
+                    state: target.state.name().to_owned(),
                     used_bytes: stat.used_bytes,
                     capacity_bytes: target.capacity_bytes,
                     bulk_used_bytes: stat.bulk_used_bytes,
@@ -122,7 +122,7 @@ impl SystemView {
             all.flat_map(|target| target.full().map(|(tier, used, of)| full_text(target.target, tier, used, of)));
         let troubles = damaged.chain(lost).chain(full).collect();
         let is_missing = |server: &u32| {
-            status.map.targets.iter().any(|target| target.server.0 == *server && !status.map.is_up(target.id))
+            status.map.targets.iter().any(|target| target.server.0 == *server && status.map.is_lost(target.id))
         };
         let missing = status.map.servers.iter().map(|server| server.id.0).filter(is_missing).collect();
         let container = |info: &talea_wire::control::ContainerInfo| ContainerView {

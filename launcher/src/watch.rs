@@ -68,7 +68,7 @@ impl Watch {
 pub(crate) fn down(map: &PoolMap) -> BTreeMap<ServerId, String> {
     let is_down = |server: ServerId| {
         let mut theirs = map.targets.iter().filter(|target| target.server == server).peekable();
-        theirs.peek().is_some() && theirs.all(|target| !map.is_up(target.id))
+        theirs.peek().is_some() && theirs.all(|target| map.is_lost(target.id))
     };
     let lost = map.servers.iter().filter(|server| is_down(server.id));
     lost.map(|server| (server.id, server.host.clone())).collect()

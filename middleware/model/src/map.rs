@@ -17,16 +17,34 @@ impl fmt::Display for MapVersion {
 }
 
 /// State of a target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum TargetState {
     /// Serves.
+    #[default]
     Up,
     /// Lost or excluded: serves nothing until the map says otherwise.
     Down,
-    /// Being emptied.
+    /// Being emptied; serves what lies on it as one that is up.
     Draining,
-    /// Being filled.
+    /// Being filled: no object is placed on it and nobody may ask it yet.
     New,
+}
+
+impl TargetState {
+    /// Its name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Draining => "draining",
+            Self::New => "new",
+        }
+    }
+
+    /// Whether it serves.
+    pub fn serves(self) -> bool {
+        matches!(self, Self::Up | Self::Draining)
+    }
 }
 
 /// A server as clients need to know it.
@@ -87,6 +105,11 @@ impl PoolMap {
 
     /// Whether a target serves.
     pub fn is_up(&self, id: TargetId) -> bool {
-        self.target(id).is_some_and(|target| matches!(target.state, TargetState::Up | TargetState::Draining))
+        self.target(id).is_some_and(|target| target.state.serves())
+    }
+
+    /// Whether what lies on a target is out of reach. A new one has nothing to lose.
+    pub fn is_lost(&self, id: TargetId) -> bool {
+        self.target(id).is_none_or(|target| target.state == TargetState::Down)
     }
 }

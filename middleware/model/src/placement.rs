@@ -1,13 +1,13 @@
 //! Placement: which targets hold an object, computed by everyone from the pool map; there is no central table.
 //!
 //! Groups are ordered by rendezvous hashing (Thaler and Ravishankar 1998), so that a changed map moves only the groups that
-//! it has to. Placement counts all targets of the map, also those that are down: where data lies must not depend on what is
-//! up just now.
+//! it has to. Placement counts all targets of the map, also those that are down or draining: where data lies must not depend on what
+//! is up just now. Those that are new count when they are up.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::class::ALL_GROUPS;
-use crate::{ObjectClass, Oid, PoolMap, TargetId};
+use crate::{ObjectClass, Oid, PoolMap, TargetId, TargetState};
 
 /// The redundancy groups of one object, in order; each has [`ObjectClass::group_width`] targets, the first being the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,14 +22,15 @@ impl Layout {
     pub fn of(oid: Oid, map: &PoolMap) -> Option<Self> {
         let class: ObjectClass = oid.class()?;
         let width = class.group_width();
-        let possible = map.targets.len() / width;
+        let holders = || map.targets.iter().filter(|target| target.state != TargetState::New).map(|target| target.id);
+        let possible = holders().count() / width;
         let groups = if class.groups == ALL_GROUPS { possible } else { possible.min(class.groups as usize) };
         if groups == 0 {
             return None;
         }
         let seed = xxh3_64_with_seed(&oid.0.to_le_bytes(), 0x7a1e_a001);
         let mut ranked: Vec<(u64, TargetId)> =
-            map.targets.iter().map(|target| (xxh3_64_with_seed(&target.id.0.to_le_bytes(), seed), target.id)).collect();
+            holders().map(|id| (xxh3_64_with_seed(&id.0.to_le_bytes(), seed), id)).collect();
         ranked.sort_unstable_by(|a, b| b.cmp(a));
         let targets = ranked[..groups * width].iter().map(|(_, id)| *id).collect();
         Some(Self { targets, width, oid })
@@ -69,7 +70,7 @@ impl Layout {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{Key, MapVersion, PoolId, ServerId, Stamp, TargetInfo, TargetState};
+    use crate::{Key, MapVersion, PoolId, ServerId, Stamp, TargetInfo};
 
     pub(crate) fn map(targets: u32) -> PoolMap {
         let target = |id| TargetInfo {
@@ -112,6 +113,23 @@ pub(crate) mod tests {
         }
         assert!(counts.iter().all(|c| (800..1200).contains(c)), "{counts:?}");
         assert!((600..1200).contains(&moved), "{moved}");
+    }
+
+    #[test]
+    fn only_new_targets_hold_nothing() {
+        let (small, mut large) = (map(8), map(9));
+        let layouts = |map: &PoolMap| -> Vec<Layout> {
+            let classes = [ObjectClass::S1, ObjectClass::SX];
+            let oids = (0..200).flat_map(|number| classes.map(|class| Oid::new(class, number)));
+            oids.map(|oid| Layout::of(oid, map).unwrap()).collect()
+        };
+        large.targets[8].state = TargetState::New;
+        assert_eq!(layouts(&large), layouts(&small));
+        for state in [TargetState::Down, TargetState::Draining] {
+            let all_up = map(9);
+            large.targets[8].state = state;
+            assert_eq!(layouts(&large), layouts(&all_up), "what lies there stays there");
+        }
     }
 
     #[test]

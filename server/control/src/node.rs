@@ -294,7 +294,7 @@ impl Node {
     /// Whether the pool has begun and this server's targets are in its map.
     pub fn is_ready(&self) -> bool {
         let is_in_map = self.pool.map().is_some_and(|map| {
-            map.version > MapVersion(0) && self.config.targets.iter().all(|target| map.is_up(target.id))
+            map.version > MapVersion(0) && !self.config.targets.iter().any(|target| map.is_lost(target.id))
         });
         is_in_map && self.lease_ns.is_some()
     }

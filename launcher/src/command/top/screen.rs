@@ -56,9 +56,9 @@ fn target_table<'a>(before: Option<&Moment>, now: &'a Moment) -> Table<'a> {
     let rows = now.status.map.targets.iter().zip(&now.stats).map(|(target, stat)| {
         let host = now.status.map.servers.iter().find(|server| server.id == target.server);
         let host = host.map_or("?", |server| server.host.as_str());
-        let state = format!("{:?}", target.state).to_lowercase();
-        let good = target.state == TargetState::Up && stat.is_some();
-        let state = Cell::from(if stat.is_some() { state } else { format!("{state}, silent") });
+        let state = target.state.name();
+        let good = target.state != TargetState::Down && stat.is_some();
+        let state = Cell::from(if stat.is_some() { state.to_owned() } else { format!("{state}, silent") });
         let state = state.style(Style::new().fg(if good { Color::Green } else { Color::Red }));
         let zero = StoreStat::default();
         let stat = stat.as_ref().unwrap_or(&zero);

@@ -179,7 +179,7 @@ impl Shared {
                 Some(state.server_of(key, self.tuning.home).0)
             })
             .collect();
-        lost.extend(state.map.targets.iter().filter(|target| !state.map.is_up(target.id)).map(|target| target.server));
+        lost.extend(state.map.targets.iter().filter(|target| state.map.is_lost(target.id)).map(|target| target.server));
         lost.remove(&server);
         if refusal.code == RefusalCode::ServerLost || !lost.is_empty() {
             let name =

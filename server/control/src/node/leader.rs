@@ -146,7 +146,7 @@ impl Node {
             // All leases begin anew, in full; who does not come back within its own is lost.
             map.servers.iter().filter(|known| known.id != server).for_each(|known| self.expect(known));
             let has_restarted = self.pool.boot_of(server) != Some(self.config.boot);
-            if has_restarted || !self.config.targets.iter().all(|target| map.is_up(target.id)) {
+            if has_restarted || self.config.targets.iter().any(|target| map.is_lost(target.id)) {
                 let (server, targets, boot) =
                     (self.config.server.clone(), self.config.targets.clone(), self.config.boot);
                 let remembers = self.remembers();

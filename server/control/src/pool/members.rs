@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use talea_model::{
     ContainerId, MapVersion, PoolId, PoolMap, ServerId, ServerInfo, Stamp, TargetId, TargetInfo, TargetState, limit,
 };
-use talea_wire::RefusalCode;
 use talea_wire::control::Reply;
+use talea_wire::{Refusal, RefusalCode};
 
 use super::{Applied, Outcome, Pool, refuse};
 use crate::TargetChange;
@@ -17,6 +17,8 @@ pub(super) struct TargetHistory {
     pub(super) changed: MapVersion,
     /// The last container that was made before it came back without what it had stored.
     pub(super) lost_through: ContainerId,
+    /// What it will be when its server, which is lost, comes back.
+    returns: TargetState,
 }
 
 impl Pool {
@@ -77,6 +79,11 @@ impl Pool {
             );
         }
         let has_restarted = self.boots.insert(server.id, boot) != Some(boot);
+        // A server says where its targets are. Whether they are being emptied or filled is the pool's to say.
+        let targets: Vec<TargetInfo> = targets
+            .iter()
+            .map(|target| TargetInfo { state: self.state_on_return(map, target.id), ..target.clone() })
+            .collect();
         let is_known = |target: &TargetInfo| map.target(target.id) == Some(target);
         let is_same = map.server(server.id) == Some(server) && targets.iter().all(is_known);
         if is_same && !has_restarted {
@@ -85,7 +92,7 @@ impl Pool {
         }
         let mut map = map.clone();
         let mut lost = Vec::new();
-        for target in targets {
+        for target in &targets {
             let Some(known) = map.targets.get_mut(target.id.0 as usize) else { continue };
             if known.incarnation != target.incarnation {
                 lost.push(target.id);
@@ -115,6 +122,13 @@ impl Pool {
         Ok(Reply::Done)
     }
 
+    fn state_on_return(&self, map: &PoolMap, id: TargetId) -> TargetState {
+        match map.target(id).map(|known| known.state) {
+            Some(TargetState::Down) | None => self.targets.get(&id).map_or(TargetState::Up, |past| past.returns),
+            Some(state) => state,
+        }
+    }
+
     /// Targets that have lost what they had stored, and the last container of which.
     pub(super) fn lost(&self) -> Vec<(TargetId, ContainerId)> {
         let lost = self.targets.iter().filter(|(_, past)| past.lost_through.0 > 0);
@@ -131,25 +145,36 @@ impl Pool {
         let Some(mut map) = self.map.clone() else {
             return refuse(RefusalCode::Busy, "the pool has not begun");
         };
-        let mut changed = Vec::new();
         for id in targets {
-            let Some(target) = map.targets.get_mut(id.0 as usize) else {
-                return refuse(RefusalCode::NotFound, format!("the pool has no target {id}"));
-            };
-            if target.state != state {
-                target.state = state;
-                changed.push(*id);
-            }
-        }
-        if changed.is_empty() {
-            return Ok(Reply::Done);
+            check_change(map.target(*id), *id, state)?;
         }
         let down = state == TargetState::Down;
-        let mut servers: Vec<ServerId> =
-            changed.iter().filter_map(|id| map.target(*id)).map(|known| known.server).collect();
+        let mut servers: Vec<ServerId> = Vec::new();
+        let mut has_changed = false;
+        for id in targets {
+            let Some(target) = map.targets.get_mut(id.0 as usize) else { continue };
+            if target.state == state {
+                continue;
+            }
+            servers.push(target.server);
+            match target.state {
+                // It is out of reach: only its server can say that it is back.
+                TargetState::Down => self.targets.entry(*id).or_default().returns = state,
+                // It is not in use yet, whoever can reach it.
+                TargetState::New if down => {}
+                before => {
+                    if down {
+                        self.targets.entry(*id).or_default().returns = before;
+                    }
+                    (target.state, has_changed) = (state, true);
+                }
+            }
+        }
         servers.dedup();
         // What lies on a target that is out of reach is not lost: it says so if it comes back without.
-        self.change_map(map, &[], proposed, applied);
+        if has_changed {
+            self.change_map(map, &[], proposed, applied);
+        }
         if down {
             self.lose_sessions(&servers);
             servers.into_iter().for_each(|server| self.note_lost(server));
@@ -166,5 +191,20 @@ impl Pool {
         }
         applied.changes.push(TargetChange::Map(map.clone()));
         self.map = Some(map);
+    }
+}
+
+/// Who is new may come up, and who is up may be emptied and put into use again; anyone may be lost.
+fn check_change(known: Option<&TargetInfo>, id: TargetId, state: TargetState) -> Result<(), Refusal> {
+    use TargetState::{Draining, New};
+    match (known.map(|known| known.state), state) {
+        (None, _) => refuse(RefusalCode::NotFound, format!("the pool has no target {id}")),
+        (Some(New), Draining) => {
+            refuse(RefusalCode::Argument, format!("target {id} is new: nothing lies on it that could be moved away"))
+        }
+        (Some(before), New) if before != New => {
+            refuse(RefusalCode::Argument, format!("target {id} is in use: it cannot become new"))
+        }
+        (Some(_), _) => Ok(()),
     }
 }

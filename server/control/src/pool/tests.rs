@@ -4,6 +4,7 @@ mod independent;
 mod model;
 mod retention;
 mod rules;
+mod states;
 
 use talea_model::{
     ContainerId, MapVersion, PoolMap, Position, ServerId, ServerInfo, SessionId, Stamp, Step, Summary, TargetId,

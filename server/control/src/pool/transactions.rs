@@ -222,7 +222,7 @@ impl Pool {
     /// The refusal of a commit that an update failed before, with what the process that met it was told.
     fn refuse_failed(&self, tx: TxId, cause: Cause) -> Result<(), Refusal> {
         let map = self.map.as_ref();
-        let lost = || map?.targets.iter().find(|info| info.state != TargetState::Up).map(|info| info.server);
+        let lost = || map?.targets.iter().find(|info| info.state == TargetState::Down).map(|info| info.server);
         let (code, why) = match cause {
             Cause::Lost(server) => {
                 let server = server.or_else(lost).map_or("a server".to_owned(), |server| format!("server {server}"));
@@ -244,7 +244,7 @@ impl Pool {
         }
         for target in summary.touched.iter() {
             let Some(history) = self.targets.get(&target) else { continue };
-            if history.changed > summary.map_version || !self.map.as_ref().is_some_and(|map| map.is_up(target)) {
+            if history.changed > summary.map_version || self.map.as_ref().is_none_or(|map| map.is_lost(target)) {
                 let server = self.map.as_ref().and_then(|map| map.target(target)).map_or(0, |info| info.server.0);
                 return refuse(
                     RefusalCode::ServerLost,

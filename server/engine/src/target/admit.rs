@@ -97,7 +97,9 @@ impl Target {
             return refuse(RefusalCode::ServerLost, text);
         }
         if !map.is_up(self.id) {
-            return refuse(RefusalCode::ServerLost, "the pool map says that it is down: see `talea status`");
+            let state = map.target(self.id).map_or("unknown", |known| known.state.name());
+            let text = format!("the pool map says that it is {state}: see `talea status`");
+            return refuse(RefusalCode::ServerLost, &text);
         }
         // Rule 10: before the pool knows that it comes back without something, it must not serve what is left.
         let own = map.target(self.id).map(|known| known.incarnation);

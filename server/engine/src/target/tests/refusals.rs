@@ -63,6 +63,21 @@ fn a_target_that_is_down_or_without_a_lease_serves_nothing() {
 }
 
 #[test]
+fn a_target_that_is_emptied_serves_and_one_that_is_filled_does_not() {
+    let mut bench = Bench::new();
+    for (version, state, serves) in [(2, TargetState::Draining, true), (3, TargetState::New, false)] {
+        let mut changed = map(version);
+        changed.targets[0].state = state;
+        bench.map = changed.clone();
+        bench.target.set_map(Arc::new(changed));
+        let put = bench.put(AUTO, View::Latest, b"k", b"v");
+        assert_eq!(put == refused(RefusalCode::ServerLost), !serves, "{state:?}: {put:?}");
+        let got = bench.get(View::Latest, b"k");
+        assert_eq!(got == refused(RefusalCode::ServerLost), !serves, "{state:?}: {got:?}");
+    }
+}
+
+#[test]
 fn a_lease_that_begins_anew_waits_for_what_was_said_before_it() {
     let mut bench = Bench::new();
     let mut tenure = Tenure::default();
