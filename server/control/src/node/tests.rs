@@ -5,6 +5,7 @@ mod compaction;
 mod counts;
 mod failover;
 mod lease;
+mod membership;
 mod mended;
 mod rules;
 mod sessions;
@@ -79,6 +80,8 @@ struct World {
     stopped: stopped::Stopped,
     log_bound: LogBound,
     fan_out: FanOut,
+    /// What becomes of messages between servers; none: they arrive at once.
+    weather: Option<membership::Weather>,
     /// All records of the log so far, gathered while the replicas keep them.
     records: Vec<Record>,
 }
@@ -128,6 +131,7 @@ impl World {
             stopped: stopped::Stopped::default(),
             log_bound: LogBound::default(),
             fan_out: FanOut::default(),
+            weather: None,
             records: Vec::new(),
         }
     }
@@ -218,8 +222,11 @@ impl World {
                 Action::Send { peer, bytes } => {
                     let other = self.links.get(&End::Node(server, peer));
                     let is_lost = |other: &&End| matches!(other, End::Node(other, _) if self.is_silent(server, *other));
-                    if let Some(other) = other.filter(|other| !is_lost(other)) {
-                        self.queues.entry(*other).or_default().push_back(bytes);
+                    if let Some(other) = other.filter(|other| !is_lost(other)).copied() {
+                        match (&mut self.weather, other) {
+                            (Some(weather), End::Node(..)) => weather.send(self.now.monotonic_ns, other, bytes),
+                            _ => self.queues.entry(other).or_default().push_back(bytes),
+                        }
                     }
                 }
                 Action::Close { peer } => {
@@ -382,6 +389,7 @@ impl World {
             let deadlines = self.running().filter_map(|server| self.node(server).next_deadline());
             let next_ns = deadlines
                 .chain(self.stopped.next_dial())
+                .chain(self.weather.as_ref().and_then(membership::Weather::next_ns))
                 .min()
                 .unwrap_or(u64::MAX)
                 .max(self.now.monotonic_ns)
@@ -389,6 +397,9 @@ impl World {
             self.now.unix_us += (next_ns - self.now.monotonic_ns) / 1000;
             self.now.monotonic_ns = next_ns;
             self.fail_dials();
+            let arrived = self.weather.as_mut().map_or_else(Vec::new, |weather| weather.arrived(next_ns));
+            arrived.into_iter().for_each(|(end, bytes)| self.queues.entry(end).or_default().push_back(bytes));
+            self.settle();
             for server in self.running().collect::<Vec<_>>() {
                 let is_due =
                     self.nodes[server].as_ref().and_then(Node::next_deadline).is_some_and(|at_ns| at_ns <= next_ns);
