@@ -70,6 +70,8 @@ struct ContainerView {
     first_step: u64,
     open_transactions: u64,
     subscriptions: u64,
+    /// Snapshots that clients hold.
+    leases: u64,
     producer: String,
     snapshots: Vec<String>,
 }
@@ -131,6 +133,7 @@ impl SystemView {
             first_step: info.first_step.0,
             open_transactions: info.open_transactions,
             subscriptions: info.subscriptions,
+            leases: info.leases,
             producer: format!("{:?}", info.producer).to_lowercase(),
             snapshots: info.snapshots.iter().map(|(name, _)| name.clone()).collect(),
         };

@@ -304,6 +304,8 @@ pub struct ContainerInfo {
     pub producer: ProducerState,
     /// Open subscriptions.
     pub subscriptions: u64,
+    /// Snapshots that sessions hold open.
+    pub leases: u64,
 }
 
 /// What `talea status` shows of the control plane.

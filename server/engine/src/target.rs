@@ -8,6 +8,7 @@ mod admit;
 mod clock;
 mod counters;
 mod error;
+mod evict;
 mod follow;
 mod judge;
 mod parked;
@@ -98,7 +99,7 @@ pub enum Effect {
         /// The horizon.
         horizon: Position,
     },
-    /// This peer breaks the rules: disconnect it.
+    /// This peer breaks the rules, or its session is over: disconnect it.
     Drop {
         /// Who.
         peer: PeerId,
@@ -143,7 +144,9 @@ pub struct TargetOptions {
 
 struct Peer {
     hello: Hello,
+    /// Whether its session has ended, and when it is closed for that.
     ended: bool,
+    closes_ns: Option<u64>,
 }
 
 /// The question for the log's end (rule 8): one in flight, and those who come later share the next one.
@@ -171,6 +174,8 @@ pub struct Target {
     incarnation: Option<u64>,
     peers: BTreeMap<PeerId, Peer>,
     ended: BTreeSet<SessionId>,
+    /// When connections of ended sessions are looked at next.
+    evict_ns: u64,
     /// What this target was told in place of the log's beginning: sessions that are not open in it have ended.
     known: Option<Arc<PoolState>>,
     /// Independent transactions that were prepared here and are not over as far as the horizon knows.
@@ -235,6 +240,7 @@ impl Target {
             incarnation: None,
             peers: BTreeMap::new(),
             ended: BTreeSet::new(),
+            evict_ns: u64::MAX,
             known: None,
             prepared: BTreeSet::new(),
             parked: Parked::default(),
@@ -296,7 +302,10 @@ impl Target {
     pub fn peer_up(&mut self, peer: PeerId, hello: Hello) {
         let session = SessionId(hello.session);
         let ended = self.ended.contains(&session) || self.known.as_ref().is_some_and(|known| known.has_ended(session));
-        self.peers.insert(peer, Peer { hello, ended });
+        self.peers.insert(peer, Peer { hello, ended, closes_ns: None });
+        if ended {
+            self.look_for_ended();
+        }
     }
 
     /// A peer is gone: so is what it waited for.
@@ -389,6 +398,7 @@ impl Target {
             let text = format!("target {}: {}", self.id, op.wait.late(self.store.ledger().horizon()));
             self.refuse(now, op.peer, id, Refusal::new(RefusalCode::Deadline, text), out);
         }
+        self.evict(now, out);
         self.ask(now);
         if self.background || self.dirty {
             self.background = self.store.background(BACKGROUND_ITEMS).map_err(|source| self.fatal(source))?;
@@ -423,7 +433,7 @@ impl Target {
             return 0;
         }
         let again = self.log_end.asked.map_or(u64::MAX, |(_, since)| since.saturating_add(ASK_AGAIN_NS));
-        self.parked.next_deadline().min(again).min(self.wake_to_scrub_ns).min(room_ns)
+        self.parked.next_deadline().min(again).min(self.wake_to_scrub_ns).min(room_ns).min(self.evict_ns)
     }
 
     /// Asks for the log's end if somebody waits for a question that is not yet asked, or whose answer got lost.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use data::{KIND, client, container, fill, look};
-use support::{ALONE, Options, PATIENCE, Server, directory, two_servers};
+use support::{ALONE, Options, PATIENCE, Server, TellsTheEnd, directory, two_servers};
 use talea_client::{Client, Condition, Container, EntryUpdate, Epoch, SnapshotAt, Write};
 use talea_model::{Extent, ObjectClass, Oid, Summary, TargetId, View};
 
@@ -191,6 +191,7 @@ fn i3_readers_of_snapshots_wait_for_no_writer_and_see_no_change() {
 
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let end = TellsTheEnd(&done);
         let readers: Vec<_> = (0..3)
             .map(|_| {
                 scope.spawn(|| {
@@ -210,7 +211,7 @@ fn i3_readers_of_snapshots_wait_for_no_writer_and_see_no_change() {
             })
             .collect();
         (3..=40).for_each(commit);
-        done.store(true, Ordering::Relaxed);
+        drop(end);
         let reads: u32 = readers.into_iter().map(|reader| reader.join().unwrap()).sum();
         assert!(reads > 0, "nobody read meanwhile");
     });

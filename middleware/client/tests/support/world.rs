@@ -165,6 +165,7 @@ pub(crate) fn control_reply(id: u64, request: &Request, version: u32, session: u
         open_transactions: 0,
         snapshots: vec![],
         producer: talea_client::ProducerState::Unknown,
+        leases: 0,
         subscriptions: 0,
     };
     let body = match request {

@@ -47,6 +47,7 @@ impl Pool {
             snapshots: container.named.iter().map(|(name, snapshot)| (name.clone(), snapshot.stamp)).collect(),
             producer: container.producer.state,
             subscriptions: container.subscriptions.len() as u64,
+            leases: self.leases.values().filter(|lease| lease.container == id).count() as u64,
         })
     }
 

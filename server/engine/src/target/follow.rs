@@ -134,6 +134,7 @@ impl Target {
                 }
                 let of_it = self.peers.values_mut().filter(|peer| peer.hello.session == session.0);
                 of_it.for_each(|peer| peer.ended = true);
+                self.look_for_ended();
             }
             _ => {}
         }

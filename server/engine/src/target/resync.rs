@@ -25,6 +25,7 @@ impl Target {
         for peer in self.peers.values_mut() {
             peer.ended |= state.has_ended(SessionId(peer.hello.session));
         }
+        self.look_for_ended();
         self.past_of(&state, &mut changes);
         changes.iter().for_each(|change| self.note(change));
         store.append(&mut changes);

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub const SYSTEM: [u8; 16] = [0xab; 16];
@@ -114,6 +115,15 @@ impl Server {
             stat.split_whitespace().next().unwrap().parse::<u64>().unwrap()
         };
         tasks.map(|task| of(task.unwrap())).sum::<u64>() as f64 / 1e9
+    }
+}
+
+/// Says so when it is dropped, also by a panic: the threads of a scope that go on until then would be waited for for ever.
+pub struct TellsTheEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for TellsTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

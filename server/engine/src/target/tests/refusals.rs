@@ -8,7 +8,9 @@ use talea_wire::RefusalCode;
 use talea_wire::data::{Body, Condition};
 
 use super::bench::*;
-use crate::Tenure;
+use talea_fabric::PeerId;
+
+use crate::{Effect, Tenure};
 
 #[test]
 fn a_session_speaks_for_itself_only_and_not_after_its_end() {
@@ -175,4 +177,34 @@ fn what_was_read_in_place_counts_though_the_session_has_ended() {
         Some(Answer::Stat(stat)) => assert_eq!(stat.bytes_in_place, 1200, "its own, and not what it says for others"),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn the_connection_of_an_ended_session_is_closed_after_a_while() {
+    let mut bench = Bench::new();
+    bench.up(3);
+    let closes = |bench: &mut Bench| {
+        bench.finish();
+        let drops = |effect: &Effect| matches!(effect, Effect::Drop { peer: PeerId(1) });
+        bench.effects().iter().filter(|effect| drops(effect)).count()
+    };
+    let began_ns = bench.now.monotonic_ns;
+    bench.log(&[Change::EndSession(SessionId(1))]);
+    assert_eq!(closes(&mut bench), 0);
+    assert_eq!(bench.get(View::Latest, b"k"), refused(RefusalCode::SessionExpired), "it is told so");
+    while bench.target.next_deadline() == 0 {
+        bench.finish();
+    }
+    assert_eq!(bench.target.next_deadline(), began_ns + 2_000_000_000, "and nothing wakes it before");
+    bench.now.monotonic_ns += 1_999_999_999;
+    assert_eq!(closes(&mut bench), 0);
+    bench.now.monotonic_ns += 1;
+    assert_eq!(closes(&mut bench), 1);
+    assert!(bench.target.next_deadline() > bench.now.monotonic_ns, "nothing is left to do");
+    assert_eq!(closes(&mut bench), 0, "once");
+    // It comes again with the same session.
+    bench.up(1);
+    assert_eq!(closes(&mut bench), 0);
+    bench.now.monotonic_ns += 2_000_000_000;
+    assert_eq!(closes(&mut bench), 1);
 }

@@ -1,0 +1,211 @@
+//! What dead and evicted clients leave: nothing (docs/design.md §4 rule 12). Counted on real servers and in their processes.
+
+#[path = "support/data.rs"]
+mod data;
+#[path = "support/server.rs"]
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use data::{client, container, fill, look, unopened_at};
+use support::{ALONE, Options, PATIENCE, SECRET, Server, directory, two_servers};
+use talea_client::{Client, ErrorKind, ProducerState, SnapshotAt, Write};
+use talea_model::{ObjectClass, Oid, Step, TargetId, View};
+
+const TARGETS: u32 = 4;
+const OBJECT: Oid = Oid::new(ObjectClass::SX, 77);
+/// Bytes that each victim writes and never commits: 64 chunks on all targets.
+const CHUNKS: u64 = 64;
+const CONTROL: &str = "TALEA_TEST_CONTROL";
+
+/// All that a client can hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Held {
+    /// In the log's state.
+    sessions: usize,
+    transactions: usize,
+    leases: u64,
+    subscriptions: u64,
+    /// At the targets, all together.
+    pending_updates: u64,
+    versions: u64,
+    parked: u64,
+    peers: u64,
+    /// In the servers' processes: descriptors, mapped rings.
+    descriptors: usize,
+    mappings: usize,
+}
+
+fn mapped(server: &Server) -> usize {
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", server.child.id())).unwrap();
+    maps.lines().filter(|line| line.contains("memfd")).count()
+}
+
+/// `None`: the looker has not heard yet that a server is gone.
+fn held(looker: &Client, servers: &[&Server]) -> Option<Held> {
+    let status = looker.status().unwrap();
+    let info = looker.container_open("run").unwrap().query().ok()?;
+    let (sessions, transactions, map) = (status.sessions.len(), status.transactions.len(), status.map);
+    let up = (0..TARGETS).map(TargetId).filter(|target| map.is_up(*target));
+    let stats: Vec<_> = up.map(|target| looker.target_stat(target).unwrap()).collect();
+    let descriptors = |server: &&Server| std::fs::read_dir(format!("/proc/{}/fd", server.child.id())).unwrap().count();
+    Some(Held {
+        sessions,
+        transactions,
+        leases: info.info.leases,
+        subscriptions: info.info.subscriptions,
+        pending_updates: info.pending_updates,
+        versions: stats.iter().map(|stat| stat.versions).sum(),
+        parked: stats.iter().map(|stat| stat.parked).sum(),
+        peers: stats.iter().map(|stat| stat.peers).sum(),
+        descriptors: servers.iter().map(descriptors).sum(),
+        mappings: servers.iter().map(|server| mapped(server)).sum(),
+    })
+}
+
+/// Bytes in use, without those that are on their way back.
+fn used(looker: &Client) -> u64 {
+    let map = looker.map();
+    let up = (0..TARGETS).map(TargetId).filter(|target| map.is_up(*target));
+    up.map(|target| looker.target_stat(target).unwrap()).map(|stat| stat.used_bytes - stat.returning_bytes).sum()
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> Result<(), String>) {
+    let start = Instant::now();
+    while let Err(why) = is_so() {
+        assert!(start.elapsed() < PATIENCE, "{what}: {why}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn comes_back_to(what: &str, looker: &Client, servers: &[&Server], before: &Held) {
+    until(what, || {
+        let now = held(looker, servers).unwrap();
+        if now == *before { Ok(()) } else { Err(format!("{now:?}\ninstead of {before:?}")) }
+    });
+}
+
+/// Takes one of everything, and lets nothing go.
+fn take_everything(client: &Client) -> impl Sized + use<> {
+    let run = client.container_open("run").unwrap();
+    let subscription = run.subscribe(Step(0)).unwrap();
+    let snapshot = run.snapshot(SnapshotAt::Step(Step(1))).unwrap();
+    assert_eq!(look(&run.object(OBJECT), &snapshot.view(), CHUNKS), Ok(1));
+    let epoch = run.begin(true).unwrap();
+    fill(&run.object(OBJECT), &Write::Inside(&epoch), CHUNKS, 9).unwrap();
+    let transaction = run.tx_open().unwrap();
+    fill(&run.object(OBJECT), &transaction.write(), CHUNKS, 8).unwrap();
+    run.producer(ProducerState::Active).unwrap();
+    (subscription, snapshot, epoch, transaction)
+}
+
+/// A process of its own, which is killed.
+#[test]
+#[ignore = "a part of the test below"]
+fn victim() {
+    let client = unopened_at(&std::env::var(CONTROL).unwrap(), SECRET, 20_000);
+    client.open().unwrap();
+    let _all = take_everything(&client);
+    println!("\ntaken");
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+fn spawn_victim(home: &Server) -> Child {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "victim", "--ignored", "--nocapture"])
+        .env(CONTROL, &home.control[0])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line == "taken"), "the victim ended early");
+    child
+}
+
+fn first_step(client: &Client) {
+    let run = container(client);
+    let epoch = run.begin(true).unwrap();
+    fill(&run.object(OBJECT), &Write::Inside(&epoch), CHUNKS, 1).unwrap();
+    epoch.commit(&epoch.summary(), b"", false).committed.unwrap();
+}
+
+#[test]
+fn killed_clients_leave_nothing() {
+    let (_outer, first, second) = two_servers("");
+    let servers = [&first, &second];
+    let looker = client(&first, 20_000);
+    first_step(&looker);
+    // The first one finds everything new.
+    let kill = |mut child: Child| {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    };
+    let before = held(&looker, &servers).unwrap();
+    kill(spawn_victim(&second));
+    comes_back_to("after one", &looker, &servers, &before);
+    let used_before = used(&looker);
+    const VICTIMS: usize = 6;
+    let victims: Vec<Child> = (0..VICTIMS).map(|number| spawn_victim(servers[number % 2])).collect();
+    let during = held(&looker, &servers).unwrap();
+    println!("{before:?}\n{during:?} while {VICTIMS} are there");
+    let each = |before: u64, during: u64| (during - before) / VICTIMS as u64;
+    assert_eq!(during.sessions, before.sessions + VICTIMS);
+    assert_eq!(during.transactions, before.transactions + 2 * VICTIMS);
+    assert_eq!((each(before.leases, during.leases), each(before.subscriptions, during.subscriptions)), (1, 1));
+    assert!(each(before.versions, during.versions) >= 2 * CHUNKS && during.pending_updates > 0);
+    assert_eq!(each(before.peers, during.peers), u64::from(TARGETS));
+    assert!(during.descriptors > before.descriptors && during.mappings > before.mappings);
+    victims.into_iter().for_each(kill);
+    comes_back_to("after six", &looker, &servers, &before);
+    until("their space", || {
+        let now = used(&looker);
+        // What the log's segments take besides is no part of it.
+        if now <= used_before + (1 << 16) { Ok(()) } else { Err(format!("{now} bytes instead of {used_before}")) }
+    });
+    let run = looker.container_open("run").unwrap();
+    assert_eq!(run.query().unwrap().info.producer, ProducerState::Lost, "it had said that it produces");
+    assert_eq!(look(&run.object(OBJECT), &View::Latest, CHUNKS), Ok(1), "nothing of theirs is seen");
+}
+
+#[test]
+fn a_client_that_is_evicted_leaves_nothing_though_it_lives() {
+    let (_outer, path) = directory();
+    // Sessions last five times as long without their home.
+    let options = Options { servers: 2, more: r#","membership_lease_ms":300"#, ..ALONE };
+    let mut first = Server::start(&path, &options);
+    let leader = first.control.clone();
+    let mut second = Server::start(&path, &Options { server: 1, leader: &leader, ..options });
+    first.wait_ready();
+    second.wait_ready();
+    let looker = client(&first, 20_000);
+    first_step(&looker);
+    let evicted = client(&second, 3_000);
+    let session = evicted.session();
+    let everything = take_everything(&evicted);
+    second.child.kill().unwrap();
+    second.child.wait().unwrap();
+    // Its home is gone for longer than a session lasts: nobody watches over it any more.
+    until("it is evicted", || {
+        let status = looker.status().unwrap();
+        let is_there = status.sessions.iter().any(|(known, ..)| *known == session);
+        if is_there { Err(format!("{:?}", status.sessions)) } else { Ok(()) }
+    });
+    let servers = [&first];
+    until("what it held", || {
+        let now = held(&looker, &servers).ok_or("not known to be gone")?;
+        let rest = (now.sessions, now.transactions, now.leases, now.subscriptions, now.pending_updates, now.parked);
+        // Of two targets that are left, each has one connection: the looker's.
+        if rest == (1, 0, 0, 0, 0, 0) && now.peers == 2 { Ok(()) } else { Err(format!("{now:?}")) }
+    });
+    // It is told so, and nothing that it does counts.
+    let run = looker.container_open("run").unwrap();
+    let late = evicted.container_open("run");
+    let kind = late.err().map(|error| error.kind());
+    assert!(matches!(kind, Some(ErrorKind::ServerLost | ErrorKind::Aborted | ErrorKind::Deadline)), "{kind:?}");
+    assert_eq!(run.query().unwrap().info.step, Step(1));
+    drop(everything);
+}
