@@ -412,7 +412,8 @@ impl Group {
                 (Some(sealed.err().unwrap_or(refused.fault)), next, base, state.step)
             }
         };
-        let size = self.next_size(following.as_deref(), size);
+        // What has failed may be the server that would be asked.
+        let size = if fault.is_none() { self.next_size(following.as_deref(), size) } else { size };
         let blob = following.as_ref().map(|next| next.blob());
         state.next = following;
         let outcome = closed(tx, fault.as_ref(), blob, size, step);
