@@ -196,6 +196,26 @@ fn inside_of_a_transaction_places_hold_until_the_board_says_otherwise() {
 }
 
 #[test]
+fn whose_places_never_last_is_asked_for_them_less_and_less() {
+    let (medium, way) = medium();
+    let (shown, asked) = (medium.clone(), Arc::new(AtomicU64::new(0)));
+    let count = asked.clone();
+    let answer = move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+        with_board(shown.word.load(Ordering::Relaxed))
+    };
+    let mut world = World::with(way, script(answer));
+    let object = world.object();
+    for change in 1..200 {
+        (0..5).for_each(|_| _ = read_inside(&mut world, &object, 1));
+        medium.word.store(change, Ordering::Relaxed);
+    }
+    assert!(asked.load(Ordering::Relaxed) <= 2, "{asked:?} times");
+    // It is asked again when it has been quiet for long enough.
+    while read_inside(&mut world, &object, 1) != (PLACED, 0) {}
+}
+
+#[test]
 fn inside_of_a_transaction_an_answer_that_was_overtaken_or_has_no_board_is_not_kept() {
     for board in [true, false] {
         let (medium, way) = medium();

@@ -130,11 +130,14 @@ impl Lent {
 type Maps = BTreeMap<u64, Arc<ExtentMap>>;
 type Akeys = HashMap<Vec<u8>, Maps>;
 
-/// Reads in a row without a change at the target, from which on whole arrays are located inside of transactions.
+/// Reads in a row without a change at the target, from which on more is located than is read inside of transactions: at first, and where
+/// changes come too soon after that.
 const QUIET_READS: u32 = 2;
+const QUIET_READS_MAX: u32 = 4096;
+/// How often places must have been of use for the asking to have paid.
+const PAYS_AFTER: u32 = 8;
 
 /// What a target's board has shown.
-#[derive(Default)]
 struct Watched {
     share: Option<Share>,
     board: Option<Arc<dyn Memory>>,
@@ -143,6 +146,16 @@ struct Watched {
     /// What it showed at the last read, and reads since it showed that.
     last: u64,
     quiet: u32,
+    /// How many such reads make it quiet.
+    needed: u32,
+    /// Reads in place since places were asked for; `None`: nobody has, since the last change.
+    used: Option<u32>,
+}
+
+impl Default for Watched {
+    fn default() -> Self {
+        Self { share: None, board: None, blind: false, last: 0, quiet: 0, needed: QUIET_READS, used: None }
+    }
 }
 
 impl Watched {
@@ -154,9 +167,17 @@ impl Watched {
     /// Looks before a read; whether nothing has changed for some reads.
     fn is_quiet(&mut self) -> bool {
         let now = self.word().unwrap_or(0);
-        self.quiet = if now == self.last { self.quiet.saturating_add(1) } else { 0 };
-        self.last = now;
-        !self.blind && self.quiet >= QUIET_READS
+        if now == self.last {
+            self.quiet = self.quiet.saturating_add(1);
+        } else {
+            match self.used.take() {
+                Some(used) if used < PAYS_AFTER => self.needed = (4 * self.needed).min(QUIET_READS_MAX),
+                Some(_) => self.needed = QUIET_READS,
+                None => {}
+            }
+            (self.last, self.quiet) = (now, 0);
+        }
+        !self.blind && self.quiet >= self.needed
     }
 
     fn take(&mut self, way: &ShortWay, share: Option<&Share>) {
@@ -218,17 +239,21 @@ impl Places {
 
     /// The map that holds a record, if its lease lasts.
     pub(crate) fn find(&self, target: TargetId, subject: &Subject<'_>, index: u64, now_ns: u64) -> Option<Lent> {
-        let tiers = self.lock();
-        let tier = tiers.get(&target).filter(|tier| now_ns < tier.until_ns)?;
+        let mut tiers = self.lock();
+        let tier = tiers.get_mut(&target).filter(|tier| now_ns < tier.until_ns)?;
+        let inside = matches!(subject.seen, Seen::Inside(..));
         // Before anything is copied: what was written until now is in the map, or it is not used.
-        if matches!(subject.seen, Seen::Inside(..)) && tier.watched.word() != Some(tier.change) {
+        if inside && tier.watched.word() != Some(tier.change) {
             return None;
         }
         let dkeys = tier.maps.get(&(subject.container, subject.oid, subject.seen))?;
         let maps = dkeys.get(subject.dkey)?.get(subject.akey)?;
         let map = maps.range(..=index).next_back().map(|(_, map)| map).filter(|map| index < map.end)?;
-        let (memory, read) = (tier.memory.clone()?, tier.read.clone());
-        Some(Lent { memory, map: map.clone(), until_ns: tier.until_ns, read })
+        let (memory, read, map) = (tier.memory.clone()?, tier.read.clone(), map.clone());
+        if inside {
+            tier.watched.used = tier.watched.used.map(|used| used.saturating_add(1));
+        }
+        Some(Lent { memory, map, until_ns: tier.until_ns, read })
     }
 
     /// Whether it pays to ask where all of an array lies that is read inside of a transaction: a write makes the answer worthless.
@@ -304,6 +329,7 @@ impl Places {
                 tier.maps.retain(|(.., seen), _| matches!(seen, Seen::At(_)));
                 tier.change = change;
             }
+            tier.watched.used.get_or_insert(0);
         }
         let Some(map) = map_of(located, from, tier) else {
             tier.refused = true;

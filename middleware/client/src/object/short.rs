@@ -19,6 +19,9 @@ use crate::error::{ClientError, Result};
 /// Targets are told, for their statistics, when so many bytes were read in place, and at the end.
 const TELL_READS_BYTES: u64 = 64 << 20;
 
+/// Inside of a transaction so many pieces of the size of the one that is read are located together: a change makes all of it worthless.
+const AHEAD_PIECES: u64 = 64;
+
 /// Targets that did not say where something lies.
 pub(super) type Silent = SmallVec<[TargetId; 4]>;
 
@@ -67,7 +70,12 @@ impl Object {
                     Short::Done(found) => break done(piece.index, found),
                     Short::Ask(from) if pays && asked <= piece.entry.extents.len() => {
                         asked += 1;
-                        if self.ask_places(Question { target, ..question }, &subject, from).await {
+                        let records = (piece.out.len() as u64 / u64::from(record_bytes.max(1))).max(1);
+                        let count = match seen {
+                            Seen::At(_) => u64::MAX,
+                            Seen::Inside(..) => records.saturating_mul(AHEAD_PIECES),
+                        };
+                        if self.ask_places(Question { target, ..question }, &subject, from, count).await {
                             continue;
                         }
                         silent.push(target);
@@ -81,11 +89,11 @@ impl Object {
     }
 
     /// Asks where records lie; false if that helps nobody.
-    async fn ask_places(&self, question: Question, subject: &Subject<'_>, from: u64) -> bool {
+    async fn ask_places(&self, question: Question, subject: &Subject<'_>, from: u64, count: u64) -> bool {
         let shared = &self.container.client.shared;
         let asked_ns = shared.now_ns();
-        let all = Extent { index: from, count: u64::MAX - from };
-        let Some(located) = self.ask(question, subject.dkey, subject.akey, all).await else { return false };
+        let extent = Extent { index: from, count: count.min(u64::MAX - from) };
+        let Some(located) = self.ask(question, subject.dkey, subject.akey, extent).await else { return false };
         shared.places.learn(question.target, subject, from, *located, asked_ns)
     }
 
