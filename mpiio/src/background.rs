@@ -185,7 +185,8 @@ fn written_later(file: &OpenFile, failure: Failure, batches: &[Vec<Piece>]) -> R
     let pieces = || batches.iter().flatten();
     let from = pieces().map(|piece| piece.offset).min().unwrap_or(0);
     let end = pieces().map(|piece| piece.offset.saturating_add(piece.bytes)).max().unwrap_or(0);
-    file.postpone(failure, Some((from.cast_signed(), end.cast_signed())))?;
+    let kept = file.postpone(failure, Some((from.cast_signed(), end.cast_signed())));
+    kept.inspect_err(|failure| file.spoil(failure))?;
     Ok(pieces().map(|piece| piece.bytes).sum())
 }
 

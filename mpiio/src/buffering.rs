@@ -140,7 +140,12 @@ pub(crate) unsafe fn exchange(
             Direction::Read => read(file, node, parcels, chunk_bytes, (call, start)),
         }
     };
-    packed.and(moved)
+    packed.and(moved).inspect_err(|failure| {
+        // Others may have written what this rank gave them, and it some of theirs.
+        if direction == Direction::Write {
+            file.spoil(failure);
+        }
+    })
 }
 
 /// Calls `take` with each of this rank's pieces, cut at the borders of chunks, the rank of the node that its chunk belongs to, and

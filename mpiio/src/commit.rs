@@ -73,7 +73,7 @@ fn settle(file: &OpenFile, end: End) -> Result<(), Failure> {
     let group = &file.group;
     file.await_transfers();
     let counters = file.state().counters.numbers();
-    let kept = file.postponed();
+    let kept = file.cause();
     let reduced = file.reduction.run(group, counters, |summary| flush(file, summary))?;
     let (outcome, result) = if group.rank == 0 { decide(file, end, reduced) } else { (Ok(()), Vec::new()) };
     let (outcome, result) = agree::broadcast(group, outcome, result)?;

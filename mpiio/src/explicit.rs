@@ -149,7 +149,7 @@ impl Explicit {
         let mut kept = Ok(());
         for file in &files {
             file.await_transfers();
-            kept = kept.and(file.postponed().map_or(Ok(()), Err));
+            kept = kept.and(file.cause().map_or(Ok(()), Err));
             let reduced = file.reduction.run(&file.group, [i64::MIN; 2], |summary| commit::flush(file, summary))?;
             parts.push(reduced);
         }

@@ -84,6 +84,8 @@ pub(crate) struct State {
     pub(crate) counters: Used,
     /// What has failed on this rank and is still to be told.
     pub(crate) postponed: Option<Postponed>,
+    /// Why a write of this rank failed, which it was told: the epoch must not commit.
+    pub(crate) spoiled: Option<Failure>,
 }
 
 /// An open file.
@@ -141,6 +143,7 @@ impl OpenFile {
             explicit: None,
             counters: Used::default(),
             postponed: None,
+            spoiled: None,
         };
         Arc::new_cyclic(|me| OpenFile {
             path,

@@ -8,6 +8,7 @@
 
 use talea_abi::Code;
 
+use crate::abi::*;
 use crate::agree;
 use crate::error::Failure;
 use crate::file::OpenFile;
@@ -21,8 +22,19 @@ pub(crate) struct Postponed {
     missing: Option<(i64, i64)>,
 }
 
+/// Must a write that failed so, with good arguments, keep its epoch from committing on this rank? What another rank failed with is that
+/// rank's to keep.
+pub(crate) fn spoils(failure: &Failure) -> bool {
+    match failure {
+        Failure::Storage { .. } => is_of_storage(failure),
+        Failure::Refused { class, .. } => matches!(*class, MPI_ERR_IO | MPI_ERR_CONVERSION),
+        Failure::Remote { .. } => false,
+        Failure::Mpi { .. } | Failure::Missing(_) | Failure::Panic(_) => true,
+    }
+}
+
 /// Is it the storage's failure, and not the call's?
-fn is_of_storage(failure: &Failure) -> bool {
+pub(crate) fn is_of_storage(failure: &Failure) -> bool {
     let Failure::Storage { code, .. } = failure else { return false };
     matches!(code, Code::ServerLost | Code::Deadline | Code::NoSpace | Code::Aborted | Code::DataLost | Code::Other)
 }
@@ -46,14 +58,35 @@ impl OpenFile {
         Ok(())
     }
 
+    /// A write has failed, some of its data may be at the servers, and its rank is told now: nothing of the epoch may become visible.
+    pub(crate) fn spoil(&self, failure: &Failure) {
+        if !self.writable() {
+            return;
+        }
+        // libtalea knows of what it has refused itself, and of nothing else that fails here. A dead handle cannot commit either.
+        let _ = self.storage.fail();
+        self.state().spoiled.get_or_insert_with(|| failure.clone());
+    }
+
     /// What was kept in this epoch. Another handle of these processes may have ended the epoch since, and told its own ranks.
     fn kept(&self) -> Option<Postponed> {
-        let kept = self.state().postponed.clone()?;
-        if self.storage.info().is_ok_and(|info| info.failed == 0) {
-            self.state().postponed = None;
-            return None;
+        self.forget_what_is_over();
+        self.state().postponed.clone()
+    }
+
+    fn forget_what_is_over(&self) {
+        let any = {
+            let state = self.state();
+            state.postponed.is_some() || state.spoiled.is_some()
+        };
+        if any && self.storage.info().is_ok_and(|info| info.failed == 0) {
+            self.end_postponed();
         }
-        Some(kept)
+    }
+
+    /// Why this rank keeps the epoch from committing, told already or not.
+    pub(crate) fn cause(&self) -> Option<Failure> {
+        self.postponed().or_else(|| self.state().spoiled.clone())
     }
 
     /// What failed in this epoch and was kept.
@@ -63,7 +96,8 @@ impl OpenFile {
 
     /// All ranks are told, or what failed is dropped with its epoch. libtalea keeps that from its commit.
     pub(crate) fn end_postponed(&self) {
-        self.state().postponed = None;
+        let mut state = self.state();
+        (state.postponed, state.spoiled) = (None, None);
     }
 
     /// Refuses a write into an epoch that will not commit: no deadline is waited for again.
@@ -90,6 +124,6 @@ impl OpenFile {
 
     /// A sync that commits nothing: all ranks learn what has failed on any.
     pub(crate) fn compare(&self) -> Result<(), Failure> {
-        agree::outcome(&self.group, self.postponed().map_or(Ok(()), Err))
+        agree::outcome(&self.group, self.cause().map_or(Ok(()), Err))
     }
 }

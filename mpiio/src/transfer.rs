@@ -17,7 +17,7 @@ use crate::pointer;
 use crate::position::answer;
 use crate::request;
 use crate::view::{Pieces, View};
-use crate::{agree, background, buffering};
+use crate::{agree, background, buffering, postponed};
 
 pub(crate) mod split;
 
@@ -89,9 +89,23 @@ pub(crate) unsafe fn collective(
 ) -> Result<(), Failure> {
     // SAFETY: passed on to the caller. A panic of this rank must not leave the others waiting.
     let mine = guarded(|| unsafe { together(file, direction, place, buffer) });
-    let done = agree::outcome(&file.group, mine)?;
+    let done = agreed(file, direction, mine)?;
     // SAFETY: passed on to the caller.
     unsafe { request::fill(status, &done) }
+}
+
+/// Ends a collective call's transfer on all ranks alike. What this rank wrote in a call that failed on another one must not become
+/// visible either.
+fn agreed(file: &OpenFile, direction: Direction, mine: Result<Pending, Failure>) -> Result<Pending, Failure> {
+    let (wrote, panicked) = match &mine {
+        Ok(done) => (done.bytes > 0, false),
+        Err(failure) => (false, matches!(failure, Failure::Panic(_))),
+    };
+    agree::outcome(&file.group, mine).inspect_err(|failure| {
+        if direction == Direction::Write && (wrote || panicked) {
+            file.spoil(failure);
+        }
+    })
 }
 
 /// A collective transfer. Ranks that have set views, which they did together, decide whether to put their small pieces together;
@@ -116,7 +130,8 @@ unsafe fn together(file: &OpenFile, direction: Direction, place: Place, buffer: 
             pointer::alone(file, || run(file, direction, &checked, start))
         }
     };
-    Ok(finished(file, place, &checked, start, moved?))
+    let moved = moved.map_err(|failure| failed(file, direction, failure))?;
+    Ok(finished(file, place, &checked, start, moved))
 }
 
 /// A nonblocking call: a large transfer goes on in the background, where MPI allows it; another one is done when the call returns,
@@ -258,10 +273,26 @@ fn check(file: &OpenFile, direction: Direction, place: Place, buffer: Buffer) ->
 /// # Safety
 /// The buffer is the program's, as MPI wants it.
 unsafe fn transfer(file: &OpenFile, direction: Direction, place: Place, buffer: Buffer) -> Result<Pending, Failure> {
-    let (checked, start) = call(file, direction, place, buffer).and_then(|call| intact(file, direction, call))?;
+    let (checked, start) = call(file, direction, place, buffer)
+        .and_then(|call| intact(file, direction, call))
+        .map_err(|failure| unplaced_and_told(file, direction, failure))?;
     // SAFETY: passed on to the caller.
-    let moved = pointer::alone(file, || unsafe { run(file, direction, &checked, start) })?;
+    let moved = pointer::alone(file, || unsafe { run(file, direction, &checked, start) })
+        .map_err(|failure| failed(file, direction, failure))?;
     Ok(finished(file, place, &checked, start, moved))
+}
+
+/// A transfer has failed whose arguments were good, and its rank is told: of such a write nothing may become visible.
+fn failed(file: &OpenFile, direction: Direction, failure: Failure) -> Failure {
+    if direction == Direction::Write && postponed::spoils(&failure) {
+        file.spoil(&failure);
+    }
+    failure
+}
+
+/// As [`failed`], for a call that did not get to its data: an argument is refused without any further consequence.
+fn unplaced_and_told(file: &OpenFile, direction: Direction, failure: Failure) -> Failure {
+    if postponed::is_of_storage(&failure) { failed(file, direction, failure) } else { failure }
 }
 
 /// One rank's I/O that no other rank hears of: a failed write is told later, if all ranks can hear of it then.
@@ -280,7 +311,8 @@ unsafe fn alone(file: &OpenFile, direction: Direction, place: Place, buffer: Buf
             Direction::Read => Err(failure),
             Direction::Write => {
                 let written = checked.place(start)?;
-                file.postpone(failure, Some(written)).map(|()| checked.bytes)
+                let kept = file.postpone(failure, Some(written));
+                kept.map(|()| checked.bytes).map_err(|failure| failed(file, direction, failure))
             }
         })?;
     Ok(finished(file, place, &checked, start, moved))
@@ -298,7 +330,7 @@ fn unplaced(
     if direction == Direction::Read {
         return Err(failure);
     }
-    file.postpone(failure, None)?;
+    file.postpone(failure, None).map_err(|failure| unplaced_and_told(file, direction, failure))?;
     check(file, direction, place, buffer).map(|checked| Pending { bytes: checked.in_memory(checked.bytes) })
 }
 
@@ -374,21 +406,43 @@ impl Checked {
     }
 }
 
-/// Transfers from elementary type `start` of the view on; returns the bytes that were.
+/// Transfers from elementary type `start` of the view on; returns the bytes that were. A write that fails when some of its data
+/// may be at the servers, or while it is converted, spoils the epoch.
 ///
 /// # Safety
 /// The buffer is the program's, as MPI wants it.
 unsafe fn run(file: &OpenFile, direction: Direction, call: &Checked, start: i64) -> Result<u64, Failure> {
+    let mut begun = false;
+    // SAFETY: passed on to the caller.
+    let moved = guarded(|| unsafe { run_from(file, direction, call, start, &mut begun) });
+    if let (Direction::Write, true, Err(failure)) = (direction, begun, &moved) {
+        file.spoil(failure);
+    }
+    moved
+}
+
+/// As [`run`]; tells whether it has begun to convert or to send data.
+///
+/// # Safety
+/// As [`run`].
+unsafe fn run_from(
+    file: &OpenFile,
+    direction: Direction,
+    call: &Checked,
+    start: i64,
+    begun: &mut bool,
+) -> Result<u64, Failure> {
     let position = call.view.stream_position(start)?;
     if call.bytes == 0 {
         return Ok(0);
     }
     if call.view.representation.converts(direction == Direction::Write) {
         // SAFETY: passed on to the caller.
-        return unsafe { run_converted(file, direction, call, position) };
+        return unsafe { run_converted(file, direction, call, position, begun) };
     }
+    let pieces = call.view.pieces(position, &call.memory, call.buffer.address, call.bytes)?;
     // SAFETY: passed on to the caller.
-    unsafe { run_pieces(file, direction, call.view.pieces(position, &call.memory, call.buffer.address, call.bytes)?) }
+    unsafe { run_pieces(file, direction, pieces, begun) }
 }
 
 /// Bytes that are converted at once.
@@ -398,7 +452,13 @@ const CONVERTED_BYTES: u64 = 4 << 20;
 ///
 /// # Safety
 /// The buffer is the program's, as MPI wants it.
-unsafe fn run_converted(file: &OpenFile, direction: Direction, call: &Checked, position: u64) -> Result<u64, Failure> {
+unsafe fn run_converted(
+    file: &OpenFile,
+    direction: Direction,
+    call: &Checked,
+    position: u64,
+    begun: &mut bool,
+) -> Result<u64, Failure> {
     let (view, extent) = (&call.view, call.memory.extent());
     let at_once = (CONVERTED_BYTES / call.element_bytes).clamp(1, 1 << 20).cast_signed();
     let (mut first, mut done) = (0, 0);
@@ -410,6 +470,7 @@ unsafe fn run_converted(file: &OpenFile, direction: Direction, call: &Checked, p
         let memory = call.buffer.address.wrapping_byte_offset((first * extent) as isize);
         let count = c_int::try_from(count).unwrap_or(0);
         if direction == Direction::Write {
+            *begun = true;
             // SAFETY: the program's elements from `first` on.
             unsafe { view.representation.write(memory, count, call.buffer.datatype, part) }?;
         } else {
@@ -418,7 +479,7 @@ unsafe fn run_converted(file: &OpenFile, direction: Direction, call: &Checked, p
         let dense = Layout::dense(bytes);
         let pieces = view.pieces(position + done, &dense, part.as_mut_ptr().cast(), bytes)?;
         // SAFETY: the pieces lie within `part`.
-        let moved = unsafe { run_pieces(file, direction, pieces) }?;
+        let moved = unsafe { run_pieces(file, direction, pieces, begun) }?;
         if direction == Direction::Read {
             // What the file has of an element that it ends in is converted too; its rest reads as zeros.
             let whole = c_int::try_from(moved.div_ceil(call.element_bytes)).unwrap_or(0);
@@ -438,7 +499,12 @@ unsafe fn run_converted(file: &OpenFile, direction: Direction, call: &Checked, p
 ///
 /// # Safety
 /// The pieces' memory is the program's buffer or the driver's own.
-unsafe fn run_pieces(file: &OpenFile, direction: Direction, mut pieces: Pieces<'_>) -> Result<u64, Failure> {
+unsafe fn run_pieces(
+    file: &OpenFile,
+    direction: Direction,
+    mut pieces: Pieces<'_>,
+    begun: &mut bool,
+) -> Result<u64, Failure> {
     let mut batch: Vec<Piece> = Vec::new();
     let mut done = 0;
     loop {
@@ -447,6 +513,7 @@ unsafe fn run_pieces(file: &OpenFile, direction: Direction, mut pieces: Pieces<'
             return Ok(done);
         }
         require_memory(&batch)?;
+        *begun = true;
         // SAFETY: the pieces lie within the program's buffer of `count` elements of its datatype, which MPI lets the driver use
         // during the call.
         done += unsafe { list_io(file, direction, &batch) }?;

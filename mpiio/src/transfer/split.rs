@@ -7,7 +7,7 @@ use crate::abi::*;
 use crate::error::Failure;
 use crate::exports::guarded;
 use crate::file::OpenFile;
-use crate::{agree, request};
+use crate::request;
 
 /// A split collective that has begun. Its failure waits for the second half, which all ranks call.
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ pub(crate) unsafe fn end(
         let text = "no split collective of this kind has begun on this file";
         return Err(Failure::refused(MPI_ERR_IO, text));
     };
-    let done = agree::outcome(&file.group, outcome)?;
+    let done = super::agreed(file, direction, outcome)?;
     // SAFETY: passed on to the caller.
     unsafe { request::fill(status, &done) }
 }

@@ -95,6 +95,13 @@ fn what_a_rank_could_not_write_alone_is_told_to_all_in_every_corner_of_the_rule(
 }
 
 #[test]
+fn a_write_that_failed_and_was_told_keeps_its_epoch_from_committing() {
+    for ranks in [1, 3] {
+        Site::new().run(ranks, &c_program("failed.c"), &[]).well();
+    }
+}
+
+#[test]
 fn a_mistyped_key_is_told_once_and_by_one_rank() {
     let site = Site::new();
     let hints = site.path("hints");
