@@ -16,7 +16,14 @@ use crate::Answer;
 
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 /// Pending copies that this process has open, by base: handles on the same file share one.
-static EPOCHS: Mutex<Option<HashMap<PathBuf, PathBuf>>> = Mutex::new(None);
+static EPOCHS: Mutex<Option<HashMap<PathBuf, Epoch>>> = Mutex::new(None);
+
+/// A pending copy, and how many processes share it.
+#[derive(Clone)]
+struct Epoch {
+    pending: PathBuf,
+    processes: u32,
+}
 
 /// What the last commit of a handle answers.
 const CLOSED: &[u8] = b"closed";
@@ -62,7 +69,7 @@ fn base_of(path: &str) -> Answer<PathBuf> {
     Ok(directory.join(rest))
 }
 
-fn epochs<T>(work: impl FnOnce(&mut HashMap<PathBuf, PathBuf>) -> T) -> T {
+fn epochs<T>(work: impl FnOnce(&mut HashMap<PathBuf, Epoch>) -> T) -> T {
     work(EPOCHS.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default())
 }
 
@@ -78,8 +85,8 @@ fn mark_of(pending: &Path) -> PathBuf {
     pending.with_extension("failed")
 }
 
-/// The blob of an open: flags, founder, base, pending.
-pub(crate) fn open(path: &str, flags: u32) -> Answer<Vec<u8>> {
+/// The blob of an open: flags, founder, base, pending, its processes.
+pub(crate) fn open(path: &str, flags: u32, processes: u32) -> Answer<Vec<u8>> {
     let base = base_of(path)?;
     let there = base.exists() || epochs(|all| all.contains_key(&base));
     if flags & OPEN_EXCLUSIVE != 0 && there {
@@ -88,18 +95,18 @@ pub(crate) fn open(path: &str, flags: u32) -> Answer<Vec<u8>> {
     if flags & OPEN_CREATE == 0 && !there {
         return Err((Code::NotFound, format!("no file {path}: open it with MPI_MODE_CREATE to make it")));
     }
-    let (founder, pending) = if flags & OPEN_WRITE == 0 {
-        (false, base.clone())
-    } else if let Some(pending) = epochs(|all| all.get(&base).cloned()) {
-        (false, pending)
+    let (founder, pending, processes) = if flags & OPEN_WRITE == 0 {
+        (false, base.clone(), 0)
+    } else if let Some(Epoch { pending, processes }) = epochs(|all| all.get(&base).cloned()) {
+        (false, pending, processes)
     } else {
         let pending = fresh_pending(&base)?;
-        epochs(|all| all.insert(base.clone(), pending.clone()));
-        (true, pending)
+        epochs(|all| all.insert(base.clone(), Epoch { pending: pending.clone(), processes }));
+        (true, pending, processes)
     };
     let counters = root().join(format!(".counter-{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)));
     let (base, pending, counters) = (base.display(), pending.display(), counters.display());
-    Ok(format!("{flags}\n{founder}\n{base}\n{pending}\n{counters}").into_bytes())
+    Ok(format!("{flags}\n{founder}\n{base}\n{pending}\n{counters}\n{processes}").into_bytes())
 }
 
 /// Unlinks.
@@ -131,6 +138,7 @@ pub(crate) struct MockFile {
     founder: bool,
     base: PathBuf,
     counters: String,
+    processes: u32,
     current: RwLock<Current>,
     written: AtomicU64,
 }
@@ -139,12 +147,13 @@ impl MockFile {
     pub(crate) fn attach(shared: &[u8]) -> Answer<MockFile> {
         let text = String::from_utf8_lossy(shared).into_owned();
         let parts: Vec<&str> = text.split('\n').collect();
-        let [flags, founder, base, pending, counters] = parts[..] else {
+        let [flags, founder, base, pending, counters, processes] = parts[..] else {
             return Err((Code::Argument, "a foreign blob".to_owned()));
         };
         let writable = flags.parse::<u32>().unwrap_or(0) & OPEN_WRITE != 0;
+        let processes = processes.parse().unwrap_or(0);
         if writable {
-            epochs(|all| all.insert(base.into(), pending.into()));
+            epochs(|all| all.insert(base.into(), Epoch { pending: pending.into(), processes }));
         }
         let current = Self::open_pending(Path::new(pending), writable)?;
         Ok(MockFile {
@@ -152,6 +161,7 @@ impl MockFile {
             founder: founder == "true",
             base: base.into(),
             counters: counters.to_owned(),
+            processes,
             current: RwLock::new(current),
             written: AtomicU64::new(0),
         })
@@ -165,7 +175,8 @@ impl MockFile {
 
     /// The pending copy. That of a handle which does not commit follows the founder's.
     fn current(&self) -> std::sync::RwLockReadGuard<'_, Current> {
-        let meant = epochs(|all| all.get(&self.base).cloned()).filter(|_| self.writable && !self.founder);
+        let meant = epochs(|all| all.get(&self.base).map(|epoch| epoch.pending.clone()))
+            .filter(|_| self.writable && !self.founder);
         if let Some(meant) = meant
             && self.current.read().unwrap_or_else(PoisonError::into_inner).pending != meant
             && let Ok(next) = Self::open_pending(&meant, true)
@@ -183,7 +194,7 @@ impl MockFile {
             summary_bytes: 16,
             step: 0,
             failed: (self.writable && mark_of(&self.current().pending).exists()).into(),
-            reserved: 0,
+            processes: self.processes,
         }
     }
 
@@ -278,7 +289,7 @@ impl MockFile {
         let pending = PathBuf::from(String::from_utf8_lossy(result).into_owned());
         let next = Self::open_pending(&pending, self.writable)?;
         if self.writable {
-            epochs(|all| all.insert(self.base.clone(), pending));
+            epochs(|all| all.insert(self.base.clone(), Epoch { pending, processes: self.processes }));
         }
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
         Ok(())

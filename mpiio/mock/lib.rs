@@ -77,7 +77,7 @@ unsafe extern "C" fn file_open(
 ) -> c_int {
     // SAFETY: the driver passes NUL-terminated strings and a place for the blob.
     let (path, hints) = unsafe { (CStr::from_ptr(path), CStr::from_ptr(hints)) };
-    let opened = planned("open").and_then(|()| files::open(&path.to_string_lossy(), flags));
+    let opened = planned("open").and_then(|()| files::open(&path.to_string_lossy(), flags, processes));
     files::trace(&format!("open {processes} {}", hints.to_string_lossy().replace('\n', ";")));
     status(opened.map(|bytes| {
         // SAFETY: as above.

@@ -88,7 +88,9 @@ fn settle(file: &OpenFile, end: End) -> Result<(), Failure> {
 
 /// Ends this rank's part of the epoch. libtalea knows that something has failed in it, and refuses the commit as it begins the next epoch.
 pub(crate) fn flush(file: &OpenFile, summary: &mut [u8]) -> Result<(), Failure> {
-    file.end_postponed();
+    if !file.is_part() {
+        file.end_postponed();
+    }
     file.storage.flush(summary)
 }
 

@@ -12,6 +12,7 @@ use crate::abi::*;
 use crate::agree;
 use crate::error::Failure;
 use crate::file::OpenFile;
+use crate::handle::{self, Named};
 use crate::wishes;
 
 /// The first failure of this rank in the epoch.
@@ -43,14 +44,14 @@ impl OpenFile {
     /// Keeps a failure for later: the caller goes on as if the bytes from the first to past the last were `written`. Gives it back
     /// if it has to be told now: other ranks do not wait for this one, or take each write for committed.
     pub(crate) fn postpone(&self, failure: Failure, written: Option<(i64, i64)>) -> Result<(), Failure> {
-        let alone = self.group.size == 1 || !self.writable() || wishes::commits_writes(&self.hints);
-        if alone || self.state().atomic || !is_of_storage(&failure) {
+        if !self.is_shared() || wishes::commits_writes(&self.hints) || self.state().atomic || !is_of_storage(&failure) {
             return Err(failure);
         }
         // It knows of writes that it has refused, and of nothing else that fails here.
         if self.storage.fail().is_err() {
             return Err(failure);
         }
+        self.hand_to_founder(&failure);
         let mut state = self.state();
         let kept = state.postponed.get_or_insert(Postponed { failure, missing: None });
         let join = |(from, end): (i64, i64), missing: (i64, i64)| (from.min(missing.0), end.max(missing.1));
@@ -65,7 +66,38 @@ impl OpenFile {
         }
         // libtalea knows of what it has refused itself, and of nothing else that fails here. A dead handle cannot commit either.
         let _ = self.storage.fail();
+        self.hand_to_founder(failure);
         self.state().spoiled.get_or_insert_with(|| failure.clone());
+    }
+
+    /// Processes that share the epoch.
+    fn sharers(&self) -> u32 {
+        let told = if self.writable() { self.storage.info().map_or(0, |info| info.processes) } else { 0 };
+        told.max(self.group.size.cast_unsigned())
+    }
+
+    /// Do other processes wait for this one where the epoch ends? They may have opened the file by another handle than this one.
+    fn is_shared(&self) -> bool {
+        self.writable() && self.sharers() > 1
+    }
+
+    /// Do processes share the epoch that have no part in this handle, as when a rank opens a file by itself that all have open
+    /// already? Then no call on this handle may tell what they do not hear of.
+    pub(crate) fn is_part(&self) -> bool {
+        self.sharers() > self.group.size.cast_unsigned()
+    }
+
+    /// What fails on such a handle is told by the one that founded the epoch.
+    fn hand_to_founder(&self, failure: &Failure) {
+        if !self.is_part() {
+            return;
+        }
+        for named in handle::all() {
+            let Named::Open(other) = handle::named(named) else { continue };
+            if other.path == self.path && other.storage.info().is_ok_and(|info| info.founder != 0) {
+                other.state().spoiled.get_or_insert_with(|| failure.clone());
+            }
+        }
     }
 
     /// What was kept in this epoch. Another handle of these processes may have ended the epoch since, and told its own ranks.
@@ -84,8 +116,11 @@ impl OpenFile {
         }
     }
 
-    /// Why this rank keeps the epoch from committing, told already or not.
+    /// Why this rank keeps the epoch from committing, told already or not: for calls in which all ranks hear of it.
     pub(crate) fn cause(&self) -> Option<Failure> {
+        if self.is_part() {
+            return None;
+        }
         self.postponed().or_else(|| self.state().spoiled.clone())
     }
 
@@ -115,7 +150,13 @@ impl OpenFile {
     /// Its size in bytes; as far as this rank knows if the servers cannot be asked, and then the epoch fails.
     pub(crate) fn size(&self) -> Result<i64, Failure> {
         let bytes = self.storage.size().or_else(|failure| {
-            self.postpone(failure, None)?;
+            if let Err(failure) = self.postpone(failure, None) {
+                // Where each write is told at once, too: libraries ask for the size on one rank, and the others wait for its answer.
+                if !self.is_shared() || !is_of_storage(&failure) {
+                    return Err(failure);
+                }
+                self.spoil(&failure);
+            }
             // SAFETY: no pieces.
             unsafe { self.storage.read(&[]) }
         });

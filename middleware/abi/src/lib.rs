@@ -93,8 +93,8 @@ pub struct FileInfo {
     pub step: u64,
     /// 1 if a write of this process has failed in the present epoch, or there is none: its commit will be refused.
     pub failed: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Processes that share the epoch: those that its founder was opened for. 0 if it reads only, or if the library is too old to tell.
+    pub processes: u32,
 }
 
 /// Functions return 0 or a [`Code`] as a negative number; the text for the calling thread is [`Table::error_text`].

@@ -143,7 +143,7 @@ unsafe extern "C" fn file_info(file: *const File, info: *mut FileInfo) -> c_int 
             summary_bytes: told.summary_bytes as u64,
             step: told.step.0,
             failed: u32::from(told.failed),
-            reserved: 0,
+            processes: told.processes,
         };
         // SAFETY: null or valid for writing by the table's contract.
         unsafe { put(info, filled, "information") }

@@ -78,6 +78,8 @@ fn what_a_rank_could_not_write_alone_is_told_to_all_in_every_corner_of_the_rule(
     for (call, corner, left) in [
         ("counter", "shared", Some(12)),
         ("write", "second", None),
+        ("write", "self", Some(12)),
+        ("size", "self", Some(12)),
         ("write", "ended", Some(76)),
         ("write", "deleted", None),
         ("size", "end", None),

@@ -51,7 +51,7 @@ static int failing_write(MPI_File file, int *data, int good, int collective) {
         FAILS(code, MPI_ERR_CONVERSION, "failing");
     else
         OK(code);
-    OK(MPI_File_set_view(file, 0, MPI_INT, MPI_INT, "native", MPI_INFO_NULL));
+    OK(MPI_File_set_view(file, 0, MPI_BYTE, MPI_BYTE, "native", MPI_INFO_NULL));
     return code;
 }
 

@@ -61,6 +61,22 @@ static void second(void) {
     OK(MPI_File_close(&founder));
 }
 
+/* Each rank has the file open by itself too, as PnetCDF does: what fails there is told where all ranks meet, at the founder's sync. */
+static void self(void) {
+    MPI_File founder = opened(MPI_MODE_CREATE), mine;
+    MPI_Offset bytes;
+    OK(MPI_File_open(MPI_COMM_SELF, "/talea/run/later", MPI_MODE_RDWR, MPI_INFO_NULL, &mine));
+    write_mine(mine, 1);
+    OK(MPI_File_get_size(mine, &bytes));
+    OK(MPI_File_sync(mine));
+    write_mine(mine, 1);
+    OK(MPI_File_close(&mine));
+    same(MPI_File_sync(founder));
+    mended();
+    write_mine(founder, 2);
+    OK(MPI_File_close(&founder));
+}
+
 /* As above, and the founder's sync ends the epoch: what the other handle kept is gone with it, and its writes count again. */
 static void ended(void) {
     MPI_File founder = opened(MPI_MODE_CREATE), file = opened(0);
@@ -135,7 +151,7 @@ int main(int argc, char **argv) {
     static const struct {
         const char *name;
         void (*run)(void);
-    } corners[] = {{"shared", shared}, {"second", second}, {"ended", ended}, {"deleted", deleted},
+    } corners[] = {{"shared", shared}, {"second", second}, {"self", self}, {"ended", ended}, {"deleted", deleted},
                    {"end", end}, {"split", split}, {"close", at_close}};
     OK(MPI_Init(&argc, &argv));
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);

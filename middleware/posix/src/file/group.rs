@@ -203,6 +203,11 @@ impl Group {
         self.local().failed = true;
     }
 
+    /// Processes that share the epoch.
+    pub(super) fn sharers(&self) -> u32 {
+        if self.is_solo() { 1 } else { self.processes }
+    }
+
     pub(super) fn is_solo(&self) -> bool {
         self.state.read().unwrap_or_else(PoisonError::into_inner).solo
     }
@@ -227,7 +232,11 @@ impl Group {
         written
     }
 
+    /// Reads all pieces; returns the size in bytes. With no pieces: what this process knows of it, without asking anybody.
     pub(super) fn read(&self, list: &mut [(u64, &mut [u8])]) -> Result<u64, Fault> {
+        if list.is_empty() {
+            return Ok(self.local().known_bytes);
+        }
         let state = self.open()?;
         let epoch = epoch_of(&state)?;
         let wanted = list.iter().map(|(offset, memory)| offset.saturating_add(memory.len() as u64)).max().unwrap_or(0);

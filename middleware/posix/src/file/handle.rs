@@ -29,6 +29,8 @@ pub struct Info {
     pub step: Step,
     /// A write of this process has failed in the present epoch, or there is none: its commit will be refused.
     pub failed: bool,
+    /// Processes that share the epoch; 0 for a reader.
+    pub processes: u32,
 }
 
 /// What a commit came to. Also a failed one has something that the other processes must take over.
@@ -101,15 +103,15 @@ impl Handle {
 
     /// What the handle is.
     pub fn info(&self) -> Info {
-        let (founder, writable, step, failed) = match &self.kind {
-            Side::Reader { base, .. } => (false, false, read(base).step, false),
+        let (founder, writable, step, failed, processes) = match &self.kind {
+            Side::Reader { base, .. } => (false, false, read(base).step, false, 0),
             Side::Writer { group, founder, .. } => {
                 let founder = *founder && !group.is_solo() && !group.is_explicit();
-                (founder, true, group.step(), group.has_failed())
+                (founder, true, group.step(), group.has_failed(), group.sharers())
             }
         };
         let (chunk_bytes, summary_bytes) = (self.shared.chunk_bytes, self.shared.summary_bytes as usize);
-        Info { founder, writable, chunk_bytes, summary_bytes, step, failed }
+        Info { founder, writable, chunk_bytes, summary_bytes, step, failed, processes }
     }
 
     pub(super) fn group(&self) -> Result<&Arc<Group>, Fault> {

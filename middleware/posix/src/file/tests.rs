@@ -124,6 +124,20 @@ fn a_failed_write_fails_the_commit_and_the_next_epoch_goes_on() {
 }
 
 #[test]
+fn a_file_whose_epoch_is_over_still_tells_what_is_known_of_its_size() {
+    let job = Job::new(2);
+    let writers = job.open("/talea/run/f", WRITE);
+    write(&writers[0], 0, b"good").unwrap();
+    commit(&writers, true).unwrap();
+    write(&writers[0], 4, b"lost").unwrap();
+    assert_eq!(writers[0].read(&mut []).unwrap(), 8);
+    writers[0].abort().unwrap();
+    assert_eq!(code(writers[0].size()), Code::Aborted);
+    assert_eq!(writers[0].read(&mut []).unwrap(), 8);
+    assert_eq!((writers[1].info().processes, job.open("/talea/run/f", READ)[0].info().processes), (2, 0));
+}
+
+#[test]
 fn a_file_whose_first_epoch_failed_leaves_no_step_if_nothing_follows() {
     let job = Job::new(2);
     let writers = job.open("/talea/run/f", WRITE);
