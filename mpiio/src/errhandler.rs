@@ -53,7 +53,6 @@ pub(crate) fn note(handle: MPI_Errhandler, function: FileErrhandlerFn) {
 }
 
 /// Notes that a handler's function is C++.
-#[cfg_attr(not(family = "mpich"), expect(dead_code, reason = "only MPICH has a C++ binding"))]
 pub(crate) fn note_cxx(handle: MPI_Errhandler, call: CxxCall) {
     if let Some(made) = table().get_mut(&handle) {
         made.cxx = Some(call);

@@ -68,6 +68,25 @@ unsafe fn dispatch(
     }
 }
 
+/// Returns what the driver of another family does with a call, if that family's MPI is in this process.
+macro_rules! hand_over {
+    ($name:expr, ($($argument:ident : $kind:ty),*) -> $result:ty $(, else $otherwise:expr)?) => {
+        if let Some(foreign) = crate::kin::foreign() {
+            let address = foreign.target($name);
+            if address.is_null() {
+                return $($otherwise)?;
+            }
+            // SAFETY: the function of this name, whose arguments arrived as they were passed.
+            let target = unsafe {
+                std::mem::transmute::<*mut std::ffi::c_void, unsafe extern "C" fn($($kind),*) -> $result>(address)
+            };
+            // SAFETY: the program's own arguments, passed on.
+            return unsafe { target($($argument),*) };
+        }
+    };
+}
+use hand_over;
+
 /// Defines the functions whose first argument is a file, each under its two names, and lists their signatures for the tests.
 macro_rules! on_file {
     ($($name:ident $profiled:ident ($file:ident; $($argument:ident : $kind:ty),*) => $ours:expr;)*) => {
@@ -83,7 +102,13 @@ macro_rules! on_file {
         /// # Safety
         /// As MPI says for the function of this name.
         #[unsafe(no_mangle)]
-        pub(crate) unsafe extern "C" fn $name(fh: MPI_File $(, $argument: $kind)*) -> c_int {
+        pub(crate) unsafe extern "C" fn $name(fh: MPI_File $(, $argument: <$kind as crate::kin::Passed>::Word)*) -> c_int {
+            crate::exports::hand_over!(
+                crate::exports::on_file!(@cstr $name),
+                (fh: MPI_File $(, $argument: <$kind as crate::kin::Passed>::Word)*) -> c_int,
+                else crate::exports::NO_MPI
+            );
+            $(let $argument = <$kind as crate::kin::Passed>::of($argument);)*
             let real = || {
                 static NEXT: crate::real::Symbol = crate::real::Symbol::new($crate::exports::on_file!(@cstr $name));
                 let address = NEXT.address();

@@ -23,6 +23,7 @@ mod file;
 mod finalize;
 mod handle;
 mod info;
+mod kin;
 mod open;
 mod pointer;
 mod position;

@@ -4,11 +4,12 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
-use super::guarded;
+use super::{guarded, hand_over};
 use crate::abi::*;
 use crate::error::Failure;
 use crate::explicit;
 use crate::handle::{self, Named};
+use crate::kin::Passed;
 use crate::position::answer;
 
 /// An epoch, as the program holds it: a number.
@@ -22,10 +23,12 @@ fn code(outcome: Result<(), Failure>) -> c_int {
 /// `container` is null or NUL-terminated, `epoch` null or valid for writing.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn talea_mpi_epoch_begin(
-    comm: MPI_Comm,
+    comm: <MPI_Comm as Passed>::Word,
     container: *const c_char,
     epoch: *mut talea_mpi_epoch,
 ) -> c_int {
+    hand_over!(c"talea_mpi_epoch_begin", (comm: <MPI_Comm as Passed>::Word, container: *const c_char, epoch: *mut talea_mpi_epoch) -> c_int, else MPI_ERR_OTHER);
+    let comm = <MPI_Comm as Passed>::of(comm);
     code(guarded(|| {
         if container.is_null() || epoch.is_null() {
             return Err(Failure::refused(MPI_ERR_ARG, "the container's name or the pointer for the epoch is null"));
@@ -41,6 +44,7 @@ pub(crate) unsafe extern "C" fn talea_mpi_epoch_begin(
 /// None: both handles are checked.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn talea_mpi_epoch_file(epoch: talea_mpi_epoch, file: MPI_File) -> c_int {
+    hand_over!(c"talea_mpi_epoch_file", (epoch: talea_mpi_epoch, file: MPI_File) -> c_int, else MPI_ERR_OTHER);
     code(guarded(|| match handle::named(file) {
         Named::Open(file) => explicit::named(epoch.addr())?.add(&file),
         _ => Err(Failure::refused(MPI_ERR_FILE, "only open files below /talea/ take part in epochs")),
@@ -55,6 +59,7 @@ pub(crate) unsafe extern "C" fn talea_mpi_epoch_blob(
     blob: *mut c_void,
     bytes: *mut usize,
 ) -> c_int {
+    hand_over!(c"talea_mpi_epoch_blob", (epoch: talea_mpi_epoch, blob: *mut c_void, bytes: *mut usize) -> c_int, else MPI_ERR_OTHER);
     code(guarded(|| {
         let content = explicit::named(epoch.addr())?.blob()?;
         // SAFETY: null or valid as the header asks.
@@ -83,6 +88,7 @@ pub(crate) unsafe extern "C" fn talea_mpi_epoch_commit(
     objects_bytes: usize,
     step: *mut u64,
 ) -> c_int {
+    hand_over!(c"talea_mpi_epoch_commit", (epoch: talea_mpi_epoch, objects: *const c_void, objects_bytes: usize, step: *mut u64) -> c_int, else MPI_ERR_OTHER);
     code(guarded(|| {
         let objects = (!objects.is_null() && objects_bytes > 0)
             // SAFETY: not null, valid for its size as the header asks.
@@ -97,6 +103,7 @@ pub(crate) unsafe extern "C" fn talea_mpi_epoch_commit(
 /// `epoch` is null or valid.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn talea_mpi_epoch_end(epoch: *mut talea_mpi_epoch) -> c_int {
+    hand_over!(c"talea_mpi_epoch_end", (epoch: *mut talea_mpi_epoch) -> c_int, else MPI_ERR_OTHER);
     code(guarded(|| {
         // SAFETY: null or valid as the header asks.
         let Some(epoch) = (unsafe { epoch.as_mut() }) else {

@@ -3,13 +3,14 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
-use super::{NO_MPI, guarded, on_file};
+use super::{NO_MPI, guarded, hand_over, on_file};
 use crate::abi::*;
 use crate::errhandler::{self, Handler};
 use crate::error::Failure;
 use crate::handle::{self, Named};
+use crate::kin::Passed;
 use crate::representation::{self, Conversion};
-use crate::{commit, error, open, storage};
+use crate::{commit, error, kin, open, storage};
 
 /// Calls the next definition of a function.
 macro_rules! next {
@@ -29,18 +30,27 @@ macro_rules! next {
     }};
 }
 
-/// Defines one function under its two names; `$real` is the call of the next definition.
+/// Defines one function under its two names; `$real` is the call of the next definition, `$path` the argument that names a file.
 macro_rules! both {
-    ($name:ident, $profiled:ident, ($($argument:ident : $kind:ty),*) -> $result:ty, else $otherwise:expr,
+    ($name:ident, $profiled:ident, ($($argument:ident : $kind:ty),*) -> $result:ty, $(path $path:ident,)? else $otherwise:expr,
      |$real:ident| $body:expr) => {
-        both!(@define $name, ($($argument : $kind),*) -> $result, $otherwise, |$real| $body);
-        both!(@define $profiled, ($($argument : $kind),*) -> $result, $otherwise, |$real| $body);
+        both!(@define $name, ($($argument : $kind),*) -> $result, ($($path)?), $otherwise, |$real| $body);
+        both!(@define $profiled, ($($argument : $kind),*) -> $result, ($($path)?), $otherwise, |$real| $body);
     };
-    (@define $name:ident, ($($argument:ident : $kind:ty),*) -> $result:ty, $otherwise:expr, |$real:ident| $body:expr) => {
+    (@define $name:ident, ($($argument:ident : $kind:ty),*) -> $result:ty, ($($path:ident)?), $otherwise:expr,
+     |$real:ident| $body:expr) => {
         /// # Safety
         /// As MPI says for the function of this name.
         #[unsafe(no_mangle)]
-        pub(crate) unsafe extern "C" fn $name($($argument: $kind),*) -> $result {
+        pub(crate) unsafe extern "C" fn $name($($argument: <$kind as Passed>::Word),*) -> $result {
+            $(
+                // SAFETY: MPI wants a NUL-terminated string.
+                if let Some(code) = kin::foreign().and_then(|foreign| unsafe { foreign.refuse($path) }) {
+                    return code;
+                }
+            )?
+            hand_over!(on_file!(@cstr $name), ($($argument: <$kind as Passed>::Word),*) -> $result, else $otherwise);
+            $(let $argument = <$kind as Passed>::of($argument);)*
             let $real = || next!($name: fn($($kind),*) -> $result; ($($argument),*) else $otherwise);
             $body
         }
@@ -70,7 +80,8 @@ fn returned(outcome: Result<(), Failure>) -> c_int {
 }
 
 both!(MPI_File_open, PMPI_File_open,
-    (comm: MPI_Comm, filename: *const c_char, amode: c_int, info: MPI_Info, fh: *mut MPI_File) -> c_int, else NO_MPI,
+    (comm: MPI_Comm, filename: *const c_char, amode: c_int, info: MPI_Info, fh: *mut MPI_File) -> c_int, path filename,
+    else NO_MPI,
     |real| {
         // SAFETY: MPI wants a NUL-terminated string.
         let Some(path) = (unsafe { talea_path(filename) }) else { return real() };
@@ -107,7 +118,7 @@ both!(MPI_File_close, PMPI_File_close, (fh: *mut MPI_File) -> c_int, else NO_MPI
     }
 });
 
-both!(MPI_File_delete, PMPI_File_delete, (filename: *const c_char, info: MPI_Info) -> c_int, else NO_MPI, |real| {
+both!(MPI_File_delete, PMPI_File_delete, (filename: *const c_char, info: MPI_Info) -> c_int, path filename, else NO_MPI, |real| {
     // SAFETY: MPI wants a NUL-terminated string.
     let Some(path) = (unsafe { talea_path(filename) }) else { return real() };
     returned(guarded(|| storage::delete(path)))
@@ -212,9 +223,16 @@ both!(MPI_Errhandler_free, PMPI_Errhandler_free, (errhandler: *mut MPI_Errhandle
 ///
 /// # Safety
 /// As the binding calls it: a handle of MPI's, and its own function.
-#[cfg(family = "mpich")]
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn MPII_Errhandler_set_cxx(handle: MPI_Errhandler, call: Option<errhandler::CxxCall>) {
+pub(crate) unsafe extern "C" fn MPII_Errhandler_set_cxx(
+    handle: <MPI_Errhandler as Passed>::Word,
+    call: Option<errhandler::CxxCall>,
+) {
+    hand_over!(
+        c"MPII_Errhandler_set_cxx",
+        (handle: <MPI_Errhandler as Passed>::Word, call: Option<errhandler::CxxCall>) -> ()
+    );
+    let handle = <MPI_Errhandler as Passed>::of(handle);
     if let Some(call) = call {
         errhandler::note_cxx(handle, call);
     }

@@ -40,9 +40,8 @@ fn every_file_function_of_the_sites_mpi_is_interposed_under_both_names() {
     // Nothing else leaks into the program: only MPI's names, and those of talea_mpi.h.
     let known = |name: &&String| ["MPI_", "PMPI_", "talea_mpi_"].iter().any(|start| name.starts_with(start));
     let others: Vec<_> = ours.iter().filter(|name| !known(name)).collect();
-    // The one exception is how MPICH's C++ binding declares its error handlers.
-    let allowed: &[&str] = if cfg!(family = "mpich") { &["MPII_Errhandler_set_cxx"] } else { &[] };
-    assert_eq!(others, allowed);
+    // The one exception is how MPICH's C++ binding declares its error handlers, for all families hand such calls on.
+    assert_eq!(others, ["MPII_Errhandler_set_cxx"]);
 }
 
 #[test]
@@ -78,6 +77,27 @@ fn without_libtalea_an_open_fails_with_the_remedy() {
     std::fs::remove_file(site.path("libtalea.so.0")).expect("remove the library");
     let output = site.run(2, &c_program("remedy.c"), &[]).well();
     assert!(output.contains("talea run"), "{output}");
+}
+
+#[test]
+fn a_program_under_another_familys_driver_is_served_by_its_own() {
+    for program in ["basic.c", "passthrough.c", "handlers.c", "shared.c"] {
+        let ranks = if program == "handlers.c" { 1 } else { 2 };
+        Site::new().under_another_driver(true).run(ranks, &c_program(program), &[]).well();
+    }
+    let site = Site::new().under_another_driver(true);
+    let plugin = compiled("plugin.c", FAMILY.cc, &["-shared", "-fPIC"]);
+    let host = compiled("host.c", "cc", &["-ldl"]);
+    site.run(1, &host, &[&plugin.display().to_string()]).well();
+    assert_eq!(site.committed("plugin"), Some(5_i32.to_ne_bytes().to_vec()));
+}
+
+#[test]
+fn another_familys_driver_by_itself_stands_aside_and_names_the_remedy() {
+    let site = Site::new().under_another_driver(false);
+    let output = site.run(2, &c_program("remedy.c"), &["alone"]).well();
+    let wish = if cfg!(family = "mpich") { "TALEA_MPI=mpich" } else { "TALEA_MPI=openmpi" };
+    assert!(output.contains("/talea/run/remedy: this program runs with") && output.contains(wish), "{output}");
 }
 
 #[test]

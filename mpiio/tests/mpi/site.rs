@@ -15,6 +15,8 @@ pub(crate) struct Family {
     /// The driver's file name without its ending.
     pub(crate) driver: &'static str,
     mock: &'static str,
+    /// Another family's driver, as it is built.
+    other_driver: &'static str,
     pub(crate) cc: &'static str,
     pub(crate) fortran: &'static str,
     mpiexec: &'static [&'static str],
@@ -25,6 +27,7 @@ pub(crate) struct Family {
 pub(crate) const FAMILY: Family = Family {
     driver: "libtalea_mpiio",
     mock: "libtalea_mock",
+    other_driver: "libtalea_mpiio_openmpi",
     cc: "mpicc.mpich",
     fortran: "mpifort.mpich",
     mpiexec: &["mpiexec.mpich"],
@@ -35,6 +38,7 @@ pub(crate) const FAMILY: Family = Family {
 pub(crate) const FAMILY: Family = Family {
     driver: "libtalea_mpiio_openmpi",
     mock: "libtalea_mock_openmpi",
+    other_driver: "libtalea_mpiio",
     cc: "mpicc.openmpi",
     fortran: "mpifort.openmpi",
     mpiexec: &["mpiexec.openmpi", "--allow-run-as-root", "--oversubscribe"],
@@ -64,6 +68,7 @@ pub(crate) struct Site {
     directory: TempDir,
     variables: Vec<(String, String)>,
     preloads: Vec<PathBuf>,
+    driver: &'static str,
 }
 
 /// Directory of what cargo has built for this profile.
@@ -75,7 +80,7 @@ fn built() -> PathBuf {
 impl Site {
     pub(crate) fn new() -> Site {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let site = Site { directory, variables: Vec::new(), preloads: Vec::new() };
+        let site = Site { directory, variables: Vec::new(), preloads: Vec::new(), driver: DRIVER };
         let libraries =
             [(format!("deps/{}.so", FAMILY.driver), DRIVER), (format!("examples/{}.so", FAMILY.mock), "libtalea.so.0")];
         for (from, to) in libraries {
@@ -94,6 +99,21 @@ impl Site {
     /// Preloads a library before the driver.
     pub(crate) fn preloading(mut self, library: PathBuf) -> Site {
         self.preloads.push(library);
+        self
+    }
+
+    /// Preloads another family's driver, as if a script had hidden which MPI is started; with this family's beside it, or without.
+    pub(crate) fn under_another_driver(mut self, beside: bool) -> Site {
+        self.driver = "other.so";
+        let other = built().join(format!("deps/{}.so", FAMILY.other_driver));
+        std::fs::copy(&other, self.path(self.driver)).unwrap_or_else(|e| panic!("{}: {e}", other.display()));
+        let mine = self.path(&format!("{}.so", FAMILY.driver));
+        let moved = self.path(DRIVER);
+        match (beside, mine == moved) {
+            (true, true) => {}
+            (true, false) => std::fs::rename(moved, mine).expect("the driver"),
+            (false, _) => std::fs::remove_file(moved).expect("the driver"),
+        }
         self
     }
 
@@ -120,7 +140,7 @@ impl Site {
 
     fn prepare(&self, command: &mut Command) {
         let mut preloads: Vec<String> = self.preloads.iter().map(|path| path.display().to_string()).collect();
-        preloads.push(self.path(DRIVER).display().to_string());
+        preloads.push(self.path(self.driver).display().to_string());
         command.env("LD_PRELOAD", preloads.join(":")).env("TALEA_MOCK_DIR", self.path("store"));
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
     }
@@ -134,7 +154,7 @@ impl Site {
         // The driver goes to the ranks, not to mpiexec.
         command.args(["-n", &ranks.to_string(), "env"]);
         let mut preloads: Vec<String> = self.preloads.iter().map(|path| path.display().to_string()).collect();
-        preloads.push(self.path(DRIVER).display().to_string());
+        preloads.push(self.path(self.driver).display().to_string());
         command.arg(format!("LD_PRELOAD={}", preloads.join(":")));
         command.arg(program).arg(self.directory.path()).args(arguments);
         command.env("TALEA_MOCK_DIR", self.path("store"));
