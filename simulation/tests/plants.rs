@@ -10,7 +10,7 @@ fn is_caught(plant: Plant, by: &[&str]) {
     let (servers, width, first) = match plant {
         Plant::SkipEntry | Plant::EarlyEnd => (5, 1, 1),
         // Those who lose their leases have to be cut off together with the one that they follow through.
-        Plant::OwnWord => (5, 1, 30),
+        Plant::OwnWord => (5, 1, 90),
         _ => (2, 0, 1),
     };
     let caught = (first..=SEEDS).any(|seed| {

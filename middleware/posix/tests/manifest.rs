@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use support::Servers;
 use talea_client::{Client, ContainerProperties};
-use talea_model::{Layout, ServerId, Step, Summary};
+use talea_model::{Layout, ServerId, Step, Summary, TargetId};
 use talea_posix::backing::client::ClientSystem;
 use talea_posix::{Files, Handle, Hints, OpenFlags};
 
@@ -35,6 +35,29 @@ fn two_of_server_0(client: &Client, files: &Files) -> Vec<Handle> {
         }
     }
     panic!("no two of 64 files lie on server 0");
+}
+
+/// What the names of a step's files add to its commit: one update, of a target that is written to anyway, and three bytes of the log.
+#[test]
+fn naming_the_files_of_a_step_is_one_update_of_a_target_that_is_written_to() {
+    let servers = Servers::start();
+    let client = servers.client();
+    client.container_create("run", ContainerProperties::default(), false).unwrap();
+    let files = Files::new(Arc::new(ClientSystem::new(client.clone())));
+    let file = two_of_server_0(&client, &files).remove(0);
+    let updates = || (0..4).map(|target| client.target_stat(TargetId(target)).unwrap().updates).collect::<Vec<u64>>();
+    for round in 0..3u8 {
+        file.write(&[(0, &[round])]).unwrap();
+        let (before, log) = (updates(), client.status().unwrap().counters);
+        file.sync().unwrap();
+        let (after, new) = (updates(), client.status().unwrap().counters);
+        let mut added: Vec<u64> = before.iter().zip(&after).map(|(before, after)| after - before).collect();
+        added.sort_unstable();
+        assert_eq!(added, [0, 0, 0, 2], "the time of the file, and its name");
+        println!("{} entries and {} bytes of the log", new.entries - log.entries, new.log_bytes - log.log_bytes);
+        assert_eq!(new.entries - log.entries, 1, "the commit, which also begins the next epoch");
+        assert!(new.log_bytes - log.log_bytes < 64);
+    }
 }
 
 #[test]

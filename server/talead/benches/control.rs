@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use data::client;
 use serde_json::json;
-use support::{PATIENCE, servers};
+use support::{ALONE, Options, PATIENCE, Server, servers};
 use talea_client::{
     Client, Condition, Container, ContainerProperties, EntryUpdate, Epoch, Result, Subscription, WaitOutcome, Write,
 };
@@ -50,6 +50,7 @@ fn main() {
             }
         }
     }
+    joins(floor / 2.0);
     let election = (LEASE_MS * ELECTION_PART, "the mean election timeout");
     tell("control/3-servers/failover", median((0..5).map(|_| failover()).collect()), "ms", Some(election));
 }
@@ -146,6 +147,47 @@ fn commits_per_s(client: &Client, containers: usize) -> f64 {
     let ended = client.block_on(gather(work.collect())).unwrap();
     assert!(ended.iter().all(Result::is_ok));
     (containers * each) as f64 / begun.elapsed().as_secs_f64()
+}
+
+/// What it costs a process to join an epoch before its first write: its home notes that durably, where its tiers are.
+fn joins(ping_pong: f64) {
+    let disk = tempfile::tempdir_in(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target")).unwrap();
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let places = [
+        ("memory", "ram:64M".to_owned(), ping_pong),
+        ("pmem-on-tmpfs", format!("pmem:{}:64M", memory.path().display()), ping_pong + flushes(memory.path())),
+        ("nvme-on-a-file", format!("nvme:{}:64M", disk.path().display()), ping_pong + flushes(disk.path())),
+    ];
+    for (name, tier, floor) in places {
+        let (_outer, path) = support::directory();
+        let mut server = Server::start(&path, &Options { tier: &tier, ..ALONE });
+        server.wait_ready();
+        let client = client(&server, DEADLINE_MS);
+        let run = container(&client, "join");
+        let join = || {
+            let epoch = run.begin(true).unwrap();
+            let begun = Instant::now();
+            epoch.enter().unwrap();
+            let took = us(begun);
+            epoch.abort("enough").unwrap();
+            took
+        };
+        let took = median((0..COMMITS).map(|_| join()).collect());
+        let floor = (floor, "a ping-pong on a Unix socket, and write and sync of 4 KiB in the same directory");
+        tell(&format!("control/join/{name}"), took, "us", Some(floor));
+    }
+}
+
+/// Median of a write and sync of 4 KiB in a file of this directory, in microseconds.
+fn flushes(directory: &std::path::Path) -> f64 {
+    let mut file = std::fs::File::create(directory.join("floor")).unwrap();
+    let mut one = || {
+        let begun = Instant::now();
+        file.write_all(&[1; 4096]).unwrap();
+        file.sync_data().unwrap();
+        us(begun)
+    };
+    median((0..COMMITS).map(|_| one()).collect())
 }
 
 /// From the call that commits to the wake-ups of so many subscribers at another server: the middle one's and the last one's.

@@ -12,7 +12,7 @@ use data::{client, container};
 use rustix::process::{Pid, Signal, kill_process};
 use support::{PATIENCE, Server, TellsTheEnd, servers};
 use talea_client::{Client, Condition, Container, EntryUpdate, WaitOutcome, Write};
-use talea_model::{Extent, ObjectClass, Step};
+use talea_model::{Extent, ObjectClass, ServerId, Step};
 
 const DEADLINE_MS: u64 = 3_000;
 
@@ -51,9 +51,11 @@ fn attempt(client: &Client, run: &Container) -> talea_client::Result<Step> {
 /// Whose leader gets a signal while a client commits and another follows: commits go on, and each step is told once.
 fn survives(count: u32, signal: Signal) {
     let (_outer, all) = servers(count, "");
-    // Server 0 has founded the log and leads it; the clients are at home elsewhere.
-    let (writer, reader) = (client(&all[1], DEADLINE_MS), client(&all[2], DEADLINE_MS));
-    assert_eq!(writer.status().unwrap().leader.0, 0);
+    // Server 0 has founded the log and leads it, unless the machine was so busy that another was elected. The clients are elsewhere.
+    let first = client(&all[0], DEADLINE_MS).status().unwrap().leader;
+    let leads = &all[first.0 as usize];
+    let mut homes = (0..).map(ServerId).filter(|server| *server != first).map(|server| &all[server.0 as usize]);
+    let (writer, reader) = (client(homes.next().unwrap(), DEADLINE_MS), client(homes.next().unwrap(), DEADLINE_MS));
     assert_eq!(writer.status().unwrap().replicas.len(), count as usize);
     let run = container(&writer);
     let seen = reader.container_open("run").unwrap();
@@ -76,17 +78,16 @@ fn survives(count: u32, signal: Signal) {
             told
         });
         (0..5).for_each(|_| _ = commit(&writer, &run));
-        kill_process(Pid::from_child(&all[0].child), signal).unwrap();
+        kill_process(Pid::from_child(&leads.child), signal).unwrap();
         (0..10).for_each(|_| _ = commit(&writer, &run));
-        let leader = writer.status().unwrap().leader;
-        assert_ne!(leader.0, 0, "another leads");
+        assert_ne!(writer.status().unwrap().leader, first, "another leads");
         // Longer than a lease: who does not follow the new leader is declared lost meanwhile.
         std::thread::sleep(Duration::from_millis(3_000));
         if signal == Signal::STOP {
-            kill_process(Pid::from_child(&all[0].child), Signal::CONT).unwrap();
-            follows_again(&all[0], &writer);
+            kill_process(Pid::from_child(&leads.child), Signal::CONT).unwrap();
+            follows_again(leads, first, &writer);
             commit(&writer, &run);
-            assert_eq!(writer.status().unwrap().leader, leader, "it leads no more");
+            assert_ne!(writer.status().unwrap().leader, first, "it leads no more");
         }
         last.store(commit(&writer, &run).0, Ordering::Relaxed);
         drop(end);
@@ -98,14 +99,13 @@ fn survives(count: u32, signal: Signal) {
 }
 
 /// Waits until a server that was stopped is part of the pool again: its own clients see what the others see.
-fn follows_again(server: &Server, other: &Client) {
+fn follows_again(server: &Server, id: ServerId, other: &Client) {
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
         let map = other.status().unwrap().map;
-        let is_up = map.targets.iter().filter(|target| target.server.0 == 0).all(|target| map.is_up(target.id));
-        if is_up {
-            let here = client(server, DEADLINE_MS);
-            assert_eq!(here.status().unwrap().leader, other.status().unwrap().leader);
+        let is_up = map.targets.iter().filter(|target| target.server == id).all(|target| map.is_up(target.id));
+        // Two are asked, one after the other: on a busy machine there may be another leader in between.
+        if is_up && client(server, DEADLINE_MS).status().unwrap().leader == other.status().unwrap().leader {
             return;
         }
         std::thread::sleep(Duration::from_millis(50));
