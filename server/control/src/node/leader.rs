@@ -1,25 +1,27 @@
 //! The leader: puts entries into the log, answers who asked once they are applied, and passes them on to the followers.
 //!
-//! Owns the membership of servers: who was heard of when, and when a silent one is declared lost (rules 11, 12). It leads only
-//! while a majority of the replicas vouches for that, so what it answers from its state is the pool's state.
+//! It leads only while a majority of the replicas vouches for that, so what it answers from its state is the pool's state. Must never
+//! answer an entry before it is applied. The membership of servers is in [`followers`].
 
 use std::collections::{BTreeMap, VecDeque};
 
 use talea_fabric::PeerId;
-use talea_model::{Position, ServerId, ServerInfo, SessionId, Stamp, TargetInfo, TargetState};
+use talea_model::{ServerId, SessionId, Stamp};
 use talea_wire::control::{Reply, Request};
 use talea_wire::log::Entry;
 use talea_wire::{Refusal, RefusalCode, codec};
 
-use super::feed::{BATCH_BYTES, BATCH_RECORDS, batches};
+use super::feed::{BATCH_BYTES, BATCH_RECORDS};
 use super::images::Image;
 use super::question::{Origin, Own, Question};
 use super::raft::{LeaderId, Proposal};
-use super::{Action, Node, NodeConfig, Role};
+use super::{Node, NodeConfig, Role};
 use crate::pool::Outcome;
 
-/// Part of the lease that a server's silence is tolerated longer than the server itself serves: drift of clocks.
-const DRIFT_PART: u64 = 8;
+mod followers;
+
+use followers::{Follower, patience_ns};
+
 /// Proposals queued for the log at most; more requests are told to come back.
 const MAX_QUEUED: usize = 1 << 16;
 
@@ -55,46 +57,6 @@ pub(super) struct InFlight {
     pub(super) again: Option<Box<Question>>,
 }
 
-/// A server that follows.
-#[derive(Debug)]
-pub(super) struct Follower {
-    /// Its connection, if there is one, and the last one it had.
-    pub(super) peer: Option<PeerId>,
-    last_peer: PeerId,
-    boot: u64,
-    heard_ns: u64,
-    /// It has been declared lost, and is nobody until it registers again.
-    pub(super) lost: bool,
-    /// When that was.
-    pub(super) lost_ns: u64,
-    /// The sessions that lived there have ended since.
-    has_no_sessions: bool,
-    /// Last position sent; `None` before it asked for the log on this connection.
-    sent: Option<Position>,
-    server: ServerInfo,
-    targets: Vec<TargetInfo>,
-}
-
-impl Follower {
-    fn lose(&mut self, now_ns: u64) {
-        (self.lost, self.lost_ns, self.has_no_sessions) = (true, now_ns, false);
-    }
-
-    /// Until when the sessions of a lost server wait for it. One that has not been heard of since the system was off has none to wait for.
-    fn sessions_end_ns(&self, config: &NodeConfig, is_cold: bool) -> u64 {
-        let lease_ms = if is_cold && self.boot == 0 { 0 } else { config.session_lease_ms };
-        self.lost_ns.saturating_add(lease_ms.saturating_mul(1_000_000))
-    }
-}
-
-#[cfg(test)]
-impl Follower {
-    /// Whether the leader tells it of records itself.
-    pub(super) fn is_fed(&self) -> bool {
-        self.peer.is_some() && self.sent.is_some()
-    }
-}
-
 impl Leader {
     /// One that begins to lead. Its tickets begin anywhere: entries that an earlier process proposed may still be on their way.
     pub(super) fn new(leading: LeaderId, boot: u64) -> Self {
@@ -127,10 +89,6 @@ impl Leader {
     }
 }
 
-fn patience_ns(config: &NodeConfig) -> u64 {
-    (config.lease_ms + config.lease_ms / DRIFT_PART).saturating_mul(1_000_000)
-}
-
 impl Node {
     /// Begins to lead: the pool's first entries, or what follows from having been away.
     pub(super) fn lead(&mut self) {
@@ -158,25 +116,6 @@ impl Node {
         }
         self.create_pool_if_complete();
         self.lease_of_leader();
-    }
-
-    /// Expects a server of the map that has not been heard of yet.
-    fn expect(&mut self, server: &ServerInfo) {
-        let heard_ns = self.now.monotonic_ns;
-        let Role::Leader(leader) = &mut self.role else { return };
-        let follower = Follower {
-            peer: None,
-            last_peer: PeerId(u64::MAX),
-            boot: 0,
-            heard_ns,
-            lost: false,
-            lost_ns: 0,
-            has_no_sessions: false,
-            sent: None,
-            server: server.clone(),
-            targets: Vec::new(),
-        };
-        leader.followers.insert(server.id, follower);
     }
 
     /// Proposes an entry of the service's own.
@@ -377,165 +316,5 @@ impl Node {
             }
             _ => self.serve(question),
         }
-    }
-
-    /// A server says that it is there.
-    fn register(
-        &mut self,
-        peer: PeerId,
-        server: ServerInfo,
-        targets: Vec<TargetInfo>,
-        (boot, remembers): (u64, bool),
-        origin: Origin,
-    ) {
-        let id = server.id;
-        let heard_ns = self.now.monotonic_ns;
-        let Role::Leader(leader) = &mut self.role else { return };
-        let before = leader.followers.get(&id);
-        let sent = before.filter(|before| before.peer == Some(peer)).and_then(|before| before.sent);
-        let follower = Follower {
-            peer: Some(peer),
-            last_peer: peer,
-            boot,
-            heard_ns,
-            lost: false,
-            lost_ns: 0,
-            has_no_sessions: false,
-            sent,
-            server: server.clone(),
-            targets: targets.clone(),
-        };
-        leader.followers.insert(id, follower);
-        if !self.pool_begun() {
-            self.create_pool_if_complete();
-            return self.answer(origin, Ok(Reply::Done));
-        }
-        let entry = Entry::ServerUp { server, targets, boot, remembers };
-        self.propose(SessionId(0), 0, entry, origin, Stamp::ZERO, (false, None));
-    }
-
-    /// Whether the pool has begun, or the entry that begins it is on its way.
-    fn pool_begun(&self) -> bool {
-        let Role::Leader(leader) = &self.role else { return false };
-        let begins = |one: &InFlight| matches!(one.proposal.entry, Entry::PoolCreate { .. });
-        self.pool.map().is_some() || leader.in_flight.iter().chain(&leader.queue).any(begins)
-    }
-
-    /// Begins the pool once all its first servers are there.
-    fn create_pool_if_complete(&mut self) {
-        let Role::Leader(leader) = &self.role else { return };
-        let here: Vec<&Follower> = leader.followers.values().filter(|follower| !follower.lost).collect();
-        if self.pool_begun() || here.len() + 1 < self.config.servers_expected {
-            return;
-        }
-        let mut servers: Vec<(ServerInfo, u64)> =
-            here.iter().map(|follower| (follower.server.clone(), follower.boot)).collect();
-        servers.push((self.config.server.clone(), self.config.boot));
-        servers.sort_by_key(|(server, _)| server.id);
-        let (servers, boots) = servers.into_iter().unzip();
-        let mut targets: Vec<TargetInfo> = here.iter().flat_map(|follower| follower.targets.clone()).collect();
-        targets.extend(self.config.targets.iter().cloned());
-        self.note(Entry::PoolCreate { pool: self.config.pool, servers, targets, boots });
-    }
-
-    /// A follower's connection ended. Its process may live and come back within the lease, unless it is known to be dead.
-    pub(super) fn follower_gone(&mut self, server: ServerId, peer: PeerId, died: bool) {
-        let now_ns = self.now.monotonic_ns;
-        let Role::Leader(leader) = &mut self.role else { return };
-        let Some(known) = leader.followers.get_mut(&server).filter(|known| known.peer == Some(peer)) else { return };
-        known.peer = None;
-        known.sent = None;
-        if died {
-            known.lose(now_ns);
-            self.declare_lost(server);
-        }
-    }
-
-    /// The process behind a connection that ended before is dead: if it was a follower's last one, so is the server.
-    pub(super) fn departed_died(&mut self, peer: PeerId) {
-        let now_ns = self.now.monotonic_ns;
-        let Role::Leader(leader) = &mut self.role else { return };
-        let gone = leader.followers.iter_mut().find(|(_, known)| known.last_peer == peer && known.peer.is_none());
-        if let Some((server, known)) = gone.filter(|(_, known)| !known.lost) {
-            known.lose(now_ns);
-            let server = *server;
-            self.declare_lost(server);
-        }
-    }
-
-    /// Declares followers lost that have been silent for longer than their lease.
-    pub(super) fn judge_followers(&mut self) {
-        let (now_ns, patience_ns) = (self.now.monotonic_ns, patience_ns(&self.config));
-        let Role::Leader(leader) = &mut self.role else { return };
-        let mut silent = Vec::new();
-        for (id, follower) in &mut leader.followers {
-            if !follower.lost && follower.heard_ns.saturating_add(patience_ns) <= now_ns {
-                follower.lose(now_ns);
-                follower.sent = None;
-                silent.push((*id, follower.peer.take()));
-            }
-        }
-        for (server, peer) in silent {
-            if let Some(peer) = peer {
-                self.peers.remove(&peer);
-                self.actions.push(Action::Close { peer });
-            }
-            self.declare_lost(server);
-        }
-        self.end_lost_sessions();
-    }
-
-    /// Ends the sessions that live at servers which have been lost for longer than a session lasts by itself.
-    fn end_lost_sessions(&mut self) {
-        let now_ns = self.now.monotonic_ns;
-        let Role::Leader(leader) = &mut self.role else { return };
-        let (mut over, is_cold) = (Vec::new(), leader.is_cold);
-        for (id, follower) in &mut leader.followers {
-            let is_over = follower.lost && follower.sessions_end_ns(&self.config, is_cold) <= now_ns;
-            if is_over && !std::mem::replace(&mut follower.has_no_sessions, true) {
-                over.push(*id);
-            }
-        }
-        let sessions: Vec<SessionId> = over.into_iter().flat_map(|server| self.pool.sessions_of(server)).collect();
-        for session in sessions {
-            self.note(Entry::SessionEnd { session, joined: Vec::new(), orderly: false });
-        }
-    }
-
-    /// A server is gone: its targets serve no more. Its clients have a while to come back to it.
-    fn declare_lost(&mut self, server: ServerId) {
-        let Some(map) = self.pool.map() else { return };
-        // Also those that are down already: an entry that brings them back may be on its way.
-        let is_theirs = |target: &&TargetInfo| target.server == server;
-        let targets: Vec<_> = map.targets.iter().filter(is_theirs).map(|target| target.id).collect();
-        if !targets.is_empty() {
-            tracing::warn!(%server, "server lost: its targets are down");
-            self.note(Entry::Targets { targets, state: TargetState::Down });
-        }
-        if self.config.session_lease_ms == 0 {
-            self.end_lost_sessions();
-        }
-    }
-
-    /// Sends each follower what it lacks.
-    pub(super) fn feed_followers(&mut self) {
-        let (Role::Leader(leader), Some(replica)) = (&mut self.role, &self.replica) else { return };
-        let (end, mut behind) = (self.pool.position(), Vec::new());
-        let mut groups = BTreeMap::<Position, Vec<PeerId>>::new();
-        for follower in leader.followers.values_mut() {
-            let (Some(peer), Some(sent)) = (follower.peer, &mut follower.sent) else { continue };
-            if *sent < end && replica.tail.after(*sent).is_none() {
-                // It asks to follow again when it has the image.
-                follower.sent = None;
-                behind.push(peer);
-            } else if *sent < end {
-                groups.entry(*sent).or_default().push(peer);
-                *sent = end;
-            }
-        }
-        let feeds: Vec<_> =
-            groups.into_iter().filter_map(|(sent, peers)| Some((peers, batches(&replica.tail, sent, end)?))).collect();
-        feeds.into_iter().for_each(|(peers, batches)| self.send_batches(&peers, batches));
-        behind.into_iter().for_each(|peer| self.begin_image(peer));
     }
 }
