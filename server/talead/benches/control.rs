@@ -162,14 +162,18 @@ fn joins(ping_pong: f64) {
         let (_outer, path) = support::directory();
         let mut server = Server::start(&path, &Options { tier: &tier, ..ALONE });
         server.wait_ready();
-        let client = client(&server, DEADLINE_MS);
+        let (client, other) = (client(&server, DEADLINE_MS), client(&server, DEADLINE_MS));
         let run = container(&client, "join");
+        let same = other.container_open("join").unwrap();
+        // Who has begun it is known from the log.
         let join = || {
             let epoch = run.begin(true).unwrap();
+            let part = same.join(&epoch.blob()).unwrap();
             let begun = Instant::now();
-            epoch.enter().unwrap();
+            part.enter().unwrap();
             let took = us(begun);
             epoch.abort("enough").unwrap();
+            part.closed_elsewhere();
             took
         };
         let took = median((0..COMMITS).map(|_| join()).collect());
