@@ -94,8 +94,32 @@ pub(crate) fn extent_of_type(handle: MPI_Datatype) -> Result<i64, Failure> {
 pub(super) enum Measure<'a> {
     /// In memory.
     Native,
+    /// In memory with its padding, and which type it is: runs of different types are not merged.
+    Leaves,
     /// In a file, by its data representation; constructors' own displacements in bytes stay what they are (MPI 4.1 §14.5.1).
     File(&'a Representation),
+}
+
+/// Elements of one predefined type that follow each other in memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leaf {
+    /// Where they begin, in bytes from the start of the datatype's element.
+    pub(crate) at: i64,
+    /// How many.
+    pub(crate) count: c_int,
+    /// The predefined type.
+    pub(crate) kind: MPI_Datatype,
+}
+
+/// The predefined types that one element of a datatype consists of, in the order of its type map.
+pub(crate) fn leaves(handle: MPI_Datatype) -> Result<Vec<Leaf>, Failure> {
+    let mut runs = Runs::default();
+    walk(mpi()?, handle, Measure::Leaves, &mut runs)?;
+    let leaf = |(&(at, bytes), &kind): (&(i64, u64), &MPI_Datatype)| {
+        let count = bytes / extent_of_type(kind)?.max(1).cast_unsigned();
+        c_int::try_from(count).map(|count| Leaf { at, count, kind }).map_err(|_| too_far())
+    };
+    runs.runs.iter().zip(&runs.kinds).map(leaf).collect()
 }
 
 /// Flattens a datatype as it lies in memory.
@@ -130,17 +154,21 @@ pub(crate) fn flatten_in(handle: MPI_Datatype, representation: &Representation) 
 #[derive(Default)]
 struct Runs {
     runs: Vec<(i64, u64)>,
+    /// The predefined type of each run, where that is asked for.
+    kinds: Vec<MPI_Datatype>,
     /// Lower and upper bound so far.
     bounds: Option<(i64, i64)>,
 }
 
 impl Runs {
-    fn push(&mut self, displacement: i64, bytes: u64) -> Result<(), Failure> {
+    /// Appends a run, of a predefined type if that is asked for.
+    fn push(&mut self, displacement: i64, bytes: u64, kind: Option<MPI_Datatype>) -> Result<(), Failure> {
         if bytes == 0 {
             return Ok(());
         }
         if let Some((start, length)) = self.runs.last_mut()
             && start.checked_add_unsigned(*length) == Some(displacement)
+            && self.kinds.last().copied() == kind
         {
             *length += bytes;
             return Ok(());
@@ -150,6 +178,7 @@ impl Runs {
             return Err(Failure::refused(MPI_ERR_TYPE, text));
         }
         self.runs.push((displacement, bytes));
+        self.kinds.extend(kind);
         Ok(())
     }
 
@@ -164,12 +193,12 @@ impl Runs {
             && i64::try_from(bytes) == Ok(stride)
         {
             let total = bytes.checked_mul(count.max(0).cast_unsigned()).ok_or_else(too_far)?;
-            return self.push(at.checked_add(start).ok_or_else(too_far)?, total);
+            return self.push(at.checked_add(start).ok_or_else(too_far)?, total, child.kinds.first().copied());
         }
         for index in 0..count {
             let base = stride.checked_mul(index).and_then(|far| at.checked_add(far)).ok_or_else(too_far)?;
-            for &(start, bytes) in &child.runs {
-                self.push(base.checked_add(start).ok_or_else(too_far)?, bytes)?;
+            for (index, &(start, bytes)) in child.runs.iter().enumerate() {
+                self.push(base.checked_add(start).ok_or_else(too_far)?, bytes, child.kinds.get(index).copied())?;
             }
         }
         Ok(())
@@ -193,7 +222,7 @@ impl Runs {
     /// The extent of `handle`, whose runs these are: MPI's own word in memory (it may pad), the bounds in a file.
     fn extent(&self, handle: MPI_Datatype, measure: Measure<'_>) -> Result<i64, Failure> {
         match measure {
-            Measure::Native => extent_of_type(handle),
+            Measure::Native | Measure::Leaves => extent_of_type(handle),
             Measure::File(_) => {
                 self.bounds.map_or(Ok(0), |(lower, upper)| upper.checked_sub(lower).ok_or_else(too_far))
             }
@@ -208,6 +237,7 @@ fn too_far() -> Failure {
 /// A flattened constituent, its lower bound and its extent.
 struct Child {
     runs: Vec<(i64, u64)>,
+    kinds: Vec<MPI_Datatype>,
     lower: i64,
     extent: i64,
 }
@@ -258,14 +288,17 @@ fn named(handle: MPI_Datatype, measure: Measure<'_>, runs: &mut Runs) -> Result<
     if let Measure::File(representation) = measure {
         let bytes = representation.bytes_of(handle)?;
         runs.bounds = Some((0, i64::try_from(bytes).map_err(|_| too_far())?));
-        return runs.push(0, bytes);
+        return runs.push(0, bytes, None);
+    }
+    if let Measure::Leaves = measure {
+        return runs.push(0, extent_of_type(handle)?.unsigned_abs(), Some(handle));
     }
     let bytes = size_of_type(handle)?;
     if handle == MPI_SHORT_INT() {
-        runs.push(0, 2)?;
-        return runs.push(4, bytes - 2);
+        runs.push(0, 2, None)?;
+        return runs.push(4, bytes - 2, None);
     }
-    runs.push(0, bytes)
+    runs.push(0, bytes, None)
 }
 
 /// Integers: count, block length (, stride in elements); address: stride in bytes.
@@ -284,7 +317,8 @@ fn vector(contents: &Contents<'_>, combiner: c_int, runs: &mut Runs) -> Result<(
 fn block_of(child: &Child, length: i64) -> Result<Child, Failure> {
     let mut block = Runs::default();
     block.repeat(child, 0, child.extent, length)?;
-    Ok(Child { lower: block.lower(), runs: block.runs, extent: child.extent.checked_mul(length).ok_or_else(too_far)? })
+    let extent = child.extent.checked_mul(length).ok_or_else(too_far)?;
+    Ok(Child { lower: block.lower(), runs: block.runs, kinds: block.kinds, extent })
 }
 
 /// Integers: count, block lengths (, displacements in elements); addresses: displacements in bytes.

@@ -66,6 +66,7 @@ pub(crate) fn lookup(name: &CStr) -> *mut c_void {
 macro_rules! mpi_functions {
     ($($name:ident ( $($kind:ty),* );)*) => {
         /// MPI's functions that the driver calls.
+        #[cfg_attr(family = "openmpi", expect(dead_code, reason = "what it says of external32 is not what it packs"))]
         pub(crate) struct Mpi {
             $(pub(crate) $name: unsafe extern "C" fn($($kind),*) -> c_int,)*
         }

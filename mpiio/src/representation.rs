@@ -8,7 +8,7 @@ use std::ffi::{CStr, CString, c_int, c_void};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::abi::*;
-use crate::datatype;
+use crate::datatype::{self, Leaf};
 use crate::error::{Failure, checked, mpi};
 
 /// How data lies in a file.
@@ -118,11 +118,7 @@ impl Representation {
         let mut bytes: MPI_Aint = 0;
         match self {
             Representation::Native | Representation::Internal => return datatype::size_of_type(handle),
-            Representation::External32 => {
-                // SAFETY: a NUL-terminated name, a handle that MPI checks, and a place for the answer.
-                let value = unsafe { (mpi()?.MPI_Pack_external_size)(EXTERNAL32.as_ptr(), 1, handle, &raw mut bytes) };
-                checked("MPI_Pack_external_size", value)?;
-            }
+            Representation::External32 => return external32_bytes_of(handle),
             Representation::User(registered) => {
                 // SAFETY: the program's function and state, of MPI's type.
                 let value = unsafe { (registered.extent)(handle, &raw mut bytes, registered.state) };
@@ -150,23 +146,23 @@ impl Representation {
         memory: *const c_void,
         count: c_int,
         handle: MPI_Datatype,
+        mixed: Option<&Mixed>,
         file: &mut [u8],
     ) -> Result<(), Failure> {
-        let bytes = MPI_Aint::try_from(file.len()).unwrap_or(MPI_Aint::MAX);
         match self {
             Representation::User(registered) => {
                 let memory = memory.cast_mut();
                 // SAFETY: the program's function; `file` has room for the elements as its extent function measured them.
                 self.converted(unsafe { registered.convert(true, memory, handle, count, file.as_mut_ptr().cast()) })
             }
-            _ => {
-                let (name, mut position) = (EXTERNAL32.as_ptr(), 0);
-                let into = file.as_mut_ptr().cast();
+            _ => match mixed {
+                Some(mixed) => mixed.each(memory.cast_mut(), count, file, |memory, leaf, file| {
+                    // SAFETY: a part of the program's elements, and of a buffer of the size that MPI measured.
+                    unsafe { pack(memory, leaf.count, leaf.kind, file) }
+                }),
                 // SAFETY: the program's elements, and a buffer of the size that MPI measured.
-                let value =
-                    unsafe { (mpi()?.MPI_Pack_external)(name, memory, count, handle, into, bytes, &raw mut position) };
-                checked("MPI_Pack_external", value)
-            }
+                None => unsafe { pack(memory, count, handle, file) },
+            },
         }
     }
 
@@ -180,27 +176,129 @@ impl Representation {
         memory: *mut c_void,
         count: c_int,
         handle: MPI_Datatype,
+        mixed: Option<&Mixed>,
     ) -> Result<(), Failure> {
-        let bytes = MPI_Aint::try_from(file.len()).unwrap_or(MPI_Aint::MAX);
         match self {
             Representation::User(registered) => {
                 // SAFETY: the program's function; `file` holds the elements as its extent function measured them.
                 self.converted(unsafe { registered.convert(false, memory, handle, count, file.as_mut_ptr().cast()) })
             }
-            _ => {
-                let (name, mut position) = (EXTERNAL32.as_ptr(), 0);
-                let from = file.as_ptr().cast();
-                // SAFETY: as for MPI_Pack_external.
-                let value = unsafe {
-                    (mpi()?.MPI_Unpack_external)(name, from, bytes, &raw mut position, memory, count, handle)
-                };
-                checked("MPI_Unpack_external", value)
-            }
+            _ => match mixed {
+                Some(mixed) => mixed.each(memory, count, file, |memory, leaf, file| {
+                    // SAFETY: as for writing.
+                    unsafe { unpack(file, memory, leaf.count, leaf.kind) }
+                }),
+                // SAFETY: as for writing.
+                None => unsafe { unpack(file, memory, count, handle) },
+            },
         }
+    }
+
+    /// How to convert elements of a datatype that consists of several predefined types: MPICH's conversion to external32 ends the process
+    /// when it meets one.
+    pub(crate) fn mixed(&self, handle: MPI_Datatype) -> Result<Option<Mixed>, Failure> {
+        if !matches!(self, Representation::External32) {
+            return Ok(None);
+        }
+        let leaves = datatype::leaves(handle)?;
+        if leaves.windows(2).all(|pair| pair[0].kind == pair[1].kind) {
+            return Ok(None);
+        }
+        let measured = |leaf: Leaf| {
+            let bytes = self.bytes_of(leaf.kind)?.checked_mul(u64::from(leaf.count.unsigned_abs()));
+            let bytes = bytes.and_then(|bytes| usize::try_from(bytes).ok());
+            bytes.map(|bytes| (leaf, bytes)).ok_or_else(|| Failure::refused(MPI_ERR_TYPE, "a datatype is too large"))
+        };
+        let leaves = leaves.into_iter().map(measured).collect::<Result<_, _>>()?;
+        Ok(Some(Mixed { leaves, extent: datatype::extent_of_type(handle)? }))
     }
 }
 
 const EXTERNAL32: &CStr = c"external32";
+
+/// A datatype of several predefined types.
+pub(crate) struct Mixed {
+    /// Each with the bytes that it takes in the file.
+    leaves: Vec<(Leaf, usize)>,
+    extent: i64,
+}
+
+impl Mixed {
+    /// Calls `convert` with the memory of each leaf of `count` elements, and its part of `file`.
+    fn each(
+        &self,
+        memory: *mut c_void,
+        count: c_int,
+        file: &mut [u8],
+        convert: impl Fn(*mut c_void, &Leaf, &mut [u8]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let mut rest = file;
+        for element in 0..i64::from(count) {
+            for (leaf, bytes) in &self.leaves {
+                let (part, after) = rest.split_at_mut_checked(*bytes).ok_or_else(|| {
+                    Failure::refused(MPI_ERR_CONVERSION, "external32: a type's parts exceed its size in the file")
+                })?;
+                let at = element.wrapping_mul(self.extent).wrapping_add(leaf.at);
+                convert(memory.wrapping_byte_offset(at as isize), leaf, part)?;
+                rest = after;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// # Safety
+/// `memory` has `count` elements of the datatype.
+unsafe fn pack(memory: *const c_void, count: c_int, handle: MPI_Datatype, file: &mut [u8]) -> Result<(), Failure> {
+    let (name, into, mut position) = (EXTERNAL32.as_ptr(), file.as_mut_ptr().cast(), 0);
+    let bytes = MPI_Aint::try_from(file.len()).unwrap_or(MPI_Aint::MAX);
+    // SAFETY: the caller vouches for the elements; a buffer of so many bytes.
+    let value = unsafe { (mpi()?.MPI_Pack_external)(name, memory, count, handle, into, bytes, &raw mut position) };
+    checked("MPI_Pack_external", value)
+}
+
+/// # Safety
+/// `memory` has `count` elements of the datatype.
+unsafe fn unpack(file: &[u8], memory: *mut c_void, count: c_int, handle: MPI_Datatype) -> Result<(), Failure> {
+    let (name, from, mut position) = (EXTERNAL32.as_ptr(), file.as_ptr().cast(), 0);
+    let bytes = MPI_Aint::try_from(file.len()).unwrap_or(MPI_Aint::MAX);
+    // SAFETY: as for packing.
+    let value = unsafe { (mpi()?.MPI_Unpack_external)(name, from, bytes, &raw mut position, memory, count, handle) };
+    checked("MPI_Unpack_external", value)
+}
+
+/// Bytes of a predefined type in external32. Open MPI's word for it differs from what it packs: a long has four bytes.
+#[cfg(family = "openmpi")]
+fn external32_bytes_of(handle: MPI_Datatype) -> Result<u64, Failure> {
+    // The longest predefined type has 32 bytes.
+    let (memory, mut file, mut position) = ([0_u64; 16], [0_u64; 16], 0);
+    datatype::size_of_type(handle)?;
+    let (from, into) = (memory.as_ptr().cast(), file.as_mut_ptr().cast());
+    // SAFETY: one element of a predefined type goes out, and there is room for it.
+    let value =
+        unsafe { (mpi()?.MPI_Pack_external)(EXTERNAL32.as_ptr(), from, 1, handle, into, 128, &raw mut position) };
+    checked("MPI_Pack_external", value)?;
+    u64::try_from(position).map_err(|_| Failure::refused(MPI_ERR_CONVERSION, "a type's size in the file is negative"))
+}
+
+/// Bytes of a predefined type in external32. Types that MPICH cannot convert are refused: it would end the process.
+#[cfg(not(family = "openmpi"))]
+fn external32_bytes_of(handle: MPI_Datatype) -> Result<u64, Failure> {
+    let mut bytes: MPI_Aint = 0;
+    let memory_bytes = datatype::size_of_type(handle)?;
+    // SAFETY: a NUL-terminated name, a handle that MPI checks, and a place for the answer.
+    let value = unsafe { (mpi()?.MPI_Pack_external_size)(EXTERNAL32.as_ptr(), 1, handle, &raw mut bytes) };
+    checked("MPI_Pack_external_size", value)?;
+    // Only a long is converted to another size than it has in memory.
+    match (u64::try_from(bytes), memory_bytes) {
+        (Ok(bytes), memory) if bytes == memory => Ok(bytes),
+        (Ok(4), 8) => Ok(4),
+        _ => {
+            let text = "this MPI converts no pairs (as MPI_2INT) and no MPI_WCHAR to external32: use other types, or \"native\"";
+            Err(Failure::refused(MPI_ERR_UNSUPPORTED_DATAREP, text))
+        }
+    }
+}
 
 impl Registered {
     fn conversion(&self, writing: bool) -> Conversion {

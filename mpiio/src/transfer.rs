@@ -462,6 +462,8 @@ unsafe fn run_converted(
     let (view, extent) = (&call.view, call.memory.extent());
     let at_once = (CONVERTED_BYTES / call.element_bytes).clamp(1, 1 << 20).cast_signed();
     let (mut first, mut done) = (0, 0);
+    let mixed = view.representation.mixed(call.buffer.datatype)?;
+    let mixed = mixed.as_ref();
     let mut converted = vec![0_u8; usize::try_from(at_once.cast_unsigned() * call.element_bytes).unwrap_or(0)];
     while first < call.buffer.count {
         let count = at_once.min(call.buffer.count - first);
@@ -472,7 +474,7 @@ unsafe fn run_converted(
         if direction == Direction::Write {
             *begun = true;
             // SAFETY: the program's elements from `first` on.
-            unsafe { view.representation.write(memory, count, call.buffer.datatype, part) }?;
+            unsafe { view.representation.write(memory, count, call.buffer.datatype, mixed, part) }?;
         } else {
             part.fill(0);
         }
@@ -484,7 +486,7 @@ unsafe fn run_converted(
             // What the file has of an element that it ends in is converted too; its rest reads as zeros.
             let whole = c_int::try_from(moved.div_ceil(call.element_bytes)).unwrap_or(0);
             // SAFETY: as above.
-            unsafe { view.representation.read(part, memory, whole, call.buffer.datatype) }?;
+            unsafe { view.representation.read(part, memory, whole, call.buffer.datatype, mixed) }?;
         }
         done += moved;
         if moved < bytes {

@@ -99,7 +99,7 @@ impl Contents<'_> {
         let mut runs = Runs::default();
         walk(self.mpi, handle, self.measure, &mut runs)?;
         let extent = runs.extent(handle, self.measure)?;
-        Ok(Child { lower: runs.lower(), runs: runs.runs, extent })
+        Ok(Child { lower: runs.lower(), runs: runs.runs, kinds: runs.kinds, extent })
     }
 }
 

@@ -1,5 +1,6 @@
 /* external32, a representation of the program's own, and datatypes that MPI 4's large-count constructors make. */
 #include "check.h"
+#include <stddef.h>
 #include <stdint.h>
 
 static int rank, size;
@@ -84,6 +85,58 @@ static void external32(void) {
     OK(MPI_File_close(&file));
 }
 
+/* Structs of several predefined types, holes between their members, nested and repeated; and what MPICH cannot convert is refused. */
+struct mixed {
+    double d;
+    int i;
+    short s;
+    char c;
+    long l[2];
+};
+
+static void mixed(void) {
+    struct mixed values[5], back[5];
+    unsigned char raw[26];
+    MPI_Datatype plain, padded, pair;
+    MPI_Status status;
+    int count, lengths[] = {1, 1, 1, 1, 2};
+    MPI_Aint at[] = {offsetof(struct mixed, d), offsetof(struct mixed, i), offsetof(struct mixed, s), offsetof(struct mixed, c),
+                     offsetof(struct mixed, l)};
+    MPI_Datatype types[] = {MPI_DOUBLE, MPI_INT, MPI_SHORT, MPI_CHAR, MPI_LONG};
+    memset(values, 0, sizeof values), memset(back, 0, sizeof back);
+    for (int k = 0; k < 5; k++) {
+        values[k] = (struct mixed){1.5 + k, 0x01020304 + k, -2 - k, 'a' + k, {77 + k, -k}};
+    }
+    OK(MPI_Type_create_struct(5, lengths, at, types, &plain));
+    OK(MPI_Type_create_resized(plain, 0, sizeof(struct mixed), &padded));
+    OK(MPI_Type_commit(&padded));
+    MPI_File file = opened("/talea/run/mixed");
+    OK(MPI_File_set_view(file, 0, MPI_BYTE, MPI_BYTE, "external32", MPI_INFO_NULL));
+    OK(MPI_File_write_at_all(file, 5 * 23 * rank, values, 5, padded, &status));
+    OK(MPI_Get_count(&status, padded, &count));
+    CHECK(count == 5);
+    OK(MPI_File_read_at_all(file, 5 * 23 * rank, back, 5, padded, &status));
+    CHECK(memcmp(values, back, sizeof values) == 0);
+    OK(MPI_File_set_view(file, 0, MPI_BYTE, MPI_BYTE, "native", MPI_INFO_NULL));
+    OK(MPI_File_read_at(file, 23 * (5 * rank + 1), raw, 23, MPI_BYTE, &status));
+    static const unsigned char wanted[23] = {0x40, 0x04, 0, 0, 0, 0, 0, 0, 1, 2, 3, 5, 0xff, 0xfd, 'b', 0, 0, 0, 78, 0xff, 0xff, 0xff, 0xff};
+    CHECK(memcmp(raw, wanted, 23) == 0);
+    /* A long has four bytes in external32 with every MPI, also where it stands alone. */
+    OK(MPI_File_set_view(file, 0, MPI_LONG, MPI_LONG, "external32", MPI_INFO_NULL));
+    MPI_Aint extent;
+    OK(MPI_File_get_type_extent(file, MPI_LONG, &extent));
+    CHECK(extent == 4);
+    OK(MPI_Type_dup(MPI_2INT, &pair));
+    int two[2] = {1, 2}, code;
+    OK(MPI_File_set_view(file, 0, MPI_BYTE, MPI_BYTE, "external32", MPI_INFO_NULL));
+    code = class_of(MPI_File_write_at(file, 0, two, 1, pair, &status));
+    CHECK(code == MPI_SUCCESS || code == MPI_ERR_UNSUPPORTED_DATAREP);
+    OK(MPI_Type_free(&pair));
+    OK(MPI_Type_free(&plain));
+    OK(MPI_Type_free(&padded));
+    OK(MPI_File_close(&file));
+}
+
 static void own(void) {
     static int state = 42;
     int values[2000], back[2000], raw[2];
@@ -156,6 +209,7 @@ int main(int argc, char **argv) {
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &size);
     external32();
+    mixed();
     own();
     large_counts();
     OK(MPI_Finalize());
