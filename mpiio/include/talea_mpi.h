@@ -41,7 +41,7 @@ static inline int talea_mpi_epoch_begin(MPI_Comm comm, const char *container, ta
 
 /* Takes an open file of the same container into the epoch. It must be open for writing, on a communicator of the same ranks in
  * the same order, by the handle that opened it first. What was written before commits now; from here on MPI_File_sync and
- * MPI_File_close commit nothing of this file. */
+ * MPI_File_close commit nothing of this file. A file that a library opens takes part by the info key talea_epoch=explicit. */
 static inline int talea_mpi_epoch_file(talea_mpi_epoch_t epoch, MPI_File file) {
     TALEA_MPI_CALL("talea_mpi_epoch_file", (talea_mpi_epoch_t, MPI_File), (epoch, file));
 }

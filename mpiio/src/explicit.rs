@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CStr;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::abi::*;
@@ -18,6 +19,9 @@ use crate::{commit, handle};
 /// An open explicit epoch.
 pub(crate) struct Explicit {
     group: Group,
+    container: Vec<u8>,
+    /// The same on all its ranks, and of no other epoch.
+    mark: i64,
     storage: StorageEpoch,
     reduction: Reduction,
     inner: Mutex<Inner>,
@@ -74,7 +78,51 @@ fn begin_in(group: Group, container: &CStr) -> Result<Explicit, Failure> {
     let attached = StorageEpoch::attach(&blob);
     let attached = attached.and_then(|storage| Ok((Reduction::new(&group, storage.summary_bytes)?, storage)));
     let (reduction, storage) = agree::outcome(&group, attached)?;
-    Ok(Explicit { group, storage, reduction, inner: Mutex::default() })
+    let mut mark = DefaultHasher::new();
+    blob.hash(&mut mark);
+    let mark = (mark.finish() >> 1).cast_signed();
+    let container = container.to_bytes().to_vec();
+    Ok(Explicit { group, container, mark, storage, reduction, inner: Mutex::default() })
+}
+
+/// Is there an epoch of the container that holds `path`? For `talea_epoch=explicit`, before anything is opened.
+pub(crate) fn require_one_for(path: &CStr) -> Result<(), Failure> {
+    let container = storage::container_of(path);
+    let any = open().1.values().any(|explicit| explicit.container == container);
+    if any { Ok(()) } else { Err(none_for(container)) }
+}
+
+fn none_for(container: &[u8]) -> Failure {
+    let text = format!(
+        "talea_epoch=explicit, and no explicit epoch of container {} is open on these ranks: begin one with talea_mpi_epoch_begin() \
+         (talea_mpi.h) before, or use sync, close or none",
+        String::from_utf8_lossy(container)
+    );
+    Failure::refused(MPI_ERR_UNSUPPORTED_OPERATION, text)
+}
+
+/// Takes a file that has just been opened with `talea_epoch=explicit` into the epoch of its container that was begun last on its ranks;
+/// one that shares the epoch of another handle is in that handle's. Collective over the file's communicator.
+pub(crate) fn enter_last(file: &OpenFile) -> Result<(), Failure> {
+    let founder = file.storage.info().map(|info| info.founder != 0);
+    let container = storage::container_of(&file.path);
+    let found = founder.and_then(|founder| {
+        if !founder {
+            return Ok(None);
+        }
+        let fits = |explicit: &&Arc<Explicit>| {
+            (explicit.group.size, explicit.group.rank) == (file.group.size, file.group.rank)
+                && explicit.container == container
+        };
+        open().1.values().rev().find(fits).cloned().map(Some).ok_or_else(|| none_for(container))
+    });
+    let mark = found.as_ref().ok().and_then(Option::as_ref).map_or(-1, |explicit| explicit.mark);
+    let (found, [most, least]) = agree::outcome_and_maximum(&file.group, found, [mark, -mark])?;
+    if most != -least {
+        let text = "talea_epoch=explicit: the ranks have begun different explicit epochs last: take the file in with talea_mpi_epoch_file()";
+        return Err(Failure::refused(MPI_ERR_NOT_SAME, text));
+    }
+    found.map_or(Ok(()), |explicit| explicit.add(file))
 }
 
 fn split(result: Result<Vec<u8>, Failure>) -> (Result<(), Failure>, Vec<u8>) {

@@ -15,7 +15,7 @@ use crate::error::Failure;
 use crate::file::{Group, OpenFile, Parts};
 use crate::storage::{self, StorageFile};
 use crate::wishes::{self, Hints};
-use crate::{finalize, handle, info};
+use crate::{explicit, finalize, handle, info};
 
 static SEQUENCE: AtomicU64 = AtomicU64::new(0);
 
@@ -104,6 +104,9 @@ fn open_first(group: &Group, path: &CStr, flags: u32, hints: Hints, amode: c_int
     info::warn(&hints);
     wishes::sync_commits(&hints)?;
     let path = wishes::path(path, &hints, amode)?;
+    if wishes::is_explicit(&hints) && amode & MPI_MODE_RDONLY == 0 {
+        explicit::require_one_for(&path)?;
+    }
     let lines = wishes::lines(&hints);
     let c_lines = CString::new(lines.as_str()).unwrap_or_default();
     let open = || storage::open(&path, flags, group.size.cast_unsigned(), &c_lines);
@@ -189,6 +192,7 @@ fn undo(group: &Group, joined: &Joined) {
 
 fn install(group: &Group, path: &CStr, amode: c_int, joined: Joined, hints: Hints) -> Result<MPI_File, Failure> {
     let Joined { storage, info, reduction, position } = joined;
+    let explicit = wishes::is_explicit(&hints) && info.writable != 0;
     let file = OpenFile::new(Parts {
         path: path.to_owned(),
         sequence: SEQUENCE.fetch_add(1, Ordering::Relaxed),
@@ -200,6 +204,15 @@ fn install(group: &Group, path: &CStr, amode: c_int, joined: Joined, hints: Hint
         handler: Handler::default_for_files(),
         position,
     });
+    if explicit && let Err(failure) = explicit::enter_last(&file) {
+        // As in `undo`.
+        if group.rank == 0 && info.founder != 0 {
+            let _ = file.storage.abort();
+        }
+        let _ = file.storage.close();
+        file.reduction.free();
+        return Err(failure);
+    }
     handle::insert(file)
 }
 

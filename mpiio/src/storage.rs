@@ -214,6 +214,13 @@ pub(crate) fn merge(into: &mut [u8], from: &[u8]) -> bool {
     unsafe { (table.summary_merge)(into.as_mut_ptr(), from.as_ptr(), bytes) == 0 }
 }
 
+/// The container of a path of ours.
+pub(crate) fn container_of(path: &CStr) -> &[u8] {
+    let bytes = path.to_bytes();
+    let rest = bytes.strip_prefix(b"/talea/").or_else(|| bytes.strip_prefix(b"talea:")).unwrap_or(bytes);
+    rest.split(|byte| *byte == b'/').next().unwrap_or(rest)
+}
+
 /// Is this path ours?
 pub(crate) fn is_talea(path: &CStr) -> bool {
     let bytes = path.to_bytes();

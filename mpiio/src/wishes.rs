@@ -60,18 +60,23 @@ fn of_file(text: &str) -> Hints {
 }
 
 /// Do syncs commit (`talea_epoch` = `sync`, the default), or the close alone (`close`)? With `none` each write has, and a sync refreshes
-/// and tells failures.
+/// and tells failures; with `explicit` the file is in an epoch that others commit.
 pub(crate) fn sync_commits(hints: &Hints) -> Result<bool, Failure> {
     match value(hints, "talea_epoch") {
-        None | Some("sync" | "none") => Ok(true),
+        None | Some("sync" | "none" | "explicit") => Ok(true),
         Some("close") => Ok(false),
         Some(other) => {
             let text = format!(
-                "talea_epoch={other} is not supported: use sync, close or none, or talea_mpi.h for explicit epochs"
+                "talea_epoch={other} is not supported: use sync, close or none, or explicit with an epoch of talea_mpi.h"
             );
             Err(Failure::refused(MPI_ERR_UNSUPPORTED_OPERATION, text))
         }
     }
+}
+
+/// Does the file take part in an explicit epoch from its open on?
+pub(crate) fn is_explicit(hints: &Hints) -> bool {
+    value(hints, "talea_epoch") == Some("explicit")
 }
 
 /// Is each write visible to all as soon as it returns?
@@ -165,5 +170,6 @@ mod tests {
         assert_eq!(of_lines(lines(&some).as_bytes()), some);
         assert_eq!(sync_commits(&some), Ok(false));
         assert!(sync_commits(&hints(&[("talea_epoch", "never")])).is_err());
+        assert!(is_explicit(&hints(&[("talea_epoch", "explicit")])) && !is_explicit(&some));
     }
 }

@@ -37,6 +37,40 @@ static uint64_t object_value(talea_container_t *container, talea_oid_t oid) {
     return fetch.found ? value : 0;
 }
 
+/* Files that know nothing of epochs but an info key, as those that a library opens, are in the one that was begun last. */
+static void by_key(talea_mpi_epoch_t epoch) {
+    MPI_File file, own;
+    MPI_Info info;
+    MPI_Offset bytes;
+    int value = rank + 1;
+    OK(MPI_Info_create(&info));
+    OK(MPI_Info_set(info, "talea_epoch", "explicit"));
+    OK(MPI_File_open(MPI_COMM_WORLD, "/talea/run/key", MPI_MODE_CREATE | MPI_MODE_RDWR, info, &file));
+    /* A second handle of a rank's own shares the first one's epoch. */
+    OK(MPI_File_open(MPI_COMM_SELF, "/talea/run/key", MPI_MODE_RDWR, info, &own));
+    CHECK(class_of(talea_mpi_epoch_file(epoch, file)) == MPI_ERR_ARG);
+    OK(MPI_File_write_at(own, 4 * rank, &value, 1, MPI_INT, MPI_STATUS_IGNORE));
+    OK(MPI_File_sync(own));
+    OK(MPI_File_sync(file));
+    OK(MPI_File_close(&own));
+    OK(MPI_File_close(&file));
+    CHECK(seen("/talea/run/key", &bytes) == -1 && bytes <= 0);
+    MPI_Barrier(MPI_COMM_WORLD);
+    OK(talea_mpi_epoch_commit(epoch, NULL, 0, NULL));
+    CHECK(seen("/talea/run/key", &bytes) == 1 && bytes == 4 * size);
+    MPI_Barrier(MPI_COMM_WORLD);
+    /* Without an epoch of theirs nothing is opened, nor made. */
+    char lonely[64];
+    snprintf(lonely, sizeof lonely, "/talea/run/lonely-%d", rank);
+    if (size > 1) FAILS(MPI_File_open(MPI_COMM_SELF, lonely, MPI_MODE_CREATE | MPI_MODE_RDWR, info, &own), MPI_ERR_UNSUPPORTED_OPERATION, "talea_mpi_epoch_begin");
+    FAILS(MPI_File_open(MPI_COMM_WORLD, "/talea/other/x", MPI_MODE_CREATE | MPI_MODE_RDWR, info, &file), MPI_ERR_UNSUPPORTED_OPERATION, "talea_mpi_epoch_begin");
+    CHECK(seen(lonely, &bytes) == -1 && bytes == -1);
+    /* A reader has no epoch. */
+    OK(MPI_File_open(MPI_COMM_WORLD, "/talea/run/key", MPI_MODE_RDONLY, info, &file));
+    OK(MPI_File_close(&file));
+    OK(MPI_Info_free(&info));
+}
+
 /* Rank `who` writes the object inside the epoch; returns the summary of it. */
 static size_t write_object(talea_mpi_epoch_t epoch, talea_container_t *container, talea_oid_t oid, uint64_t value, char *summary, size_t room) {
     char blob[1024];
@@ -103,6 +137,7 @@ int main(int argc, char **argv) {
     OK(talea_mpi_epoch_commit(epoch, NULL, 0, &step));
     CHECK(step == first + 3);
     CHECK(seen("/talea/run/a", &bytes) == 7 && seen("/talea/run/b", &bytes) == 7);
+    by_key(epoch);
     /* What is not committed is gone with the end, and the file goes on by itself. */
     MPI_Barrier(MPI_COMM_WORLD);
     write_all(a, 8);
@@ -123,7 +158,7 @@ int main(int argc, char **argv) {
     talea_mpi_follower_t follower;
     talea_step_t told;
     CHECK(talea_mpi_follow(MPI_COMM_WORLD, container, first - 1, &follower) == TALEA_OK);
-    for (uint64_t next = first; next <= first + 4; next++) {
+    for (uint64_t next = first; next <= first + 6; next++) {
         CHECK(talea_mpi_wait(&follower, 10000, &told) == TALEA_OK);
         CHECK(told.step == next);
     }
