@@ -164,9 +164,27 @@ impl Group {
     }
 }
 
-/// The last lines of a log.
+/// The last lines of a log, without those of the library that keeps the pool's log: they tell people nothing.
 pub(crate) fn tail(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().rev().take(12).collect();
+    // A time, a level, the module.
+    let is_own = |line: &&str| !line.split_whitespace().nth(2).is_some_and(|module| module.starts_with("openraft"));
+    let lines: Vec<&str> = text.lines().rev().filter(is_own).take(12).collect();
     lines.into_iter().rev().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_words_are_a_servers_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("server-0.log");
+        let own = "2026-11-27T14:48:40.889012Z  INFO talea_control::node::log: leading the pool's log server=0 term=1";
+        let theirs =
+            "2026-11-27T14:48:40.888948Z  INFO openraft::engine::engine_impl: a quorum granted my vote\n".repeat(20);
+        std::fs::write(&log, format!("{own}\nthread 'main' panicked: openraft\n{theirs}")).unwrap();
+        assert_eq!(tail(&log), format!("  {own}\n  thread 'main' panicked: openraft"));
+    }
 }

@@ -9,13 +9,18 @@ use clap_complete::Shell;
 use crate::cli::{Cli, ManualArgs};
 use crate::failure::Failure;
 
-/// Writes `man/man1`, `bash-completion`, `zsh` and `fish` below a directory (a prefix's `share`).
+/// What `talea run` gives to MPI programs, which no command's help tells.
+const MPI_PAGE: &str = include_str!("../../../packaging/talea-mpi.7");
+
+/// Writes `man/man1`, `man/man7`, `bash-completion`, `zsh` and `fish` below a directory (a prefix's `share`).
 pub(crate) fn manual(arguments: &ManualArgs) -> Result<u8, Failure> {
     let root = &arguments.directory;
     let pages = made(&root.join("man/man1"))?;
     let mut command = Cli::command();
     command.build();
     page(&command, "talea", &pages)?;
+    let mpi = made(&root.join("man/man7"))?.join("talea-mpi.7");
+    fs::write(&mpi, MPI_PAGE).map_err(Failure::io("writing", &mpi))?;
     for (shell, place) in [
         (Shell::Bash, "bash-completion/completions"),
         (Shell::Zsh, "zsh/site-functions"),
@@ -55,6 +60,12 @@ mod tests {
         for name in ["talea", "talea-run", "talea-attach", "talea-top", "talea-gc"] {
             let text = fs::read_to_string(dir.path().join(format!("man/man1/{name}.1"))).unwrap();
             assert!(text.contains(".SH"), "{name}");
+        }
+        let keys = fs::read_to_string(dir.path().join("man/man7/talea-mpi.7")).unwrap();
+        for key in
+            ["talea_epoch", "TALEA_STEP", "talea_wait", "talea_class", "talea_chunk_bytes", "ROMIO_HINTS", "TALEA_MPI"]
+        {
+            assert!(keys.contains(key), "{key}");
         }
         assert!(!dir.path().join("man/man1/talea-node.1").exists(), "hidden commands are not for people");
         let bash = fs::read_to_string(dir.path().join("bash-completion/completions/talea.bash")).unwrap();

@@ -22,7 +22,7 @@ pub enum ClientError {
     Fabric(#[from] FabricError),
     /// A server is lost.
     #[error(
-        "server {server} on {host} is lost ({detail}): what it held is not reachable; see `talea status`, restart the system if it does not come back"
+        "server {server} on {host} is lost: what it held is not reachable; see `talea status`, restart the system if it does not come back ({detail})"
     )]
     ServerLost {
         /// Its number.

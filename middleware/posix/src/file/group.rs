@@ -156,7 +156,7 @@ impl Group {
                 let why = state.dead.clone().unwrap_or_else(|| "it is closed".to_owned());
                 return Err(Fault::new(
                     Code::Aborted,
-                    format!("the file's epoch is over ({why}): open the file again"),
+                    format!("the file's epoch is over: open the file again ({why})"),
                 ));
             }
             let epoch = self.begin()?;
