@@ -252,7 +252,7 @@ impl fmt::Display for JobRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rate = |bytes: u64| Iec((bytes as f64 / self.seconds.max(1e-9)) as u64);
         let mut lines = vec![
-            format!("{:.1} s, {} steps, exit code {}", self.seconds, self.steps, self.exit_code),
+            format!("{:.1} s, {}, exit code {}", self.seconds, count(self.steps, "step"), self.exit_code),
             format!("written {} ({}/s)", Iec(self.bytes_written), rate(self.bytes_written)),
             format!("read {} ({}/s)", Iec(self.bytes_read), rate(self.bytes_read)),
         ];
