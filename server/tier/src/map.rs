@@ -1,11 +1,20 @@
 //! A shared mapping of a file: the only place that turns offsets into memory.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 
+use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, fstat, ftruncate, memfd_create};
+use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
-use crate::TierError;
+use crate::{Share, TierError};
+
+/// Where other processes find a file of [`Mapping::memory`].
+pub(crate) fn share_of(file: &OwnedFd) -> Option<Share> {
+    let stat = fstat(file).ok()?;
+    let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+    Some(Share { path, device: stat.st_dev, inode: stat.st_ino })
+}
 
 /// Bytes of a file in memory, shared with every other process that maps it.
 #[derive(Debug)]
@@ -40,6 +49,20 @@ impl Mapping {
         let _ = unsafe { madvise(start, size, Advice::LinuxHugepage) };
         let start = NonNull::new(start.cast()).ok_or_else(|| failed(std::io::ErrorKind::OutOfMemory.into()))?;
         Ok(Self { start, len, synchronous })
+    }
+
+    /// Memory of this process that others can be given to map: a file without a name, mapped, that can be opened for reading alone and keeps
+    /// its size; with `read_only` no other mapping can write to it, and neither can `write`.
+    pub(crate) fn memory(name: &str, bytes: u64, read_only: bool) -> Result<(OwnedFd, Self), TierError> {
+        let failed = |source: Errno| TierError::Map { bytes, source: source.into() };
+        let file = memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(failed)?;
+        ftruncate(&file, bytes).map_err(failed)?;
+        let map = Self::shared(&file, bytes)?;
+        fchmod(&file, Mode::RUSR).map_err(failed)?;
+        let mut seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        seals.set(SealFlags::FUTURE_WRITE, read_only);
+        fcntl_add_seals(&file, seals).map_err(failed)?;
+        Ok((file, map))
     }
 
     /// A flush of cache lines is enough: the file lies on persistent memory.

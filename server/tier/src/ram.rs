@@ -4,13 +4,12 @@
 //! kernel fills them as it takes them, where a first touch through the mapping is a fault a page and a page of zeros first
 //! (docs/performance.md, "Pages").
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, fstat, ftruncate, memfd_create};
 use rustix::io::{Errno, pwrite};
 
 use crate::board::Board;
-use crate::map::Mapping;
+use crate::map::{Mapping, share_of};
 use crate::medium::check_range;
 use crate::{Medium, MediumKind, Share, TierError};
 
@@ -53,13 +52,8 @@ impl Bits {
 impl RamMedium {
     /// Zeros; pages are taken from the machine when they are first written.
     pub fn new(capacity_bytes: u64) -> Result<Self, TierError> {
-        let failed = |source: Errno| TierError::Map { bytes: capacity_bytes, source: source.into() };
-        let file = memfd_create("talea-ram", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).map_err(failed)?;
-        ftruncate(&file, capacity_bytes).map_err(failed)?;
-        let map = Mapping::shared(&file, capacity_bytes)?;
-        // Whoever maps it too cannot change its size, and does not write by accident: it can be opened for reading alone.
-        fchmod(&file, Mode::RUSR).map_err(failed)?;
-        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).map_err(failed)?;
+        // Not sealed against writing: `fill` writes past the mapping.
+        let (file, map) = Mapping::memory("talea-ram", capacity_bytes, false)?;
         let pages = capacity_bytes.div_ceil(PAGE_BYTES);
         let (present, shown) = (Bits::none(pages), Bits::none(pages.div_ceil(AROUND_PAGES)));
         Ok(Self { map, file, board: Board::new()?, present, shown })
@@ -132,9 +126,7 @@ impl Medium for RamMedium {
         (offset.checked_add(len)? <= self.map.len()).then(|| self.map.slice(offset, len))
     }
     fn share(&self) -> Option<Share> {
-        let stat = fstat(&self.file).ok()?;
-        let path = format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd());
-        Some(Share { path, device: stat.st_dev, inode: stat.st_ino })
+        share_of(&self.file)
     }
     fn board(&self) -> Option<Share> {
         self.board.share()
@@ -167,7 +159,7 @@ mod tests {
         let mut out = vec![0; 1 << 20];
         ram.read(0, &mut out).unwrap();
         assert!(out == model);
-        assert_eq!(fstat(&ram.file).unwrap().st_mode & 0o777, 0o400, "others do not open it for writing");
+        assert_eq!(rustix::fs::fstat(&ram.file).unwrap().st_mode & 0o777, 0o400, "others do not open it for writing");
     }
 
     #[test]
