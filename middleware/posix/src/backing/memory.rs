@@ -172,6 +172,11 @@ impl Memory {
     pub(crate) fn fail_after(&self, updates: Option<usize>) {
         self.0.lock().unwrap().fail_after = updates;
     }
+    /// Records of an array in the newest state.
+    pub(crate) fn cells(&self, oid: Oid, dkey: &[u8], akey: &[u8]) -> usize {
+        let object = self.0.lock().unwrap().object(View::Latest, oid);
+        object.get(&(dkey.to_vec(), akey.to_vec())).map_or(0, |found| found.1.len())
+    }
     pub(crate) fn steps(&self) -> u64 {
         self.0.lock().unwrap().step
     }

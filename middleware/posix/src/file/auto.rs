@@ -3,6 +3,7 @@
 //! A write is one autocommit for each chunk, then one of the file's size if that has grown (docs/design.md §4 rule 16). Stands where
 //! an epoch's transaction stands otherwise; must never begin or commit one.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use talea_abi::Code;
@@ -10,8 +11,8 @@ use talea_model::{Oid, Step, Summary, TxId, View};
 
 use crate::Fault;
 use crate::backing::{Backing, Condition, Done, Epoch, Punch, Refused, Update};
-use crate::file::group::{end_record, modified};
-use crate::inode::{DATA, SizeRecord};
+use crate::file::group::{end_record, modified, sweep};
+use crate::inode::{DATA, END, META, SizeRecord};
 use crate::namespace::now_ns;
 
 /// See the module.
@@ -21,12 +22,17 @@ pub(super) struct Autocommits {
     step: Step,
     /// The largest size record that this process has seen or written.
     size: Mutex<SizeRecord>,
+    /// How often this process has made the file longer.
+    growths: AtomicU64,
 }
+
+/// After so many growths the records of earlier ends are swept away.
+const SWEEP_GROWTHS: u64 = 256;
 
 impl Autocommits {
     /// For a file of this size; `step` is what its base contains.
     pub(super) fn boxed(backing: Arc<dyn Backing>, chunk_bytes: u64, size: SizeRecord, step: Step) -> Box<dyn Epoch> {
-        Box::new(Self { backing, chunk_bytes, step, size: Mutex::new(size) })
+        Box::new(Self { backing, chunk_bytes, step, size: Mutex::new(size), growths: AtomicU64::new(0) })
     }
 
     /// One past the last byte of the file that entries write.
@@ -50,7 +56,21 @@ impl Autocommits {
         let mtime_bytes = now_ns().to_be_bytes();
         self.backing.update(oid, &[end_record(end), modified(&mtime_bytes)])?;
         self.resized(record);
+        if self.growths.fetch_add(1, Ordering::Relaxed) % SWEEP_GROWTHS == SWEEP_GROWTHS - 1 {
+            self.sweep(oid);
+        }
         Ok(())
+    }
+
+    /// In a transaction that does not commit if the end has changed meanwhile, or a shorter one that somebody has just set would go as
+    /// well. If it does not, the next one may.
+    fn sweep(&self, oid: Oid) {
+        let Ok(tx) = self.backing.tx_open() else { return };
+        let end = self.backing.array_end(tx.view(), oid, META, END);
+        match end.and_then(|end| sweep(&*tx, oid, end)) {
+            Ok(()) => _ = tx.commit(&tx.summary(), None, false),
+            Err(_) => _ = tx.abort("the records of a file's earlier ends stay"),
+        }
     }
 }
 

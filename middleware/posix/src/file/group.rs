@@ -459,12 +459,15 @@ impl Group {
         if merged.failed || merged.touched.is_empty() {
             return Ok(None);
         }
+        let grows = size > base && size.bytes > 0;
+        // A file that grows with each commit would leave a record of each.
+        let swept = if grows && base.bytes > 0 { sweep(epoch, self.oid, size.bytes) } else { Ok(()) };
         let mtime_bytes = now_ns().to_be_bytes();
         let mut updates = vec![modified(&mtime_bytes)];
-        if size > base && size.bytes > 0 {
+        if grows {
             updates.push(end_record(size.bytes));
         }
-        let written = match files {
+        let written = swept.and_then(|()| match files {
             [] => epoch.update(self.oid, &updates).map(|()| None),
             files => self.backing.manifest_slot(self.oid, META).and_then(|slot| {
                 let (dkey, names) = (manifest::dkey(slot), Manifest::new(epoch.tx(), files.to_vec()).encode());
@@ -472,7 +475,7 @@ impl Group {
                 epoch.update_all(&[(self.oid, &updates), (manifest::object(), &record)])?;
                 Ok(Some(slot))
             }),
-        };
+        });
         merged.failed |= written.is_err();
         merged.merge(&epoch.summary());
         written
@@ -569,6 +572,15 @@ fn epoch_of(state: &State) -> Result<&dyn Epoch, Fault> {
 pub(super) fn end_record(bytes: u64) -> Update<'static> {
     let (kind, extents) = (ValueKind::Array { record_bytes: 1 }, Extent::new(bytes - 1, 1).into_iter().collect());
     Update { dkey: META, akey: END, kind, condition: Condition::None, extents, data: &[1] }
+}
+
+/// Takes away the records of ends before that of a file of so many bytes, in a transaction that has or writes that one: whoever sees them
+/// gone sees it.
+pub(super) fn sweep(epoch: &dyn Epoch, oid: Oid, bytes: u64) -> Result<(), Fault> {
+    match Extent::new(0, bytes.saturating_sub(1)) {
+        Some(extent) => epoch.punch(oid, Punch::Range { dkey: META, akey: END, extent }),
+        None => Ok(()),
+    }
 }
 
 /// The entry that says when a file was changed.

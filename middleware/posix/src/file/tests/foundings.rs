@@ -83,6 +83,45 @@ fn without_epochs_growth_by_others_is_seen_at_once() {
     }
 }
 
+/// Records of ends that a reader of the newest state would find.
+fn ends(job: &Job) -> usize {
+    let oid = match job.files[0].stat(b"/talea/run/f").unwrap().inode {
+        Some(inode) => inode.oid,
+        None => panic!("no file"),
+    };
+    job.memory.cells(oid, inode::META, inode::END)
+}
+
+#[test]
+fn a_file_that_grows_again_and_again_does_not_keep_each_end() {
+    let job = Job::new(2);
+    let handle = alone(&job, 0, "");
+    for at in 0..100 {
+        write(&handle, at, b"x").unwrap();
+        handle.sync().unwrap();
+    }
+    assert_eq!((committed(&job).0, ends(&job)), (100, 1));
+    // Of two that grow it the one with the smaller end sweeps nothing of the other's away.
+    let other = alone(&job, 1, "");
+    write(&other, 200, b"y").unwrap();
+    write(&handle, 150, b"x").unwrap();
+    other.sync().unwrap();
+    handle.sync().unwrap();
+    assert_eq!(committed(&job).0, 201);
+    handle.sync().unwrap();
+    write(&handle, 300, b"x").unwrap();
+    handle.sync().unwrap();
+    assert_eq!((committed(&job).0, ends(&job)), (301, 1));
+
+    let job = Job::new(1);
+    let log = alone(&job, 0, "talea_epoch=none");
+    for at in 0..600 {
+        write(&log, at, b"x").unwrap();
+    }
+    assert_eq!(log.size().unwrap(), 600);
+    assert!(ends(&job) < 256, "{}", ends(&job));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Write { process: usize, at: u16, bytes: u16 },
