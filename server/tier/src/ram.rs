@@ -64,18 +64,14 @@ impl RamMedium {
         let mut done = 0;
         while done < data.len() {
             match pwrite(&self.file, &data[done..], offset + done as u64) {
-                Ok(0) => return Err(self.failed(Errno::NOSPC)),
+                Ok(0) => return Err(failed(offset, Errno::NOSPC)),
                 Ok(written) => done += written,
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(self.failed(errno)),
+                Err(errno) => return Err(failed(offset, errno)),
             }
         }
         pages_of(offset, data.len()).for_each(|page| self.present.add(page));
         Ok(())
-    }
-
-    fn failed(&self, errno: Errno) -> TierError {
-        TierError::Map { bytes: self.map.len(), source: errno.into() }
     }
 
     /// Lets the kernel map what a range has, before it is written to: a fault for sixteen pages in place of one for each.
@@ -88,6 +84,15 @@ impl RamMedium {
                 std::hint::black_box(self.map.slice(at, 1)[0]);
             }
         }
+    }
+}
+
+/// Why a write past the mapping failed. A machine that has no memory left refuses an update and loses nothing.
+fn failed(offset: u64, errno: Errno) -> TierError {
+    let source = errno.into();
+    match errno {
+        Errno::NOMEM | Errno::NOSPC => TierError::NoRoom { offset, source },
+        _ => TierError::Io { what: "write", offset, source },
     }
 }
 
