@@ -1,6 +1,7 @@
 //! The client's handle: connecting, the system's state, containers.
 
 use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -110,6 +111,11 @@ impl Client {
 
     /// Runs a future of this client to its end in this thread.
     pub fn block_on<F: Future>(&self, future: F) -> Result<F::Output> {
+        self.block_on_pinned(pin!(future))
+    }
+
+    /// The same for a future that stays where it is.
+    pub(crate) fn block_on_pinned<F: Future>(&self, future: Pin<&mut F>) -> Result<F::Output> {
         self.shared.check_process()?;
         Ok(self.shared.block_on(future))
     }

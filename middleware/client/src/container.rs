@@ -229,7 +229,7 @@ impl Container {
         };
         let mut request = question.request(Body::Stat { read_in_place: 0 });
         match self.client.shared.exchange(question, &mut request, |_| false, read).await? {
-            Answer::Done(stat, _) => Ok(stat),
+            Answer::Done(stat, _) => Ok(*stat),
             Answer::Moved => Err(ClientError::unexpected("asking for counters")),
         }
     }

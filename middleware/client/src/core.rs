@@ -5,13 +5,13 @@
 //! iterate in an order that a seed does not determine, and never touch anything in a forked child.
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::io::IoSlice;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::Waker;
 
 use smallvec::SmallVec;
-use talea_fabric::{Address, Clock, Endpoint, Message, PeerId, SendError};
+use talea_fabric::{Address, Clock, Endpoint, Message, PeerId, SendError, Wall};
 use talea_model::{Hlc, Layout, Oid, PoolMap, Stamp, TargetId};
 use talea_wire::control::Body;
 
@@ -26,12 +26,14 @@ pub(crate) mod home;
 pub(crate) mod link;
 pub(crate) mod place;
 pub(crate) mod reads;
+mod ticket;
 
 use block::Parker;
 use calls::Calls;
 use home::Home;
 use link::{Link, PeerKey};
 use place::{Places, ShortWay};
+pub(crate) use ticket::Ticket;
 
 /// Layouts remembered; more are computed anew.
 const LAYOUTS_MAX: usize = 1024;
@@ -44,7 +46,7 @@ pub(crate) enum Outcome {
     /// A target's reply.
     Data(Message),
     /// The home server's answer.
-    Control(Body),
+    Control(Box<Body>),
     /// The connection is gone.
     Down,
     /// The time came.
@@ -56,13 +58,12 @@ pub(crate) enum Outcome {
 /// Whom a round of receiving has to wake.
 pub(crate) type Wakers = SmallVec<[Waker; 4]>;
 
-/// Buffers for requests' heads that are kept for the next ones.
-const SPARE_HEADS: usize = 64;
-
 /// One client, shared by its handles.
 pub(crate) struct Shared {
     state: Mutex<State>,
     endpoint_back: Condvar,
+    /// Whether threads are parked; changed under the lock.
+    any_parked: AtomicBool,
     waker: Arc<dyn talea_fabric::Waker>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tuning: Tuning,
@@ -84,6 +85,7 @@ pub(crate) struct State {
     spare_heads: Vec<Vec<u8>>,
     lent: usize,
     pub(crate) hlc: Hlc,
+    wall: Wall,
     random: u64,
     map: Arc<PoolMap>,
     layouts: BTreeMap<Oid, Arc<Layout>>,
@@ -92,6 +94,8 @@ pub(crate) struct State {
     peers: BTreeMap<PeerId, PeerKey>,
     /// Calls that wait for room in a connection.
     full: Vec<u64>,
+    /// Rounds of receiving since the timers were looked at.
+    rounds: u32,
 }
 
 impl Shared {
@@ -120,6 +124,7 @@ impl Shared {
             spare_heads: vec![],
             lent: 0,
             hlc: Hlc::default(),
+            wall: Wall::default(),
             random: seed,
             map: Arc::new(map),
             layouts: BTreeMap::new(),
@@ -127,11 +132,23 @@ impl Shared {
             links: BTreeMap::new(),
             peers: BTreeMap::new(),
             full: vec![],
+            rounds: 0,
         };
         let (state, endpoint_back, forks) = (Mutex::new(state), Condvar::new(), talea_fabric::fork::generation());
         let places = Places::new(tuning.short_way.clone());
         let reads = reads::ReadSets::default();
-        Self { state, endpoint_back, waker, clock, tuning, node, places, reads, forks }
+        Self {
+            state,
+            endpoint_back,
+            any_parked: AtomicBool::new(false),
+            waker,
+            clock,
+            tuning,
+            node,
+            places,
+            reads,
+            forks,
+        }
     }
 
     /// Whether this process was forked from the client's: then nothing here may be touched, the lock least of all.
@@ -186,14 +203,6 @@ impl Shared {
 
     pub(crate) fn now_ns(&self) -> u64 {
         self.clock.monotonic_ns()
-    }
-
-    /// A new call's ticket.
-    pub(crate) fn ticket(&self) -> Ticket<'_> {
-        let mut state = self.lock();
-        let id = state.calls.add();
-        let head = state.spare_heads.pop().unwrap_or_default();
-        Ticket { shared: self, id, head }
     }
 
     /// Waits until a time.
@@ -392,68 +401,5 @@ impl State {
     /// When something is to be done next, in monotonic nanoseconds.
     pub(crate) fn next_deadline_ns(&mut self) -> u64 {
         self.calls.next_timer_ns()
-    }
-}
-
-/// A call's place in the table; leaves it when dropped.
-pub(crate) struct Ticket<'a> {
-    shared: &'a Shared,
-    pub(crate) id: u64,
-    /// Room for the request's head; the next call has it when this one is over.
-    pub(crate) head: Vec<u8>,
-}
-
-impl Ticket<'_> {
-    /// Waits for an answer of `peer` from now on, until a time. What arrived before is kept.
-    pub(crate) fn arm(&self, state: &mut State, peer: Option<PeerId>, until_ns: u64) {
-        let Some(call) = state.calls.get(self.id) else { return };
-        call.peer = peer;
-        if !matches!(call.outcome, Some(Outcome::Data(_) | Outcome::Control(_))) {
-            call.outcome = None;
-        }
-        state.calls.set_timer(self.id, until_ns);
-        if state.sleeping_until_ns.is_some_and(|sleep_ns| until_ns < sleep_ns) {
-            self.shared.waker.wake();
-        }
-    }
-
-    /// Takes the outcome when it is there.
-    pub(crate) async fn outcome(&self) -> Outcome {
-        poll_fn(|context| {
-            let mut state = self.shared.lock();
-            let Some(call) = state.calls.get(self.id) else { return Poll::Ready(Outcome::Down) };
-            match call.outcome.take() {
-                Some(outcome) => {
-                    if matches!(&outcome, Outcome::Data(Message::Lent(_))) {
-                        state.lent -= 1;
-                    }
-                    Poll::Ready(outcome)
-                }
-                None => {
-                    match &mut call.waker {
-                        Some(waker) => waker.clone_from(context.waker()),
-                        none => *none = Some(context.waker().clone()),
-                    }
-                    Poll::Pending
-                }
-            }
-        })
-        .await
-    }
-}
-
-impl Drop for Ticket<'_> {
-    fn drop(&mut self) {
-        if self.shared.is_foreign() {
-            return;
-        }
-        let mut state = self.shared.lock();
-        if self.head.capacity() > 0 && state.spare_heads.len() < SPARE_HEADS {
-            state.spare_heads.push(std::mem::take(&mut self.head));
-        }
-        let Some(call) = state.calls.remove(self.id) else { return };
-        if matches!(&call.outcome, Some(Outcome::Data(Message::Lent(_)))) {
-            state.lent -= 1;
-        }
     }
 }

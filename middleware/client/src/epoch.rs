@@ -116,7 +116,8 @@ impl Epoch {
             return Err(self.over("it was committed, aborted or left"));
         }
         if !self.joined.load(SeqCst) {
-            self.container.client.control("joining an epoch", Request::Join { tx: self.begun.tx }).await?;
+            // Once an epoch: boxed, so that each write's future stays small.
+            Box::pin(self.container.client.control("joining an epoch", Request::Join { tx: self.begun.tx })).await?;
             self.joined.store(true, SeqCst);
         }
         Ok(())

@@ -3,6 +3,7 @@
 //! Entries over many dkeys are placed by the object's layout, packed into few messages a target, and all in flight together.
 //! Checksums are made here and verified here (docs/design.md §3, I7).
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use talea_fabric::endpoint::MAX_PAYLOAD_BYTES;
@@ -125,7 +126,7 @@ impl Object {
 
     /// Updates entries. Returns when all targets have applied them durably.
     pub fn update(&self, write: &Write<'_>, entries: &[EntryUpdate<'_>]) -> Result<()> {
-        self.container.client.block_on(self.update_async(write, entries))?
+        self.container.client.block_on_pinned(pin!(self.update_async(write, entries)))?
     }
 
     /// Asynchronous [`update`](Self::update).

@@ -26,7 +26,7 @@ pub mod window;
 
 pub use address::Address;
 pub use assemble::{Listen, Policy, candidates, choose, client_endpoint, listen};
-pub use clock::RealClock;
+pub use clock::{RealClock, Wall};
 pub use endpoint::{Clock, Endpoint, Event, FabricError, Hello, Message, PeerId, SendError, Waker};
 pub use handshake::Credentials;
 pub use libfabric::LibfabricEndpoint;

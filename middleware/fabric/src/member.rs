@@ -179,17 +179,21 @@ pub(crate) fn wait(member: &mut dyn Member, spin: Spin, patience: &mut Patience,
 }
 
 fn spin_briefly(member: &mut dyn Member, deadline_ns: u64) -> bool {
-    let until_ns = RealClock.monotonic_ns().saturating_add(SPIN_NS).min(deadline_ns);
-    while RealClock.monotonic_ns() < until_ns {
+    // What comes at once comes without a look at the clock.
+    let mut until_ns = None;
+    loop {
         for _ in 0..LOOKS_PER_YIELD {
             if member.ready() {
                 return true;
             }
             std::hint::spin_loop();
         }
+        let now_ns = RealClock.monotonic_ns();
+        if now_ns >= *until_ns.get_or_insert(now_ns.saturating_add(SPIN_NS).min(deadline_ns)) {
+            return member.ready();
+        }
         rustix::thread::sched_yield();
     }
-    member.ready()
 }
 
 fn give_way(member: &mut dyn Member, patience: &mut Patience) -> bool {

@@ -7,7 +7,7 @@ use talea_client::{
 use talea_model::{Extent, Key, ObjectClass, View};
 
 use crate::floor;
-use crate::measure::{Floor, Report, Samples, cpu_ns, own_cpu_ns, rounded};
+use crate::measure::{self, Floor, Report, Samples, cpu_ns, own_cpu_ns, rounded};
 use crate::system::{Fabric, Server};
 
 const SIZES: [(&str, usize, usize); 3] = [("64B", 64, 50_000), ("4KiB", 4096, 20_000), ("1MiB", 1 << 20, 300)];
@@ -51,6 +51,7 @@ fn one_fabric(report: &mut Report, fabric: Fabric, bare: &str, mode: &str) {
     let client = server.client(fabric, mode);
     let container = container(&client);
     for (name, bytes, count) in SIZES {
+        let count = count * measure::times();
         let object = container.object(client.new_oid(ObjectClass::S1));
         let data: Vec<u8> = (0..bytes).map(|at| at as u8).collect();
         let mut out = vec![0; bytes];

@@ -12,7 +12,7 @@ use talea_model::{Extent, Key, ObjectClass, Oid, View};
 
 use crate::floor;
 use crate::latency;
-use crate::measure::{Floor, Report, Samples, cpu_ns, own_cpu_ns, rounded};
+use crate::measure::{self, Floor, Report, Samples, cpu_ns, own_cpu_ns, rounded};
 use crate::system::{Fabric, NAME, Server, client_of};
 use crate::worker::{Worker, ready};
 
@@ -61,7 +61,7 @@ pub(crate) fn run(report: &mut Report) {
     let (write, read) = (WRITE, Plan { write: false, ..WRITE });
     let deep = |plan: Plan| Plan { depth: 16, ..plan };
     // Who looks at where the time goes does not look at the floors.
-    let blocks = if times() > 1 { 1_000 } else { 200_000 };
+    let blocks = if measure::times() > 1 { 1_000 } else { 200_000 };
     let floors = [floor::tmpfs(true, 4096, blocks), floor::tmpfs(false, 4096, blocks)];
     let hard = Plan { bytes: 47_008, interleaved: true, operations: 5_000, ..write };
     let hard_floor = floor::tmpfs(true, 47_008, blocks / 5);
@@ -79,14 +79,9 @@ pub(crate) fn run(report: &mut Report) {
             continue;
         }
         let server = Server::start(1, Fabric::Ring, "never");
-        let result = together(&server, 2, Plan { operations: plan.operations * times(), ..plan });
+        let result = together(&server, 2, Plan { operations: plan.operations * measure::times(), ..plan });
         put(report, &format!("load/two-processes/{name}"), &result, Some(floor));
     }
-}
-
-/// How much longer than else a figure takes (`tools/profile`).
-fn times() -> usize {
-    std::env::var("TALEA_BENCH_TIMES").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
 pub(crate) fn put(report: &mut Report, name: &str, result: &Result, floor: Option<&Floor>) {

@@ -111,3 +111,8 @@ pub(crate) fn rounded(value: f64) -> f64 {
     let scale = 10f64.powi(3 - value.abs().log10().floor() as i32);
     (value * scale).round() / scale
 }
+
+/// How much longer than else a figure takes (`tools/profile`).
+pub(crate) fn times() -> usize {
+    std::env::var("TALEA_BENCH_TIMES").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}

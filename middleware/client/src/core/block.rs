@@ -4,9 +4,10 @@
 //! to a parked one. Must never sleep with the lock held, nor between a wake-up and the next poll.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
@@ -54,9 +55,9 @@ impl Wake for Parker {
 }
 
 impl Shared {
-    /// Runs a future to its end, driving the client meanwhile or letting another waiting thread drive.
-    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
-        let mut future = pin!(future);
+    /// Runs a future to its end, driving the client meanwhile or letting another waiting thread drive. The future stays where it
+    /// is: moving one of some KiB costs more than a small request.
+    pub(crate) fn block_on<F: Future>(&self, mut future: Pin<&mut F>) -> F::Output {
         let parker = Arc::new(Parker {
             thread: std::thread::current(),
             notified: AtomicBool::new(true),
@@ -81,9 +82,12 @@ impl Shared {
         let mut state = self.lock();
         if state.endpoint.is_none() {
             state.parked.push(parker.clone());
+            self.any_parked.store(true, Relaxed);
             drop(state);
             parker.park();
-            self.lock().parked.retain(|other| !Arc::ptr_eq(other, parker));
+            let mut state = self.lock();
+            state.parked.retain(|other| !Arc::ptr_eq(other, parker));
+            self.any_parked.store(!state.parked.is_empty(), Relaxed);
             return;
         }
         if state.wanted > 0 {
@@ -125,7 +129,8 @@ struct Leaving<'a>(&'a Shared);
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
-        if self.0.is_foreign() {
+        // Who parked while we had the endpoint did so under the lock that we have had since, to give it back.
+        if !self.0.any_parked.load(Relaxed) || self.0.is_foreign() {
             return;
         }
         let next = self.0.lock().next_driver();

@@ -60,15 +60,16 @@ impl Calls {
         self.slot(id)?.call.as_mut()
     }
 
-    /// Ends a call.
-    pub(super) fn remove(&mut self, id: u64) -> Option<Call> {
+    /// Ends a call. Returns its outcome if nobody has taken it.
+    pub(super) fn remove(&mut self, id: u64) -> Option<Outcome> {
         let slot = self.slot(id)?;
-        let call = slot.call.take()?;
+        let left = slot.call.as_mut()?.outcome.take();
+        slot.call = None;
         // A place whose number would begin again is not used any more.
         if slot.uses < u32::MAX {
             self.free.push(id as u32);
         }
-        Some(call)
+        left
     }
 
     /// The numbers of all calls that wait for a peer.
@@ -135,7 +136,8 @@ mod tests {
     fn a_number_is_never_given_twice_and_a_late_answer_finds_nobody() {
         let mut calls = Calls::default();
         let first = calls.add();
-        assert!(calls.get(first).is_some() && calls.remove(first).is_some() && calls.remove(first).is_none());
+        calls.get(first).unwrap().outcome = Some(Outcome::Go);
+        assert!(calls.remove(first).is_some() && calls.remove(first).is_none());
         let second = calls.add();
         assert!(first != second && calls.get(first).is_none() && calls.get(second).is_some());
         assert!(calls.get(u64::MAX).is_none() && calls.get(0).is_none());

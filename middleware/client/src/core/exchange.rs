@@ -4,13 +4,13 @@
 use std::io::IoSlice;
 
 use smallvec::{SmallVec, smallvec};
-use talea_fabric::SendError;
+use talea_fabric::{Clock, SendError};
 use talea_model::{ContainerId, MapVersion, Oid, Order, SessionId, Stamp, TargetId, View};
 use talea_wire::RefusalCode;
 use talea_wire::data::{Body, Head, Reply, ReplyBody, ReplyHead, Request};
 
 use super::link::PeerKey;
-use super::{Outcome, Shared};
+use super::{Outcome, Shared, State, Ticket};
 use crate::error::{ClientError, Result};
 
 const MS: u64 = 1_000_000;
@@ -77,8 +77,29 @@ struct Course {
     refused_since_ns: Option<u64>,
 }
 
+impl State {
+    /// Fills in what differs with each time that a request is sent.
+    fn fill(&mut self, head: &mut Head, question: Question, course: &mut Course, (now_ns, clock): (u64, &dyn Clock)) {
+        course.session = self.session();
+        head.session = course.session;
+        head.hlc = self.hlc.tick(self.wall.unix_us(clock, now_ns));
+        head.map_version = self.map.version;
+        head.deadline_ms = u32::try_from(question.deadline_ns.saturating_sub(now_ns).div_ceil(MS)).unwrap_or(u32::MAX);
+        head.acknowledged_below = self.links.entry(question.target).or_default().acknowledged_below();
+    }
+}
+
+/// A message: its head, and the data as it lies in the caller's memory.
+fn parts<'a>(head: &'a [u8], request: &'a Request<'_>) -> SmallVec<[IoSlice<'a>; 4]> {
+    let mut parts = smallvec![IoSlice::new(head)];
+    parts.extend(request.data().filter(|data| !data.is_empty()).map(IoSlice::new));
+    parts
+}
+
 impl Shared {
     /// Asks, and gives the good answer's body to `read`. `moved` says whether the map places the request elsewhere.
+    ///
+    /// What nearly never happens is boxed: the future of a request that is sent and answered at once stays small.
     pub(crate) async fn exchange<T>(
         &self,
         question: Question,
@@ -87,46 +108,25 @@ impl Shared {
         mut read: impl FnMut(ReplyBody<'_>) -> Result<T>,
     ) -> Result<Answer<T>> {
         self.check_process()?;
-        let Question { what, target, began_ns, deadline_ns, .. } = question;
-        let key = PeerKey::Target(target);
-        let late = || self.late(key, what, began_ns);
-        let place = self.place(target, question.order.is_some(), deadline_ns).await.ok_or_else(late)?;
-        let mut ticket = self.ticket();
-        request.head = question.head(ticket.id, place.sequence);
         let mut course = Course { session: SessionId(0), sends: 0, pauses: 0, refused_since_ns: None };
+        let (mut ticket, mut sent) = match self.send_at_once(question, request, &mut course) {
+            Some(begun) => begun,
+            None => (Box::pin(self.enter(question, request)).await?, false),
+        };
         loop {
-            let peer = self.target_peer(target, began_ns, deadline_ns).await?;
-            self.refresh(&mut request.head, question, &mut course)?;
-            ticket.head.clear();
-            request.encode(&mut ticket.head);
-            let mut parts: SmallVec<[IoSlice<'_>; 4]> = smallvec![IoSlice::new(&ticket.head)];
-            parts.extend(request.data().filter(|data| !data.is_empty()).map(IoSlice::new));
-            let until_ns = self.look_again_ns(course.sends).min(deadline_ns);
-            match self.transmit(&ticket, peer, &parts, (until_ns, deadline_ns)).await {
-                Ok(()) => course.sends += 1,
-                Err(SendError::Gone) => self.gone(peer),
-                Err(SendError::Full) => return Err(late()),
-                Err(SendError::TooLarge) => {
-                    return Err(ClientError::TooLong(format!("{what}: the request does not fit one message")));
-                }
+            if !sent {
+                Box::pin(self.send(question, &mut ticket, request, &mut course)).await?;
             }
+            sent = false;
             let attempt = loop {
                 match ticket.outcome().await {
                     Outcome::Data(message) => {
                         break self.answered(&message, question, &mut course, &request.body, &moved, &mut read)?;
                     }
                     Outcome::Timer => {
-                        if self.now_ns() >= deadline_ns {
-                            return Err(late());
-                        }
-                        if self.tuning.resend_ms.is_some() {
+                        if Box::pin(self.silent(question, &ticket)).await? {
                             break Attempt::Again;
                         }
-                        self.ask_map(deadline_ns).await;
-                        if !self.map().is_up(target) {
-                            return Err(self.lost(key));
-                        }
-                        ticket.arm(&mut self.lock(), Some(peer), self.look_again_ns(0).min(deadline_ns));
                     }
                     _ => break Attempt::Again,
                 }
@@ -134,19 +134,119 @@ impl Shared {
             match attempt {
                 Attempt::Ended(answer) => return Ok(answer),
                 Attempt::Again => {}
-                Attempt::Pause => {
-                    let pause_ns = self.lock().backoff_ns(course.pauses, &self.tuning);
-                    course.pauses += 1;
-                    if course.refused_since_ns.is_some() {
-                        self.ask_map(deadline_ns).await;
-                    }
-                    self.pause((self.now_ns() + pause_ns).min(deadline_ns)).await;
-                    if self.now_ns() >= deadline_ns {
-                        return Err(late());
-                    }
-                }
+                Attempt::Pause => Box::pin(self.rest(question, &mut course)).await?,
             }
         }
+    }
+
+    /// Begins a request and sends it, all under one lock, if everything that it needs is there: the endpoint, a session, a
+    /// connection, a place in flight. The second is whether it was sent: there may have been no room.
+    fn send_at_once(
+        &self,
+        question: Question,
+        request: &mut Request<'_>,
+        course: &mut Course,
+    ) -> Option<(Ticket<'_>, bool)> {
+        let now_ns = self.now_ns();
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if state.endpoint.is_none() || state.session().0 == 0 || !state.map.is_up(question.target) {
+            return None;
+        }
+        let peer = state.links.get(&question.target)?.peer?;
+        let place = state.enter_place(question.target, question.order.is_some(), self.tuning.in_flight)?;
+        // From here on to the end nothing may return: a ticket is not dropped under the lock.
+        let mut ticket = self.ticket_in(state, Some(place));
+        request.head = question.head(ticket.id, place.1);
+        state.fill(&mut request.head, question, course, (now_ns, &*self.clock));
+        ticket.head.clear();
+        request.encode(&mut ticket.head);
+        let parts = parts(&ticket.head, request);
+        ticket.arm(state, Some(peer), self.look_again_ns(now_ns, 0).min(question.deadline_ns));
+        let sent = state.endpoint.as_deref_mut().is_some_and(|endpoint| endpoint.send(peer, &parts).is_ok());
+        course.sends += u32::from(sent);
+        drop((guard, parts));
+        Some((ticket, sent))
+    }
+
+    /// Waits for a place in flight.
+    async fn enter(&self, question: Question, request: &mut Request<'_>) -> Result<Ticket<'_>> {
+        let Question { what, target, began_ns, deadline_ns, .. } = question;
+        let place = self.place(target, question.order.is_some(), deadline_ns).await;
+        let ticket = place.ok_or_else(|| self.late(PeerKey::Target(target), what, began_ns))?;
+        let sequence = ticket.place.map_or(0, |(_, sequence)| sequence);
+        request.head = question.head(ticket.id, sequence);
+        Ok(ticket)
+    }
+
+    /// Sends a request, over a connection made for it if need be.
+    async fn send(
+        &self,
+        question: Question,
+        ticket: &mut Ticket<'_>,
+        request: &mut Request<'_>,
+        course: &mut Course,
+    ) -> Result<()> {
+        let Question { what, target, began_ns, deadline_ns, .. } = question;
+        let peer = self.target_peer(target, began_ns, deadline_ns).await?;
+        let now_ns = self.now_ns();
+        {
+            let mut state = self.lock();
+            if course.sends > 0 && question.order.is_some() && course.session != state.session() {
+                let why = "the session that sent it has expired".to_owned();
+                return Err(ClientError::Uncertain { what, why });
+            }
+            state.fill(&mut request.head, question, course, (now_ns, &*self.clock));
+        }
+        ticket.head.clear();
+        request.encode(&mut ticket.head);
+        let until_ns = self.look_again_ns(now_ns, course.sends).min(deadline_ns);
+        match self.transmit(ticket, peer, &parts(&ticket.head, request), (until_ns, deadline_ns)).await {
+            Ok(()) => course.sends += 1,
+            Err(SendError::Gone) => self.gone(peer),
+            Err(SendError::Full) => return Err(self.late(PeerKey::Target(target), what, began_ns)),
+            Err(SendError::TooLarge) => {
+                return Err(ClientError::TooLong(format!("{what}: the request does not fit one message")));
+            }
+        }
+        Ok(())
+    }
+
+    /// No answer came for a while: whether to send again. Else the wait goes on, for as long as the target is up.
+    async fn silent(&self, question: Question, ticket: &Ticket<'_>) -> Result<bool> {
+        let Question { what, target, began_ns, deadline_ns, .. } = question;
+        let key = PeerKey::Target(target);
+        if self.now_ns() >= deadline_ns {
+            return Err(self.late(key, what, began_ns));
+        }
+        if self.tuning.resend_ms.is_some() {
+            return Ok(true);
+        }
+        self.ask_map(deadline_ns).await;
+        if !self.map().is_up(target) {
+            return Err(self.lost(key));
+        }
+        let until_ns = self.look_again_ns(self.now_ns(), 0).min(deadline_ns);
+        let mut state = self.lock();
+        let asked = state.calls.get(ticket.id).and_then(|call| call.peer);
+        let Some(peer) = asked.filter(|peer| state.peers.contains_key(peer)) else { return Ok(true) };
+        ticket.arm(&mut state, Some(peer), until_ns);
+        Ok(false)
+    }
+
+    /// A pause that grows, before another attempt.
+    async fn rest(&self, question: Question, course: &mut Course) -> Result<()> {
+        let Question { what, target, began_ns, deadline_ns, .. } = question;
+        let pause_ns = self.lock().backoff_ns(course.pauses, &self.tuning);
+        course.pauses += 1;
+        if course.refused_since_ns.is_some() {
+            self.ask_map(deadline_ns).await;
+        }
+        self.pause((self.now_ns() + pause_ns).min(deadline_ns)).await;
+        if self.now_ns() >= deadline_ns {
+            return Err(self.late(PeerKey::Target(target), what, began_ns));
+        }
+        Ok(())
     }
 
     /// Tells targets, for their statistics, what was read past them, if it is at least so much each. Waits for nothing: what
@@ -167,38 +267,18 @@ impl Shared {
             Question { what, target, container, oid, order: None, view, began_ns: now_ns, deadline_ns: now_ns + MS };
         let mut request = question.request(Body::Stat { read_in_place });
         let mut course = Course { session: SessionId(0), sends: 0, pauses: 0, refused_since_ns: None };
-        if self.refresh(&mut request.head, question, &mut course).is_err() {
-            return false;
-        }
+        let mut state = self.lock();
+        state.fill(&mut request.head, question, &mut course, (now_ns, &*self.clock));
         let mut head = vec![];
         request.encode(&mut head);
-        let mut state = self.lock();
         let Some(peer) = state.links.get(&target).and_then(|link| link.peer) else { return false };
         let endpoint = state.endpoint.as_deref_mut();
         endpoint.is_some_and(|endpoint| endpoint.send(peer, &[IoSlice::new(&head)]).is_ok())
     }
 
-    fn look_again_ns(&self, sends: u32) -> u64 {
+    fn look_again_ns(&self, now_ns: u64, sends: u32) -> u64 {
         let after_ms = self.tuning.resend_ms.map_or(self.tuning.probe_ms, |ms| ms << sends.min(6));
-        self.now_ns() + after_ms * MS
-    }
-
-    /// Fills in what differs with each time that the request is sent.
-    fn refresh(&self, head: &mut Head, question: Question, course: &mut Course) -> Result<()> {
-        let mut state = self.lock();
-        let session = state.session();
-        if course.sends > 0 && question.order.is_some() && course.session != session {
-            let why = "the session that sent it has expired".to_owned();
-            return Err(ClientError::Uncertain { what: question.what, why });
-        }
-        course.session = session;
-        head.session = session;
-        head.hlc = state.hlc.tick(self.clock.unix_us());
-        head.map_version = state.map.version;
-        head.deadline_ms =
-            u32::try_from(question.deadline_ns.saturating_sub(self.now_ns()).div_ceil(MS)).unwrap_or(u32::MAX);
-        head.acknowledged_below = state.links.entry(question.target).or_default().acknowledged_below();
-        Ok(())
+        now_ns + after_ms * MS
     }
 
     fn answered<T>(
@@ -212,7 +292,6 @@ impl Shared {
     ) -> Result<Attempt<T>> {
         let who = || format!("target {}", question.target);
         let reply = Reply::decode(message).map_err(|source| ClientError::Wire { who: who(), source })?;
-        self.observe(reply.head.hlc);
         let refusal = match reply.body {
             ReplyBody::StaleMap(map) => {
                 let before = self.map().version;

@@ -136,8 +136,11 @@ impl Shared {
                 }
             }
             let refusal = match ticket.outcome().await {
-                Outcome::Control(Body::Reply(reply)) => return Ok(reply),
-                Outcome::Control(Body::Refused(refusal)) => refusal,
+                Outcome::Control(body) => match *body {
+                    Body::Reply(reply) => return Ok(reply),
+                    Body::Refused(refusal) => refusal,
+                    _ => continue,
+                },
                 Outcome::Timer if self.now_ns() >= deadline_ns => {
                     return Err(self.late(PeerKey::Home, what, began_ns));
                 }
@@ -350,19 +353,21 @@ impl Shared {
             }
             sends += 1;
             match ticket.outcome().await {
-                Outcome::Control(Body::Reply(Reply::Session { session, map })) => {
-                    self.opened(at, session, map);
-                    return Ok(());
-                }
-                Outcome::Control(Body::Refused(refusal)) => match refusal.code {
-                    RefusalCode::SessionExpired if resume.is_some() => resume = None,
-                    RefusalCode::Busy | RefusalCode::ServerLost if self.now_ns() < deadline_ns => {
-                        let pause_ns = self.lock().backoff_ns(sends, &self.tuning);
-                        self.pause((self.now_ns() + pause_ns).min(deadline_ns)).await;
+                Outcome::Control(body) => match *body {
+                    Body::Reply(Reply::Session { session, map }) => {
+                        self.opened(at, session, map);
+                        return Ok(());
                     }
-                    _ => return Err(ClientError::refused("opening a session", refusal)),
+                    Body::Refused(refusal) => match refusal.code {
+                        RefusalCode::SessionExpired if resume.is_some() => resume = None,
+                        RefusalCode::Busy | RefusalCode::ServerLost if self.now_ns() < deadline_ns => {
+                            let pause_ns = self.lock().backoff_ns(sends, &self.tuning);
+                            self.pause((self.now_ns() + pause_ns).min(deadline_ns)).await;
+                        }
+                        _ => return Err(ClientError::refused("opening a session", refusal)),
+                    },
+                    _ => return Err(ClientError::unexpected("opening a session")),
                 },
-                Outcome::Control(_) => return Err(ClientError::unexpected("opening a session")),
                 Outcome::Timer if self.now_ns() >= deadline_ns => {
                     return Err(self.late(PeerKey::Home, what, began_ns));
                 }

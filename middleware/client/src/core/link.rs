@@ -4,6 +4,7 @@
 //! flight and the sequences of updates.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::task::Waker;
 
 use talea_fabric::{Address, FabricError, Hello, PeerId, Policy, candidates, choose};
 use talea_model::{ServerId, TargetId};
@@ -46,6 +47,8 @@ pub(crate) struct Link {
     pub(crate) peer: Option<PeerId>,
     pub(crate) reach: Reach,
     in_flight: usize,
+    /// As many may be.
+    most_in_flight: usize,
     waiting: VecDeque<u64>,
     /// The last update's sequence.
     sequence: u64,
@@ -116,6 +119,36 @@ impl State {
             self.peer_down(peer, now_ns, wakers);
         }
         self.links.values_mut().for_each(|link| link.reach = Reach::default());
+    }
+
+    /// Takes a place in flight at a target if there is one, with a sequence for an update (0: a read).
+    pub(super) fn enter_place(&mut self, target: TargetId, update: bool, most: usize) -> Option<(TargetId, u64)> {
+        let link = self.links.entry(target).or_default();
+        link.most_in_flight = most;
+        if link.in_flight >= most {
+            return None;
+        }
+        link.in_flight += 1;
+        Some((target, if update { link.next_sequence() } else { 0 }))
+    }
+
+    /// Gives a place back. Returns whom to wake for it.
+    pub(super) fn leave_place(&mut self, target: TargetId, sequence: u64) -> Option<Waker> {
+        let link = self.links.get_mut(&target)?;
+        link.in_flight -= 1;
+        link.end_sequence(sequence);
+        self.next_place(target)
+    }
+
+    /// Who waits longest for a place that is free.
+    fn next_place(&mut self, target: TargetId) -> Option<Waker> {
+        while let Some(link) = self.links.get_mut(&target).filter(|link| link.in_flight < link.most_in_flight) {
+            let id = link.waiting.pop_front()?;
+            if self.calls.get(id).is_some() {
+                return self.complete(id, Outcome::Go);
+            }
+        }
+        None
     }
 
     fn has_peer(&self, key: PeerKey) -> bool {
@@ -321,21 +354,19 @@ impl Shared {
         }
     }
 
-    /// A place in flight at a target, and a sequence if the request is an update. Waits for one until the deadline.
-    pub(super) async fn place(&self, target: TargetId, update: bool, deadline_ns: u64) -> Option<Place<'_>> {
+    /// A ticket with a place in flight at a target, and a sequence if the request is an update. Waits for one until the deadline.
+    pub(super) async fn place(&self, target: TargetId, update: bool, deadline_ns: u64) -> Option<Ticket<'_>> {
         // Dropped only after the place is taken, so that it wakes another one only if there is another place.
         let mut _last = None;
         loop {
             let ticket = {
                 let mut state = self.lock();
-                let link = state.links.entry(target).or_default();
-                if link.in_flight < self.tuning.in_flight {
-                    link.in_flight += 1;
-                    let sequence = if update { link.next_sequence() } else { 0 };
-                    return Some(Place { shared: self, target, sequence });
+                let place = state.enter_place(target, update, self.tuning.in_flight);
+                let ticket = self.ticket_in(&mut state, place);
+                if place.is_some() {
+                    return Some(ticket);
                 }
-                drop(state);
-                self.ticket()
+                ticket
             };
             let waiting = Waiting { shared: self, target, ticket };
             {
@@ -349,43 +380,6 @@ impl Shared {
             _last = Some(waiting);
         }
     }
-
-    fn next_place(&self, target: TargetId) {
-        let mut state = self.lock();
-        let mut waker = None;
-        let has_room = |link: &&mut Link| link.in_flight < self.tuning.in_flight;
-        while let Some(link) = state.links.get_mut(&target).filter(has_room) {
-            let Some(id) = link.waiting.pop_front() else { break };
-            if state.calls.get(id).is_some() {
-                waker = state.complete(id, Outcome::Go);
-                break;
-            }
-        }
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-/// A place in flight; given back on drop.
-pub(crate) struct Place<'a> {
-    shared: &'a Shared,
-    target: TargetId,
-    pub(crate) sequence: u64,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        if self.shared.is_foreign() {
-            return;
-        }
-        if let Some(link) = self.shared.lock().links.get_mut(&self.target) {
-            link.in_flight -= 1;
-            link.end_sequence(self.sequence);
-        }
-        self.shared.next_place(self.target);
-    }
 }
 
 /// Waits for a place; passes a wake-up on if it leaves without having used it.
@@ -398,7 +392,8 @@ struct Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if !self.shared.is_foreign() {
-            self.shared.next_place(self.target);
+            let next = self.shared.lock().next_place(self.target);
+            next.inspect(Waker::wake_by_ref);
         }
     }
 }

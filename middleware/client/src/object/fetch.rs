@@ -1,5 +1,7 @@
 //! Fetching entries into the caller's memory.
 
+use std::pin::pin;
+
 use smallvec::{SmallVec, smallvec};
 use talea_model::{Extent, TargetId, View};
 use talea_wire::RefusalCode;
@@ -77,7 +79,7 @@ type Answered<'k, 'o> = (TargetId, Pieces<'k, 'o>, Result<Option<SmallVec<[Found
 impl Object {
     /// Fetches entries; their results stand in them.
     pub fn fetch(&self, view: &View, entries: &mut [EntryFetch<'_>]) -> Result<()> {
-        self.container.client.block_on(self.fetch_async(view, entries))?
+        self.container.client.block_on_pinned(pin!(self.fetch_async(view, entries)))?
     }
 
     /// Asynchronous [`fetch`](Self::fetch).
@@ -91,7 +93,10 @@ impl Object {
         }
         let question = self.container.question("fetching", TargetId(0), self.oid, None, *view);
         let (pieces, silent) = self.fetch_short(question, pieces, |index, one| results[index].join(one)).await?;
-        let pieces = self.fetch_near(question, pieces, silent, |index, one| results[index].join(one)).await?;
+        let pieces = match self.may_be_near(*view, &pieces) {
+            true => Box::pin(self.fetch_near(question, pieces, silent, |index, one| results[index].join(one))).await?,
+            false => pieces,
+        };
         let mut messages = self.pack_fetches(pieces)?;
         let mut first_error = None;
         while !messages.is_empty() {
@@ -161,7 +166,7 @@ impl Object {
             return smallvec![self.send_fetch(question, target, pieces).await];
         }
         let sent = messages.into_iter().map(|(target, pieces)| self.send_fetch(question, target, pieces));
-        gather(sent.collect()).await.into()
+        Box::pin(gather(sent.collect())).await.into()
     }
 
     async fn send_fetch<'k, 'o>(

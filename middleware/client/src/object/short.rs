@@ -75,7 +75,8 @@ impl Object {
                             Seen::At(_) => u64::MAX,
                             Seen::Inside(..) => records.saturating_mul(AHEAD_PIECES),
                         };
-                        if self.ask_places(Question { target, ..question }, &subject, from, count).await {
+                        let question = Question { target, ..question };
+                        if Box::pin(self.ask_places(question, &subject, from, count)).await {
                             continue;
                         }
                         silent.push(target);
@@ -132,16 +133,11 @@ impl Object {
         mut done: impl FnMut(usize, Found),
     ) -> Result<Pieces<'k, 'o>> {
         let shared = &self.container.client.shared;
-        let is_long =
-            |piece: &Piece<'_, '_>| piece.out.len() >= shared.tuning.near_bytes && piece.entry.extents.len() == 1;
-        if matches!(question.view, View::Snapshot { .. }) || !pieces.iter().any(is_long) {
-            return Ok(pieces);
-        }
         let layout = self.layout()?;
         let is_near = |piece: &Piece<'_, '_>| {
             let array = matches!(piece.entry.kind, ValueKind::Array { .. });
             let target = layout.leader_of(piece.entry.dkey);
-            is_long(piece) && array && !silent.contains(&target) && shared.may_read_in_place(target)
+            self.is_long(piece) && array && !silent.contains(&target) && shared.may_read_in_place(target)
         };
         let (near, mut left): (Vec<_>, Vec<_>) = pieces.into_iter().partition(is_near);
         let asked = near.into_iter().map(|piece| {
@@ -155,6 +151,15 @@ impl Object {
             }
         }
         Ok(left.into())
+    }
+
+    /// Whether asking where the pieces lie may pay in any view.
+    pub(super) fn may_be_near(&self, view: View, pieces: &[Piece<'_, '_>]) -> bool {
+        !matches!(view, View::Snapshot { .. }) && pieces.iter().any(|piece| self.is_long(piece))
+    }
+
+    fn is_long(&self, piece: &Piece<'_, '_>) -> bool {
+        piece.out.len() >= self.container.client.shared.tuning.near_bytes && piece.entry.extents.len() == 1
     }
 
     async fn read_near<'k, 'o>(&self, question: Question, piece: Piece<'k, 'o>) -> (Piece<'k, 'o>, Option<Found>) {

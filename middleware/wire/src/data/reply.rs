@@ -164,7 +164,7 @@ pub enum ReplyBody<'a> {
     /// Two numbers.
     Numbers(u64, u64),
     /// Counters.
-    Stat(StoreStat),
+    Stat(Box<StoreStat>),
     /// Where records lie.
     Located(Box<Located>),
     /// Nothing that was read has changed, unless one of these transactions has committed by now.
@@ -256,7 +256,7 @@ impl<'a> Reply<'a> {
             }
             ReplyBody::Stat(stat) => {
                 self.put(STAT, 0, 0, 0, out);
-                out.extend_from_slice(&codec::encode(stat)?);
+                out.extend_from_slice(&codec::encode(&**stat)?);
             }
             ReplyBody::Located(located) => {
                 self.put(LOCATED, 0, 0, 0, out);
@@ -339,9 +339,9 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// The number of the request that a reply answers, without decoding the rest.
-pub fn request_id(message: &[u8]) -> Option<u64> {
-    RawHead::read_from_prefix(message).ok().map(|(raw, _)| raw.id.get())
+/// The number of the request that a reply answers, and the target's clock, without decoding the rest.
+pub fn id_and_hlc(message: &[u8]) -> Option<(u64, Stamp)> {
+    RawHead::read_from_prefix(message).ok().map(|(raw, _)| (raw.id.get(), Stamp(raw.hlc.get())))
 }
 
 fn take_fetched<'a>(rest: &mut &'a [u8], count: usize) -> Result<Vec<Fetched<'a>>, WireError> {

@@ -73,7 +73,7 @@ impl Target {
                             self.counters.watch.look(now);
                         }
                         let stat = self.stat(request.head.container);
-                        self.reply(now, peer, id, ReplyBody::Stat(stat), out);
+                        self.reply(now, peer, id, ReplyBody::Stat(Box::new(stat)), out);
                         Ok(())
                     }
                     _ => self.read(now, peer, request, out),

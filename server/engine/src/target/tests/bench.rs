@@ -244,7 +244,7 @@ pub(super) fn answer(bytes: &[u8]) -> (u64, Answer) {
         }
         ReplyBody::Names { names, more } => Answer::Names(names.iter().map(|name| name.to_vec()).collect(), more),
         ReplyBody::Numbers(a, b) => Answer::Numbers(a, b),
-        ReplyBody::Stat(stat) => Answer::Stat(stat),
+        ReplyBody::Stat(stat) => Answer::Stat(*stat),
         ReplyBody::Located(located) => Answer::Located(located),
         ReplyBody::Prepared(named) => Answer::Prepared(named),
         ReplyBody::Differences(differences) => Answer::Differences(*differences),

@@ -4,8 +4,9 @@ use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use talea_fabric::endpoint::Waker;
 use talea_fabric::sim::SimNetwork;
-use talea_fabric::{Address, Clock, Endpoint, Event, Hello};
+use talea_fabric::{Address, Clock, Endpoint, Event, FabricError, Hello, PeerId, SendError};
 use talea_model::View;
 use talea_wire::RefusalCode;
 use talea_wire::data::{Body, Condition};
@@ -13,20 +14,54 @@ use talea_wire::data::{Body, Condition};
 use super::bench::*;
 use crate::{Driver, Lease, Mail};
 
-/// A clock that jumps after it was looked at for the first time.
-#[derive(Default)]
-struct Jumping {
-    now_ns: AtomicU64,
-    jump_ns: AtomicU64,
+/// Stopped for so long after it has taken its first message.
+struct Stopping<E> {
+    inner: E,
+    clock: Arc<Stepping>,
+    stopped_ns: u64,
 }
 
-impl Clock for Jumping {
+/// A clock that others move.
+#[derive(Default)]
+struct Stepping(AtomicU64);
+
+impl Clock for Stepping {
     fn monotonic_ns(&self) -> u64 {
-        self.now_ns.fetch_add(self.jump_ns.swap(0, Ordering::SeqCst), Ordering::SeqCst)
+        self.0.load(Ordering::SeqCst)
     }
 
     fn unix_us(&self) -> u64 {
         START_US
+    }
+}
+
+impl<E: Endpoint> Endpoint for Stopping<E> {
+    fn connect(&mut self, address: &Address, hello: &Hello, deadline_ns: u64) -> Result<PeerId, FabricError> {
+        self.inner.connect(address, hello, deadline_ns)
+    }
+
+    fn send(&mut self, peer: PeerId, parts: &[IoSlice<'_>]) -> Result<(), SendError> {
+        self.inner.send(peer, parts)
+    }
+
+    fn recv(&mut self) -> Option<Event> {
+        let event = self.inner.recv()?;
+        if let Event::Message { .. } = event {
+            self.clock.0.fetch_add(std::mem::take(&mut self.stopped_ns), Ordering::SeqCst);
+        }
+        Some(event)
+    }
+
+    fn wait(&mut self, deadline_ns: u64) {
+        self.inner.wait(deadline_ns);
+    }
+
+    fn disconnect(&mut self, peer: PeerId) {
+        self.inner.disconnect(peer);
+    }
+
+    fn waker(&self) -> Arc<dyn Waker> {
+        self.inner.waker()
     }
 }
 
@@ -39,14 +74,14 @@ fn answer_after(stopped_ns: u64) -> Option<Answer> {
     let bytes = encode(head, Body::Fetch(vec![single(b"k", &[], Condition::None)]));
     let network = SimNetwork::new(|| 0);
     let (server, mut client) = (network.endpoint(1), network.endpoint(2));
-    let clock = Arc::new(Jumping::default());
-    let mut driver = Driver::new(bench.target, Box::new(server), clock.clone());
+    let clock = Arc::new(Stepping::default());
+    let server = Stopping { inner: server, clock: clock.clone(), stopped_ns };
+    let mut driver = Driver::new(bench.target, Box::new(server), clock);
     driver.mail(Mail::Lease(Lease::until(LEASE_NS))).unwrap();
     let hello = Hello { session: 1, pid: 1, server: None };
     let peer = client.connect(&Address::Sim(1), &hello, u64::MAX).unwrap();
     client.send(peer, &[IoSlice::new(&bytes)]).unwrap();
     network.advance(1_000_000);
-    clock.jump_ns.store(stopped_ns, Ordering::SeqCst);
     assert!(driver.turn(&mut Vec::new()).unwrap() > 0);
     network.advance(2_000_000);
     std::iter::from_fn(|| client.recv()).find_map(|event| match event {
