@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use talea_fabric::{Clock, Endpoint, Event};
+use talea_fabric::{Clock, Endpoint, Event, Message, Wall};
 use talea_model::{ContainerId, PoolMap, Position, TargetId};
 use talea_wire::data::StoreStat;
 
@@ -48,13 +48,14 @@ pub struct Driver {
     target: Target,
     endpoint: Box<dyn Endpoint>,
     clock: Arc<dyn Clock>,
+    wall: Wall,
     out: Outbox,
 }
 
 impl Driver {
     /// Joins a target and the endpoint that it listens on.
     pub fn new(target: Target, endpoint: Box<dyn Endpoint>, clock: Arc<dyn Clock>) -> Self {
-        Driver { target, endpoint, clock, out: Outbox::default() }
+        Driver { target, endpoint, clock, wall: Wall::default(), out: Outbox::default() }
     }
 
     /// The target.
@@ -76,7 +77,10 @@ impl Driver {
             Mail::LogEnd { token, position } => self.target.log_end(token, position),
             Mail::Lease(lease) => self.target.set_lease(lease),
             // Who does not wait any more gets nothing.
-            Mail::Stat(answer) => _ = answer.send((self.target.id(), self.target.looked_at(self.now()))),
+            Mail::Stat(answer) => {
+                let now = self.now();
+                _ = answer.send((self.target.id(), self.target.looked_at(now)));
+            }
             Mail::Stop => {}
         }
         Ok(())
@@ -85,10 +89,8 @@ impl Driver {
     /// Takes the messages that are there, up to a turn's worth, makes them durable, and sends the replies. Returns how many
     /// events there were.
     pub fn turn(&mut self, wants: &mut Vec<Effect>) -> Result<usize, Fatal> {
-        let mut now = self.now();
-        let begun_ns = now.monotonic_ns;
         self.target.begin_turn();
-        let mut events = 0;
+        let (mut events, mut last) = (0, None);
         while events < TURN_MESSAGES
             && let Some(event) = self.endpoint.recv()
         {
@@ -96,17 +98,26 @@ impl Driver {
             match event {
                 Event::Up { peer, hello, .. } => self.target.peer_up(peer, hello),
                 Event::Message { peer, message } => {
-                    // Judged by a time after it was taken: the process may have been stopped since the turn began.
-                    now.monotonic_ns = self.clock.monotonic_ns();
-                    self.target.message(now, peer, &message, &mut self.out);
+                    // Judged by a time after it was taken: the process may have been stopped since the one before.
+                    let now = self.now();
+                    last = Some(now);
+                    match &message {
+                        Message::Owned(bytes) => self.target.message(now, peer, bytes, &mut self.out),
+                        Message::Lent(bytes) => self.target.shared_message(now, peer, bytes, &mut self.out),
+                    }
                 }
                 Event::Down { peer } => self.target.peer_down(peer, &mut self.out),
             }
         }
+        let now = last.unwrap_or_else(|| self.now());
         self.target.finish(now, &mut self.out)?;
+        let watched = self.target.is_watched(now);
+        self.out.watch(watched);
         self.out.send(&mut *self.endpoint);
-        if self.target.is_watched(now) {
-            self.target.end_turn(self.clock.monotonic_ns().saturating_sub(begun_ns));
+        self.target.sent(&self.out);
+        if watched {
+            let now_ns = self.clock.monotonic_ns();
+            self.out.answered().for_each(|asked| self.target.answered(asked, now_ns));
         }
         for effect in self.target.effects() {
             match effect {
@@ -117,8 +128,9 @@ impl Driver {
         Ok(events)
     }
 
-    fn now(&self) -> Now {
-        Now { monotonic_ns: self.clock.monotonic_ns(), unix_us: self.clock.unix_us() }
+    fn now(&mut self) -> Now {
+        let monotonic_ns = self.clock.monotonic_ns();
+        Now { monotonic_ns, unix_us: self.wall.unix_us(&*self.clock, monotonic_ns) }
     }
 
     /// Whether a turn has something to do at once, without any event.

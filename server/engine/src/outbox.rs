@@ -11,8 +11,32 @@ use talea_model::limit::MAX_IN_FLIGHT;
 
 /// Replies that may wait for one peer. Twice what a correct client can have in flight: one that lets more pile up is dropped.
 pub const MAX_QUEUED: usize = 2 * MAX_IN_FLIGHT;
-/// Buffers kept for the next replies.
+/// Bytes of answers that one peer may leave untaken before reads of its own wait for that. One answer more may be made.
+pub const MAX_QUEUED_BYTES: usize = 4 << 20;
+/// Buffers kept for the next replies, and their bytes.
 const SPARE_BUFFERS: usize = 32;
+const SPARE_BYTES: usize = 4 << 20;
+
+/// What an answer is to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// An update or punch.
+    Update,
+    /// A fetch.
+    Fetch,
+    /// Anything else, and refusals.
+    #[default]
+    Other,
+}
+
+/// What an answer is to, and when that arrived, in monotonic nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    /// What.
+    pub kind: Kind,
+    /// When.
+    pub since_ns: u64,
+}
 
 /// One reply: its head and entries, and the data that follows in the same message.
 #[derive(Debug, Default)]
@@ -21,6 +45,14 @@ pub struct Outgoing {
     pub head: Vec<u8>,
     /// Data of a fetch.
     pub data: Vec<u8>,
+    /// What it answers.
+    pub asked: Asked,
+}
+
+impl Outgoing {
+    fn bytes(&self) -> usize {
+        self.head.len() + self.data.len()
+    }
 }
 
 /// Replies of one target.
@@ -33,33 +65,65 @@ pub struct Outbox {
     /// What peers that have no room have not taken; only such peers are here.
     stalled: BTreeMap<PeerId, VecDeque<Outgoing>>,
     /// Replies of each peer in all three.
-    counts: BTreeMap<PeerId, usize>,
+    counts: BTreeMap<PeerId, Count>,
     spare: Vec<Vec<u8>>,
+    spare_bytes: usize,
+    /// What was answered since somebody took it; `None`: nobody looks.
+    answered: Option<Vec<Asked>>,
+}
+
+#[derive(Debug, Default)]
+struct Count {
+    replies: usize,
+    bytes: usize,
 }
 
 impl Outbox {
     /// An empty buffer, used before if possible: a fresh megabyte costs page faults.
     pub fn buffer(&mut self) -> Vec<u8> {
-        self.spare.pop().unwrap_or_default()
+        let buffer = self.spare.pop().unwrap_or_default();
+        self.spare_bytes -= buffer.capacity();
+        buffer
     }
 
     /// Gives a buffer back.
     pub fn recycle(&mut self, mut buffer: Vec<u8>) {
-        if self.spare.len() < SPARE_BUFFERS && buffer.capacity() > 0 {
+        let bytes = buffer.capacity();
+        if self.spare.len() < SPARE_BUFFERS && bytes > 0 && self.spare_bytes + bytes <= SPARE_BYTES {
             buffer.clear();
+            self.spare_bytes += bytes;
             self.spare.push(buffer);
         }
     }
 
     /// Holds a reply until the turn is flushed.
     pub fn hold(&mut self, peer: PeerId, outgoing: Outgoing) {
-        *self.counts.entry(peer).or_default() += 1;
+        let count = self.counts.entry(peer).or_default();
+        count.replies += 1;
+        count.bytes += outgoing.bytes();
         self.held.push((peer, outgoing));
     }
 
     /// Replies held or queued for a peer.
     pub fn waiting_for(&self, peer: PeerId) -> usize {
-        self.counts.get(&peer).copied().unwrap_or(0)
+        self.counts.get(&peer).map_or(0, |count| count.replies)
+    }
+
+    /// Whether a peer may be given another answer: it takes those that it has.
+    pub fn has_room(&self, peer: PeerId) -> bool {
+        self.counts.get(&peer).is_none_or(|count| count.bytes < MAX_QUEUED_BYTES)
+    }
+
+    /// From now on notes what is answered, or does not.
+    pub fn watch(&mut self, watched: bool) {
+        if watched != self.answered.is_some() {
+            self.answered = watched.then(Vec::new);
+        }
+    }
+
+    /// What was answered since the last call, if somebody looks.
+    pub fn answered(&mut self) -> impl Iterator<Item = Asked> {
+        self.answered.iter_mut().flat_map(|answered| answered.drain(..))
     }
 
     /// Number of replies held.
@@ -78,7 +142,7 @@ impl Outbox {
         let stalled = std::mem::take(&mut self.stalled);
         let queued = stalled.into_iter().flat_map(|(peer, queue)| queue.into_iter().map(move |one| (peer, one)));
         let all: Vec<_> = queued.chain(self.ready.drain(..)).collect();
-        all.iter().for_each(|(peer, _)| self.left(*peer, 1));
+        all.iter().for_each(|(peer, outgoing)| self.left(*peer, outgoing.bytes()));
         all
     }
 
@@ -123,21 +187,27 @@ impl Outbox {
         match endpoint.send(peer, &[IoSlice::new(&outgoing.head), IoSlice::new(&outgoing.data)]) {
             Err(SendError::Full) => return Some(outgoing),
             // Its end is an event of its own.
-            Ok(()) | Err(SendError::Gone) => {}
+            Ok(()) => {
+                if let Some(answered) = &mut self.answered {
+                    answered.push(outgoing.asked);
+                }
+            }
+            Err(SendError::Gone) => {}
             Err(SendError::TooLarge) => tracing::error!(
                 bytes = outgoing.head.len() + outgoing.data.len(),
                 "a reply over the fabric's limit was dropped"
             ),
         }
-        self.left(peer, 1);
+        self.left(peer, outgoing.bytes());
         self.recycle(outgoing.head);
         self.recycle(outgoing.data);
         None
     }
 
-    fn left(&mut self, peer: PeerId, replies: usize) {
+    fn left(&mut self, peer: PeerId, bytes: usize) {
         if let Some(count) = self.counts.get_mut(&peer) {
-            *count = count.saturating_sub(replies);
+            count.replies = count.replies.saturating_sub(1);
+            count.bytes = count.bytes.saturating_sub(bytes);
         }
     }
 }

@@ -5,6 +5,7 @@
 //! durable by at most one flush, and only then do their replies leave (I4).
 
 mod admit;
+mod arrive;
 mod clock;
 mod counters;
 mod error;
@@ -24,8 +25,8 @@ mod write;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use talea_fabric::PeerId;
 use talea_fabric::endpoint::MAX_PAYLOAD_BYTES;
-use talea_fabric::{Hello, PeerId};
 use talea_model::{ContainerId, PoolMap, PoolState, Position, SessionId, Stamp, TargetId, TxId};
 use talea_tier::Media;
 use talea_vos::{Change, Recovered, Store, StoreError, StoreOptions};
@@ -34,12 +35,13 @@ use talea_wire::{Refusal, RefusalCode};
 use thiserror::Error;
 
 use crate::lease::Lease;
-use crate::outbox::{MAX_QUEUED, Outbox};
+use crate::outbox::{Asked, Outbox};
+use arrive::Peer;
 use clock::TargetClock;
 use counters::Counters;
 use follow::Behind;
 use judge::Changes;
-use parked::{Parked, ParkedOp};
+use parked::Parked;
 
 /// Items of background work that one turn does at most.
 const BACKGROUND_ITEMS: usize = 256;
@@ -142,13 +144,6 @@ pub struct TargetOptions {
     pub locked_ns: u64,
 }
 
-struct Peer {
-    hello: Hello,
-    /// Whether its session has ended, and when it is closed for that.
-    ended: bool,
-    closes_ns: Option<u64>,
-}
-
 /// The question for the log's end (rule 8): one in flight, and those who come later share the next one.
 #[derive(Default)]
 struct LogEnd {
@@ -173,6 +168,12 @@ pub struct Target {
     /// The incarnation under which the pool has to know it before it serves.
     incarnation: Option<u64>,
     peers: BTreeMap<PeerId, Peer>,
+    /// Connections since it was opened.
+    connections: u64,
+    /// The last request that was copied, for its room.
+    copy: Vec<u8>,
+    /// What the request being served is.
+    asked: Asked,
     ended: BTreeSet<SessionId>,
     /// When connections of ended sessions are looked at next.
     evict_ns: u64,
@@ -239,6 +240,9 @@ impl Target {
             kept,
             incarnation: None,
             peers: BTreeMap::new(),
+            connections: 0,
+            copy: Vec::new(),
+            asked: Asked::default(),
             ended: BTreeSet::new(),
             evict_ns: u64::MAX,
             known: None,
@@ -298,59 +302,6 @@ impl Target {
         self.parked.len()
     }
 
-    /// A peer connected.
-    pub fn peer_up(&mut self, peer: PeerId, hello: Hello) {
-        let session = SessionId(hello.session);
-        let ended = self.ended.contains(&session) || self.known.as_ref().is_some_and(|known| known.has_ended(session));
-        self.peers.insert(peer, Peer { hello, ended, closes_ns: None });
-        if ended {
-            self.look_for_ended();
-        }
-    }
-
-    /// A peer is gone: so is what it waited for.
-    pub fn peer_down(&mut self, peer: PeerId, out: &mut Outbox) {
-        self.peers.remove(&peer);
-        self.parked.forget(peer);
-        out.forget(peer);
-    }
-
-    /// A request arrived. The bytes are no longer needed when this returns.
-    pub fn message(&mut self, now: Now, peer: PeerId, bytes: &[u8], out: &mut Outbox) {
-        self.tick(now);
-        let waiting = out.waiting_for(peer);
-        if waiting >= MAX_QUEUED {
-            self.effects.push(Effect::Drop { peer });
-            self.peer_down(peer, out);
-            return;
-        }
-        let request = match Request::decode(bytes) {
-            Ok(request) => request,
-            Err(error) => {
-                // The number may be wrong too, but a broken client that gets an answer is easier to mend.
-                let id = bytes.get(8..16).and_then(|id| id.try_into().ok()).map_or(0, u64::from_le_bytes);
-                let text = format!("target {}: {error}", self.id);
-                self.refuse(now, peer, id, Refusal::new(RefusalCode::Malformed, text), out);
-                return;
-            }
-        };
-        self.count_told(peer, &request);
-        if let Err(refusal) = self.admit(now, peer, &request, waiting) {
-            self.refuse(now, peer, request.head.id, refusal, out);
-            return;
-        }
-        self.clock.observe(request.head.hlc);
-        self.attempt(now, peer, &request, None, out);
-        let walk = self.parked.walk.take();
-        if let Some(wait) = self.take_wait() {
-            let deadline_ns = now.monotonic_ns.saturating_add(admit::deadline_ns(request.head.deadline_ms));
-            let op = ParkedOp { peer, bytes: bytes.to_vec(), deadline_ns, wait, walk };
-            if let Err(refusal) = self.parked.push(op) {
-                self.refuse(now, peer, request.head.id, refusal, out);
-            }
-        }
-    }
-
     /// The containers there are, when a target starts in the middle of the log.
     pub fn set_containers(&mut self, containers: impl IntoIterator<Item = ContainerId>) {
         self.containers.get_or_insert_default().extend(containers);
@@ -377,6 +328,11 @@ impl Target {
         if token <= self.log_end.last {
             self.log_end.answers.insert(token, position);
         }
+    }
+
+    /// The replies that their peers took have left: whoever waited for that may go on.
+    pub(crate) fn sent(&mut self, out: &Outbox) {
+        self.recheck |= self.parked.can_answer(out);
     }
 
     /// Ends a turn: looks at the parked operations again, drops the late ones, flushes if anything was written, and lets the

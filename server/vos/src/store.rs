@@ -34,6 +34,7 @@ use memory::Memory;
 use room::Compaction;
 use rounds::Rounds;
 use scrub::Scrub;
+pub use update::INLINE_BYTES;
 use update::Keeping;
 pub use walk::{LOOKS, Walk};
 

@@ -85,11 +85,15 @@ pub struct StoreStat {
     pub parked: u64,
     /// Connections now.
     pub peers: u64,
-    /// How long turns with updates took from their first message to their last answer, an update a count. Counted only for
-    /// some seconds after somebody has asked for counters: it costs nothing when nobody looks.
-    pub update_turns: Histogram,
+    /// How long updates and punches took, from their arrival at the target to their answer's leaving, whatever they waited for between.
+    /// Counted only for half a minute after somebody has asked for counters: it costs nothing when nobody looks.
+    pub update_times: Histogram,
+    /// Their sum in nanoseconds.
+    pub update_times_ns: u64,
     /// The same of fetches.
-    pub fetch_turns: Histogram,
+    pub fetch_times: Histogram,
+    /// Their sum in nanoseconds.
+    pub fetch_times_ns: u64,
     /// Places of its media that the target's scrubber knows to be damaged.
     pub damaged: u64,
 }

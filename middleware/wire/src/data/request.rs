@@ -312,8 +312,14 @@ impl<'a> Request<'a> {
 
     /// Decodes a whole message. Limits are checked before anything is allocated.
     pub fn decode(message: &'a [u8]) -> Result<Self, WireError> {
+        let (front, data) = message.split_at(data_at(message));
+        Self::decode_parts(front, data)
+    }
+
+    /// Decodes a message whose data lies elsewhere than what comes before it, from [`data_at`] on.
+    pub fn decode_parts(front: &'a [u8], mut data: &'a [u8]) -> Result<Self, WireError> {
         let (raw, mut rest) =
-            RawHead::read_from_prefix(message).map_err(|_| WireError::Malformed("shorter than a request's head"))?;
+            RawHead::read_from_prefix(front).map_err(|_| WireError::Malformed("shorter than a request's head"))?;
         if raw.version.get() != PROTOCOL_VERSION {
             return Err(WireError::Version(raw.version.get()));
         }
@@ -338,13 +344,19 @@ impl<'a> Request<'a> {
         for (entry, bytes) in entries.iter_mut().zip(claims) {
             left = left.checked_sub(bytes).ok_or(WireError::Malformed("more data than the head says"))?;
             // A fetch's entry claims no data.
-            entry.data = take(&mut rest, bytes)?;
+            entry.data = take(&mut data, bytes)?;
         }
-        if left != 0 || !rest.is_empty() {
+        if left != 0 || !rest.is_empty() || !data.is_empty() {
             return Err(WireError::Malformed("bytes left over"));
         }
         Ok(Request { head, body: body_of(raw.kind, raw.detail, head.order, entries)? })
     }
+}
+
+/// Where a message's data begins, as its head says; at its end if it has none or is none.
+pub fn data_at(message: &[u8]) -> usize {
+    let data_bytes = RawHead::read_from_prefix(message).map_or(0, |(raw, _)| raw.data_bytes.get() as usize);
+    message.len().checked_sub(data_bytes).filter(|at| *at >= size_of::<RawHead>()).unwrap_or(message.len())
 }
 
 fn put_entry(entry: &Entry<'_>, out: &mut Vec<u8>) {

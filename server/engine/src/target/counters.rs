@@ -1,4 +1,4 @@
-//! Counters, and the time that turns take when somebody looks.
+//! Counters, and the time that requests take when somebody looks.
 //!
 //! Must never read a clock: times are passed in.
 
@@ -9,6 +9,7 @@ use talea_model::ContainerId;
 use talea_wire::data::{Body, Request, StoreStat};
 
 use super::{Now, Target, watch};
+use crate::outbox::Asked;
 
 #[derive(Default)]
 pub(super) struct Counters {
@@ -38,17 +39,16 @@ impl Target {
     /// A turn begins.
     pub fn begin_turn(&mut self) {
         self.counters.turns += 1;
-        self.counters.watch.begin(self.counters.updates, self.counters.fetches);
     }
 
-    /// Whether somebody has asked for counters lately, so that the turn's end is worth a look at the clock.
+    /// Whether somebody has asked for counters lately, so that answers are worth a look at the clock.
     pub fn is_watched(&self, now: Now) -> bool {
         self.counters.watch.is_on(now)
     }
 
-    /// The turn that began took so long, its answers included.
-    pub fn end_turn(&mut self, took_ns: u64) {
-        self.counters.watch.end(self.counters.updates, self.counters.fetches, took_ns);
+    /// An answer has left.
+    pub(crate) fn answered(&mut self, asked: Asked, now_ns: u64) {
+        self.counters.watch.answered(asked.kind, now_ns.saturating_sub(asked.since_ns));
     }
 
     /// The counters, for somebody who looks now and then.
@@ -81,8 +81,10 @@ impl Target {
             refused: self.counters.refused,
             parked: self.parked.len() as u64,
             peers: self.peers.len() as u64,
-            update_turns: self.counters.watch.update_turns,
-            fetch_turns: self.counters.watch.fetch_turns,
+            update_times: self.counters.watch.updates.counts,
+            update_times_ns: self.counters.watch.updates.sum_ns,
+            fetch_times: self.counters.watch.fetches.counts,
+            fetch_times_ns: self.counters.watch.fetches.sum_ns,
             damaged: store.damaged,
         }
     }

@@ -1,7 +1,7 @@
-//! Requests that wait for the horizon, the map or the log's end.
+//! Requests that wait for the horizon, the map or the log's end, for room, or for their sender to take its answers.
 //!
-//! Owns their bounds: number, bytes and deadlines. Must never hold one that waits for another client (I3): all three come from the
-//! pool's log.
+//! Owns their bounds: number, bytes and deadlines. Must never hold one that waits for another client (I3): what they
+//! wait for comes from the pool's log, the store, or the sender itself.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,14 @@ use talea_model::{MapVersion, Position};
 use talea_vos::Walk;
 use talea_wire::{Refusal, RefusalCode};
 
+use crate::outbox::Outbox;
+
 /// Requests parked at a target at most.
 const MAX_PARKED: usize = 65_536;
 /// Their bytes at most.
 const MAX_PARKED_BYTES: usize = 256 << 20;
+/// Those of one peer.
+const MAX_PEER_BYTES: usize = 8 << 20;
 
 /// What a request waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,8 @@ pub(super) enum Wait {
     },
     /// The next turn, in which it goes on with what it looks for.
     Turn,
+    /// That its sender takes the answers that it has been given.
+    Answers,
 }
 
 impl Wait {
@@ -42,6 +48,9 @@ impl Wait {
             Wait::Map(version) => format!("pool map {version}"),
             Wait::Room { .. } => {
                 return "the deadline passed while room was made for it on a full tier: punch data, drop snapshots, or try again".to_owned();
+            }
+            Wait::Answers => {
+                return "the deadline passed while answers that it had asked for before were not taken: ask for less at a time".to_owned();
             }
             Wait::Turn => {
                 return "the deadline passed while it went through keys and records that are punched: try again, with a longer deadline".to_owned();
@@ -55,6 +64,8 @@ impl Wait {
 
 pub(super) struct ParkedOp {
     pub(super) peer: PeerId,
+    /// When it arrived.
+    pub(super) since_ns: u64,
     pub(super) bytes: Vec<u8>,
     pub(super) deadline_ns: u64,
     pub(super) wait: Wait,
@@ -72,13 +83,14 @@ impl Wait {
 pub(super) struct Parked {
     ops: Vec<ParkedOp>,
     bytes: usize,
-    /// How many of each peer are here.
-    counts: BTreeMap<PeerId, usize>,
+    /// How many of each peer are here, and their bytes.
+    counts: BTreeMap<PeerId, (usize, usize)>,
     /// The earliest deadline.
     earliest_ns: Option<u64>,
     /// How many wait for a turn alone, and for one that made room.
     of_turns: usize,
     of_room: usize,
+    of_answers: usize,
     /// What the request just attempted has to wait for.
     pub(super) wanted: Option<Wait>,
     /// What the enumeration or query just attempted goes on with.
@@ -106,18 +118,26 @@ impl Parked {
     }
 
     pub(super) fn of(&self, peer: PeerId) -> usize {
-        self.counts.get(&peer).copied().unwrap_or(0)
+        self.counts.get(&peer).map_or(0, |(count, _)| *count)
+    }
+
+    /// Whether somebody who waited for his answers to be taken can go on.
+    pub(super) fn can_answer(&self, out: &Outbox) -> bool {
+        self.of_answers > 0 && self.ops.iter().any(|op| op.wait == Wait::Answers && out.has_room(op.peer))
     }
 
     pub(super) fn push(&mut self, op: ParkedOp) -> Result<(), Refusal> {
-        if self.ops.len() >= MAX_PARKED || self.bytes + op.bytes.len() > MAX_PARKED_BYTES {
+        let (count, bytes) = self.counts.get(&op.peer).copied().unwrap_or_default();
+        let is_share = count == 0 || bytes + op.bytes.len() <= MAX_PEER_BYTES;
+        if self.ops.len() >= MAX_PARKED || self.bytes + op.bytes.len() > MAX_PARKED_BYTES || !is_share {
             let text = "too many requests wait for the pool's log at this target: try again";
             return Err(Refusal::new(RefusalCode::Busy, text));
         }
         self.bytes += op.bytes.len();
         self.of_turns += usize::from(op.wait == Wait::Turn);
         self.of_room += usize::from(op.wait.is_of_room());
-        *self.counts.entry(op.peer).or_default() += 1;
+        self.of_answers += usize::from(op.wait == Wait::Answers);
+        self.counts.insert(op.peer, (count + 1, bytes + op.bytes.len()));
         self.earliest_ns = Some(self.next_deadline().min(op.deadline_ns));
         self.ops.push(op);
         Ok(())
@@ -133,8 +153,10 @@ impl Parked {
         horizon: Position,
         map: Option<MapVersion>,
         answers: &BTreeMap<u64, Position>,
+        out: &Outbox,
     ) -> Vec<ParkedOp> {
         self.take(|op| match op.wait {
+            Wait::Answers => out.has_room(op.peer),
             Wait::Horizon(position) => horizon >= position,
             Wait::LogEnd(token) => answers.range(token..).next().is_some_and(|(_, position)| horizon >= *position),
             Wait::Map(version) => map.is_some_and(|known| known >= version),
@@ -177,9 +199,11 @@ impl Parked {
         for op in &taken {
             self.of_turns -= usize::from(op.wait == Wait::Turn);
             self.of_room -= usize::from(op.wait.is_of_room());
+            self.of_answers -= usize::from(op.wait == Wait::Answers);
             self.bytes -= op.bytes.len();
-            if let Some(count) = self.counts.get_mut(&op.peer) {
+            if let Some((count, bytes)) = self.counts.get_mut(&op.peer) {
                 *count -= 1;
+                *bytes -= op.bytes.len();
                 if *count == 0 {
                     self.counts.remove(&op.peer);
                 }

@@ -59,7 +59,7 @@ impl Target {
                         let fetched = ReplyBody::Fetched(with_data(&found, &data));
                         let head = self.encoded(now, id, fetched, out);
                         self.counters.bytes_out += data.len() as u64;
-                        out.hold(peer, Outgoing { head, data });
+                        out.hold(peer, Outgoing { head, data, asked: self.asked });
                     }
                     Err(error) => {
                         out.recycle(data);

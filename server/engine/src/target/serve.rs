@@ -9,17 +9,19 @@ use talea_wire::data::{Body, Reply, ReplyBody, ReplyHead, Request};
 use talea_wire::{Refusal, RefusalCode};
 
 use super::admit::Gate;
+use super::arrive::asked;
 use super::parked::Wait;
 use super::{Effect, Now, Target, error};
-use crate::outbox::{Outbox, Outgoing};
+use crate::outbox::{Asked, Outbox, Outgoing};
 
 impl Target {
     pub(super) fn run_ready(&mut self, now: Now, out: &mut Outbox) {
         let horizon = self.store.ledger().horizon();
         let map = self.map.as_ref().map(|map| map.version);
-        for mut op in self.parked.ready(horizon, map, &self.log_end.answers) {
+        for mut op in self.parked.ready(horizon, map, &self.log_end.answers, out) {
             let Ok(request) = Request::decode(&op.bytes) else { continue };
             self.parked.walk = op.walk.take();
+            self.asked = asked(&request, op.since_ns);
             self.attempt(now, op.peer, &request, Some(op.wait), out);
             let walk = self.parked.walk.take();
             if let Some(wait) = self.take_wait() {
@@ -44,6 +46,10 @@ impl Target {
         out: &mut Outbox,
     ) {
         let id = request.head.id;
+        if request.head.order.is_none() && !out.has_room(peer) {
+            self.parked.wanted = Some(Wait::Answers);
+            return;
+        }
         match self.gate(now, peer, request, waited) {
             Gate::Wait(wait) => {
                 if let Wait::Horizon(position) = wait
@@ -117,12 +123,13 @@ impl Target {
 
     pub(super) fn refuse(&mut self, now: Now, peer: PeerId, id: u64, refusal: Refusal, out: &mut Outbox) {
         self.counters.refused += 1;
+        self.asked = Asked::default();
         self.reply(now, peer, id, ReplyBody::Refused(refusal), out);
     }
 
     pub(super) fn reply(&mut self, now: Now, peer: PeerId, id: u64, body: ReplyBody<'_>, out: &mut Outbox) {
         let head = self.encoded(now, id, body, out);
-        out.hold(peer, Outgoing { head, data: Vec::new() });
+        out.hold(peer, Outgoing { head, data: Vec::new(), asked: self.asked });
     }
 
     /// A reply's head and entries.

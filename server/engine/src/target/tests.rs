@@ -5,6 +5,7 @@ mod bench;
 mod board;
 mod bounded;
 mod fuzz;
+mod held;
 mod horizon;
 mod independent;
 mod refusals;

@@ -1,10 +1,11 @@
-//! How long turns take, for those who look.
+//! How long requests take, for those who look.
 //!
 //! Must never read a clock: the driver does, and only while somebody looks.
 
 use talea_wire::data::Histogram;
 
 use super::Now;
+use crate::outbox::Kind;
 
 /// How long a look lasts, in nanoseconds.
 const LOOK_NS: u64 = 30_000_000_000;
@@ -12,10 +13,23 @@ const LOOK_NS: u64 = 30_000_000_000;
 #[derive(Default)]
 pub(super) struct Watch {
     until_ns: u64,
-    /// Updates and fetches before this turn.
-    before: (u64, u64),
-    pub(super) update_turns: Histogram,
-    pub(super) fetch_turns: Histogram,
+    pub(super) updates: Times,
+    pub(super) fetches: Times,
+}
+
+/// Durations of one kind of request.
+#[derive(Default)]
+pub(super) struct Times {
+    pub(super) counts: Histogram,
+    pub(super) sum_ns: u64,
+}
+
+impl Times {
+    fn add(&mut self, took_ns: u64) {
+        let place = (u64::BITS - took_ns.leading_zeros()) as usize;
+        self.counts[place.min(self.counts.len() - 1)] += 1;
+        self.sum_ns = self.sum_ns.saturating_add(took_ns);
+    }
 }
 
 impl Watch {
@@ -28,16 +42,13 @@ impl Watch {
         now.monotonic_ns < self.until_ns
     }
 
-    pub(super) fn begin(&mut self, updates: u64, fetches: u64) {
-        self.before = (updates, fetches);
-    }
-
-    pub(super) fn end(&mut self, updates: u64, fetches: u64, took_ns: u64) {
-        let last = self.update_turns.len() - 1;
-        let place = (u64::BITS - took_ns.leading_zeros()) as usize;
-        let place = place.min(last);
-        self.update_turns[place] += updates - self.before.0;
-        self.fetch_turns[place] += fetches - self.before.1;
+    /// A request was answered so long after it arrived.
+    pub(super) fn answered(&mut self, kind: Kind, took_ns: u64) {
+        match kind {
+            Kind::Update => self.updates.add(took_ns),
+            Kind::Fetch => self.fetches.add(took_ns),
+            Kind::Other => {}
+        }
     }
 }
 
@@ -52,14 +63,13 @@ mod tests {
         assert!(!watch.is_on(at(1)));
         watch.look(at(1));
         assert!(watch.is_on(at(LOOK_NS)) && !watch.is_on(at(LOOK_NS + 1)));
-        watch.begin(5, 7);
-        watch.end(8, 7, 1000);
-        assert_eq!((watch.update_turns[10], watch.update_turns.iter().sum::<u64>()), (3, 3));
-        watch.begin(8, 7);
-        watch.end(8, 9, u64::MAX);
-        assert_eq!((watch.fetch_turns[31], watch.fetch_turns.iter().sum::<u64>()), (2, 2));
-        watch.begin(8, 9);
-        watch.end(9, 9, 0);
-        assert_eq!(watch.update_turns[0], 1);
+        (0..3).for_each(|_| watch.answered(Kind::Update, 1000));
+        watch.answered(Kind::Other, 1000);
+        assert_eq!((watch.updates.counts[10], watch.updates.counts.iter().sum::<u64>()), (3, 3));
+        assert_eq!(watch.updates.sum_ns, 3000);
+        (0..2).for_each(|_| watch.answered(Kind::Fetch, u64::MAX));
+        assert_eq!((watch.fetches.counts[31], watch.fetches.counts.iter().sum::<u64>()), (2, 2));
+        watch.answered(Kind::Update, 0);
+        assert_eq!(watch.updates.counts[0], 1);
     }
 }

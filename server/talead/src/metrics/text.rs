@@ -74,11 +74,13 @@ pub(super) fn of(labels: &Labels, status: Option<&Status>, stats: &[(TargetId, S
         stats.iter().for_each(|(target, stat)| page.line(name, &format!(",target=\"{}\"", target.0), pick(stat)));
     }
     let (name, help) =
-        ("talea_target_turn_seconds", "Time from requests to their answers, within half a minute of a look.");
+        ("talea_target_request_seconds", "From a request's arrival to its answer, within half a minute of a look.");
     page.family(name, "histogram", help);
     for (target, stat) in stats {
-        for (kind, counts) in [("update", &stat.update_turns), ("fetch", &stat.fetch_turns)] {
-            histogram(&mut page, name, &format!(",target=\"{}\",kind=\"{kind}\"", target.0), counts);
+        let kinds =
+            [("update", &stat.update_times, stat.update_times_ns), ("fetch", &stat.fetch_times, stat.fetch_times_ns)];
+        for (kind, counts, sum_ns) in kinds {
+            histogram(&mut page, name, &format!(",target=\"{}\",kind=\"{kind}\"", target.0), (counts, sum_ns));
         }
     }
     if let Some(status) = status {
@@ -134,7 +136,7 @@ fn lag(status: &Status, info: &ContainerInfo) -> u64 {
     behind.map(|(_, _, after)| info.step.0.saturating_sub(after.0)).max().unwrap_or(0)
 }
 
-fn histogram(page: &mut Page, name: &str, labels: &str, counts: &Histogram) {
+fn histogram(page: &mut Page, name: &str, labels: &str, (counts, sum_ns): (&Histogram, u64)) {
     let mut sum = 0;
     // The last place has no upper end.
     for (place, count) in counts.iter().enumerate().take(counts.len() - 1) {
@@ -144,6 +146,7 @@ fn histogram(page: &mut Page, name: &str, labels: &str, counts: &Histogram) {
     }
     sum += counts.last().copied().unwrap_or(0);
     page.line(&format!("{name}_bucket"), &format!("{labels},le=\"+Inf\""), sum);
+    page.line(&format!("{name}_sum"), labels, sum_ns as f64 / 1e9);
     page.line(&format!("{name}_count"), labels, sum);
 }
 
@@ -163,7 +166,7 @@ mod tests {
     #[test]
     fn figures_of_one_name_stand_together_and_buckets_add_up() {
         let mut stat = StoreStat { bytes_in: 7, ..StoreStat::default() };
-        (stat.update_turns[3], stat.update_turns[31]) = (2, 1);
+        (stat.update_times[3], stat.update_times[31], stat.update_times_ns) = (2, 1, 4_000_000_000);
         let labels = Labels { system: "a\"b".into(), server: 1 };
         let text = of(&labels, None, &[(TargetId(2), stat), (TargetId(3), stat)]);
         assert!(
@@ -174,9 +177,14 @@ mod tests {
         for (le, count) in [("0.000000004", 0), ("0.000000008", 2), ("+Inf", 3)] {
             assert!(text.contains(&format!("{} {count}\n", line(le))), "{le}: {text}");
         }
+        assert!(
+            text.contains("request_seconds_sum{system=\"a\\\"b\",server=\"1\",target=\"2\",kind=\"update\"} 4\n"),
+            "{text}"
+        );
         let mut seen = Vec::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let name = line.split('{').next().unwrap().trim_end_matches("_bucket").trim_end_matches("_count");
+            let name = name.trim_end_matches("_seconds_sum").trim_end_matches("_seconds");
             if seen.last() != Some(&name) {
                 assert!(!seen.contains(&name), "{name} stands in two places");
                 seen.push(name);

@@ -12,7 +12,7 @@ use crate::log::{Data, Log};
 use crate::{Ask, Caller, Condition, EntryUpdate, Judged, ObjectRef, StoreError, ValueKind};
 
 /// Values up to this many bytes lie in the log record itself.
-const INLINE_BYTES: usize = 4096;
+pub const INLINE_BYTES: usize = 4096;
 /// The same where no record is written and larger values lie in blocks of the same tier: most of a block is used.
 const SMALL_BYTES: usize = 3072;
 
