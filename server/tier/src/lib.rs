@@ -26,4 +26,4 @@ pub use nvme::NvmeMedium;
 pub use pmem::PmemMedium;
 pub use ram::RamMedium;
 pub use record::{Playback, RecordedMedium, Recorder, Step, Survives};
-pub use sim::{SimMedium, Torn};
+pub use sim::{SimMedium, SimRead, Torn};

@@ -146,6 +146,18 @@ impl Medium for Media {
         let (medium, offset) = self.at(offset, out.len() as u64)?;
         medium.read(offset, out)
     }
+    fn reads_wait(&self) -> bool {
+        self.bulk.as_ref().map_or_else(|| self.log.reads_wait(), |bulk| bulk.reads_wait())
+    }
+    fn read_ahead(&self, offset: u64, len: u64) -> bool {
+        self.at(offset, len).is_ok_and(|(medium, offset)| medium.read_ahead(offset, len))
+    }
+    fn forget_ahead(&self) {
+        self.log.forget_ahead();
+        if let Some(bulk) = &self.bulk {
+            bulk.forget_ahead();
+        }
+    }
     fn bytes(&self, offset: u64, len: u64) -> Option<&[u8]> {
         let (medium, offset) = self.at(offset, len).ok()?;
         medium.bytes(offset, len)

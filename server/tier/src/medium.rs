@@ -61,6 +61,19 @@ pub trait Medium: Send {
     /// Reads bytes, also those not yet persisted.
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), TierError>;
 
+    /// Whether a read waits for a device, so that several that are known together had better be under way together.
+    fn reads_wait(&self) -> bool {
+        false
+    }
+
+    /// Begins to read bytes that are [`read`](Self::read) soon; only a wish. False: no more of that now.
+    fn read_ahead(&self, _offset: u64, _len: u64) -> bool {
+        false
+    }
+
+    /// Nothing of what was begun so is read any more.
+    fn forget_ahead(&self) {}
+
     /// The bytes in place, on media that are mapped; `None` where they must be [`read`](Self::read).
     fn bytes(&self, _offset: u64, _len: u64) -> Option<&[u8]> {
         None

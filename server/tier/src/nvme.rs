@@ -141,6 +141,16 @@ impl Medium for NvmeMedium {
         check_range(offset, out.len(), self.capacity_bytes)?;
         if out.is_empty() { Ok(()) } else { self.pipeline.borrow_mut().read(offset, out) }
     }
+    fn reads_wait(&self) -> bool {
+        true
+    }
+    fn read_ahead(&self, offset: u64, len: u64) -> bool {
+        let inside = check_range(offset, len as usize, self.capacity_bytes).is_ok();
+        inside && len > 0 && self.pipeline.borrow_mut().read_ahead(offset, len)
+    }
+    fn forget_ahead(&self) {
+        self.pipeline.borrow_mut().forget_ahead();
+    }
     fn reserve(&mut self, offset: u64, len: u64) -> Result<(), TierError> {
         check_range(offset, len as usize, self.capacity_bytes)?;
         self.room.ensure(&self.file, offset + len)
@@ -166,6 +176,43 @@ mod tests {
         let kind = NvmeMedium::open(&dir.path().join("target"), 1 << 20).unwrap().queue_kind();
         assert!(!kind.ring || kind.registered_file, "{kind:?}");
         assert!(kind.ring || !kind.polled, "{kind:?}");
+    }
+
+    #[test]
+    fn what_was_begun_ahead_is_what_is_read_and_never_old() {
+        const PAGES: u64 = 64;
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let mut medium = NvmeMedium::open(&dir.path().join("target"), PAGES * PAGE_BYTES).unwrap();
+        let page = |number: u64, of: u8| vec![number as u8 ^ of; PAGE_BYTES as usize];
+        (0..PAGES).for_each(|number| medium.write(number * PAGE_BYTES, &page(number, 0)).unwrap());
+        medium.persist().unwrap();
+        let read = |medium: &NvmeMedium, number: u64| {
+            let mut out = vec![0xee; 5000];
+            medium.read(number * PAGE_BYTES + 10, &mut out).unwrap();
+            out
+        };
+        let expected = |number: u64, of: u8| {
+            let both = [page(number, of), page(number + 1, of)].concat();
+            both[10..5010].to_vec()
+        };
+        // As many as there is room for; the others are read when they are asked for, and so is a large one beside them.
+        let begun = (0..30).filter(|number| medium.read_ahead(2 * number * PAGE_BYTES + 10, 5000)).count();
+        assert!((1..30).contains(&begun), "{begun}");
+        let mut all = vec![0; (PAGES * PAGE_BYTES) as usize];
+        medium.read(0, &mut all).unwrap();
+        assert!(all.chunks(PAGE_BYTES as usize).enumerate().all(|(number, bytes)| bytes == page(number as u64, 0)));
+        (0..30).for_each(|number| assert_eq!(read(&medium, 2 * number), expected(2 * number, 0), "{number}"));
+        // What is written after a read was begun is what is read, also before it is flushed.
+        assert!(medium.read_ahead(10, 5000));
+        (0..2).for_each(|number| medium.write(number * PAGE_BYTES, &page(number, 0x55)).unwrap());
+        assert!(!medium.read_ahead(10, 5000), "that is on its way");
+        assert_eq!(read(&medium, 0), expected(0, 0x55));
+        // Nobody has to read it.
+        for _ in 0..20 {
+            assert!(medium.read_ahead(20 * PAGE_BYTES, 100));
+            medium.forget_ahead();
+        }
+        assert_eq!(read(&medium, 20), expected(20, 0));
     }
 
     #[test]

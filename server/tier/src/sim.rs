@@ -40,6 +40,18 @@ struct State {
     volatile: bool,
     /// What its board shows.
     posted: u64,
+    /// Reads wait for it; and each of them and of those that were begun, in order.
+    waits: bool,
+    reads: Vec<SimRead>,
+}
+
+/// What a medium that reads wait for was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SimRead {
+    /// A read was begun, at this offset.
+    Begun(u64),
+    /// Bytes were read from there.
+    Done(u64),
 }
 
 /// A medium in memory whose contents can be asked "what if the power failed now". Clones are handles to one medium.
@@ -70,6 +82,8 @@ impl SimMedium {
             shared_as: None,
             volatile: false,
             posted: 0,
+            waits: false,
+            reads: Vec::new(),
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -131,6 +145,16 @@ impl SimMedium {
         self.lock().volatile = true;
     }
 
+    /// From now on reads wait for it, and are noted.
+    pub fn is_device(&self) {
+        self.lock().waits = true;
+    }
+
+    /// What it was asked since the last call.
+    pub fn take_reads(&self) -> Vec<SimRead> {
+        std::mem::take(&mut self.lock().reads)
+    }
+
     /// What its board shows.
     pub fn posted(&self) -> u64 {
         self.lock().posted
@@ -185,12 +209,22 @@ impl Medium for SimMedium {
         let mut state = self.lock();
         check_range(offset, out.len(), state.current.len() as u64)?;
         state.read_bytes += out.len() as u64;
+        if state.waits {
+            state.reads.push(SimRead::Done(offset));
+        }
         out.copy_from_slice(&state.current[offset as usize..offset as usize + out.len()]);
         Ok(())
     }
     fn share(&self) -> Option<Share> {
         let inode = self.lock().shared_as?;
         Some(Share { path: "simulated".to_owned(), device: 0, inode })
+    }
+    fn reads_wait(&self) -> bool {
+        self.lock().waits
+    }
+    fn read_ahead(&self, offset: u64, _len: u64) -> bool {
+        self.lock().reads.push(SimRead::Begun(offset));
+        true
     }
     fn board(&self) -> Option<Share> {
         let state = self.lock();

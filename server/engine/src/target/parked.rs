@@ -37,6 +37,8 @@ pub(super) enum Wait {
     Turn,
     /// That its sender takes the answers that it has been given.
     Answers,
+    /// The turn's end, where the device is asked for what several fetches need together.
+    Device,
 }
 
 impl Wait {
@@ -52,6 +54,7 @@ impl Wait {
             Wait::Answers => {
                 return "the deadline passed while answers that it had asked for before were not taken: ask for less at a time".to_owned();
             }
+            Wait::Device => return "the deadline passed before its device was asked: try again".to_owned(),
             Wait::Turn => {
                 return "the deadline passed while it went through keys and records that are punched: try again, with a longer deadline".to_owned();
             }
@@ -74,6 +77,10 @@ pub(super) struct ParkedOp {
 }
 
 impl Wait {
+    fn is_of_turn(self) -> bool {
+        matches!(self, Wait::Turn | Wait::Device)
+    }
+
     fn is_of_room(self) -> bool {
         matches!(self, Wait::Room { .. })
     }
@@ -134,7 +141,7 @@ impl Parked {
             return Err(Refusal::new(RefusalCode::Busy, text));
         }
         self.bytes += op.bytes.len();
-        self.of_turns += usize::from(op.wait == Wait::Turn);
+        self.of_turns += usize::from(op.wait.is_of_turn());
         self.of_room += usize::from(op.wait.is_of_room());
         self.of_answers += usize::from(op.wait == Wait::Answers);
         self.counts.insert(op.peer, (count + 1, bytes + op.bytes.len()));
@@ -160,7 +167,7 @@ impl Parked {
             Wait::Horizon(position) => horizon >= position,
             Wait::LogEnd(token) => answers.range(token..).next().is_some_and(|(_, position)| horizon >= *position),
             Wait::Map(version) => map.is_some_and(|known| known >= version),
-            Wait::Room { .. } | Wait::Turn => true,
+            Wait::Room { .. } | Wait::Turn | Wait::Device => true,
         })
     }
 
@@ -197,7 +204,7 @@ impl Parked {
         let (taken, kept): (Vec<_>, _) = std::mem::take(&mut self.ops).into_iter().partition(|op| which(op));
         self.ops = kept;
         for op in &taken {
-            self.of_turns -= usize::from(op.wait == Wait::Turn);
+            self.of_turns -= usize::from(op.wait.is_of_turn());
             self.of_room -= usize::from(op.wait.is_of_room());
             self.of_answers -= usize::from(op.wait == Wait::Answers);
             self.bytes -= op.bytes.len();

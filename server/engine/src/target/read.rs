@@ -176,11 +176,7 @@ impl Target {
     ) -> Result<Vec<talea_vos::Fetched>, StoreError> {
         let mut fetched = Vec::with_capacity(entries.len());
         for entry in entries {
-            let what = match entry.kind {
-                ValueKind::Single | ValueKind::SingleMax => FetchWhat::Single,
-                ValueKind::Array { .. } => FetchWhat::Array(&entry.extents),
-            };
-            let one = self.store.fetch(at, view, entry.dkey, entry.akey, what, data)?;
+            let one = self.store.fetch(at, view, entry.dkey, entry.akey, fetch_what(entry), data)?;
             fetched.push(one);
         }
         Ok(fetched)
@@ -333,4 +329,12 @@ fn with_data<'a>(found: &[talea_vos::Fetched], mut data: &'a [u8]) -> Vec<Fetche
         }
     });
     with.collect()
+}
+
+/// What an entry of a fetch asks the store for.
+pub(super) fn fetch_what<'a>(entry: &'a Entry<'_>) -> FetchWhat<'a> {
+    match entry.kind {
+        ValueKind::Single | ValueKind::SingleMax => FetchWhat::Single,
+        ValueKind::Array { .. } => FetchWhat::Array(&entry.extents),
+    }
 }

@@ -2,15 +2,18 @@
 //!
 //! Must never let a reply leave: that is the turn's end.
 
+use std::collections::VecDeque;
+
 use talea_fabric::PeerId;
 use talea_model::PoolMap;
-use talea_vos::StoreError;
+use talea_vos::{ObjectRef, StoreError};
 use talea_wire::data::{Body, Reply, ReplyBody, ReplyHead, Request};
 use talea_wire::{Refusal, RefusalCode};
 
 use super::admit::Gate;
 use super::arrive::asked;
-use super::parked::Wait;
+use super::parked::{ParkedOp, Wait};
+use super::read::fetch_what;
 use super::{Effect, Now, Target, error};
 use crate::outbox::{Asked, Outbox, Outgoing};
 
@@ -18,7 +21,13 @@ impl Target {
     pub(super) fn run_ready(&mut self, now: Now, out: &mut Outbox) {
         let horizon = self.store.ledger().horizon();
         let map = self.map.as_ref().map(|map| map.version);
-        for mut op in self.parked.ready(horizon, map, &self.log_end.answers, out) {
+        let mut ready: VecDeque<_> = self.parked.ready(horizon, map, &self.log_end.answers, out).into();
+        let mut begun = 0;
+        while let Some(mut op) = {
+            begun = self.read_ahead(&ready, begun);
+            ready.pop_front()
+        } {
+            begun = begun.saturating_sub(1);
             let Ok(request) = Request::decode(&op.bytes) else { continue };
             self.parked.walk = op.walk.take();
             self.asked = asked(&request, op.since_ns);
@@ -32,8 +41,25 @@ impl Target {
                 }
             }
         }
+        self.store.forget_ahead();
         let oldest = self.parked.oldest_token();
         self.log_end.answers.retain(|token, _| *token >= oldest);
+    }
+
+    /// Has the device read what fetches that come soon need, as far as it takes that; `begun` of them were begun before. Returns how many
+    /// are now.
+    fn read_ahead(&self, ready: &VecDeque<ParkedOp>, mut begun: usize) -> usize {
+        while let Some(op) = ready.get(begun) {
+            begun += 1;
+            let request = if op.wait == Wait::Device { Request::decode(&op.bytes).ok() } else { None };
+            let Some(Request { head, body: Body::Fetch(entries) }) = request else { continue };
+            let at = ObjectRef { container: head.container, oid: head.oid };
+            let mut wanted = entries.iter().map(|entry| (entry.dkey, entry.akey, fetch_what(entry)));
+            if !wanted.all(|(dkey, akey, what)| self.store.read_ahead(at, head.view, dkey, akey, what)) {
+                break;
+            }
+        }
+        begun
     }
 
     /// Serves a request, refuses it, or leaves in `self.parked` what it has to wait for.
@@ -65,6 +91,7 @@ impl Target {
                 let map = Box::new(PoolMap::clone(&map));
                 self.reply(now, peer, id, ReplyBody::StaleMap(map), out);
             }
+            Gate::Go if self.waits_for_device(request, waited) => self.parked.wanted = Some(Wait::Device),
             Gate::Go => {
                 self.counters.passed += 1;
                 let served = match &request.body {
@@ -115,6 +142,11 @@ impl Target {
             }
             (error, _) => error,
         }
+    }
+
+    /// Whether a fetch is better served with others, whose reads the device does at the same time.
+    fn waits_for_device(&self, request: &Request<'_>, waited: Option<Wait>) -> bool {
+        matches!(request.body, Body::Fetch(_)) && self.store.reads_wait() && waited != Some(Wait::Device)
     }
 
     pub(super) fn take_wait(&mut self) -> Option<Wait> {

@@ -4,6 +4,7 @@ mod batch;
 mod bench;
 mod board;
 mod bounded;
+mod device;
 mod fuzz;
 mod held;
 mod horizon;

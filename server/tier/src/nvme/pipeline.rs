@@ -20,9 +20,21 @@ pub(super) struct Pipeline {
     queue: Queue,
     run: Option<Run>,
     tails: Tails,
+    /// Reads that were begun before anybody asked for them.
+    ahead: Vec<Ahead>,
     /// Sent or gathered, and not flushed since.
     unflushed: bool,
 }
+
+/// Whole pages on their way into a buffer.
+struct Ahead {
+    offset: u64,
+    len: usize,
+    buffer: usize,
+}
+
+/// Buffers left to others by reads that nobody asked for yet: for what gathers, and for a read.
+const LEFT_BUFFERS: usize = 3;
 
 /// Whatever the reason: room was taken before, and what reached the file is not known.
 fn failed(what: &'static str) -> impl Fn((u64, std::io::Error)) -> TierError {
@@ -31,7 +43,7 @@ fn failed(what: &'static str) -> impl Fn((u64, std::io::Error)) -> TierError {
 
 impl Pipeline {
     pub(super) fn new(queue: Queue) -> Self {
-        Self { queue, run: None, tails: Tails::default(), unflushed: false }
+        Self { queue, run: None, tails: Tails::default(), ahead: Vec::new(), unflushed: false }
     }
 
     pub(super) fn queue(&self) -> &Queue {
@@ -41,6 +53,7 @@ impl Pipeline {
     /// Writes bytes; with `padded` the rest of the last page becomes zeros.
     pub(super) fn write(&mut self, offset: u64, data: &[u8], padded: bool) -> Result<(), TierError> {
         self.unflushed |= !data.is_empty();
+        self.forget_ahead();
         let (mut at, mut rest) = (offset, data);
         let inside = at % PAGE_BYTES;
         if inside != 0 || rest.len() < PAGE_BYTES as usize {
@@ -60,11 +73,11 @@ impl Pipeline {
         } else {
             self.write_part(at, rest, false)?;
         }
-        self.check("write")
+        self.check_writes()
     }
 
-    fn check(&mut self, what: &'static str) -> Result<(), TierError> {
-        self.queue.take_failure().map_or(Ok(()), |failure| Err(failed(what)(failure)))
+    fn check_writes(&mut self) -> Result<(), TierError> {
+        self.queue.take_failure().map_or(Ok(()), |failure| Err(failed("write")(failure)))
     }
 
     /// Writes a part of one page. `fresh`: nothing of what was in the page is needed.
@@ -139,7 +152,7 @@ impl Pipeline {
         }
         self.seal();
         self.queue.wait_all();
-        self.check("write")
+        self.check_writes()
     }
 
     /// Gathers a copy of a kept page, which stays kept.
@@ -172,8 +185,48 @@ impl Pipeline {
             || self.queue.writes_into(first * PAGE_BYTES, (end - first) * PAGE_BYTES)
     }
 
+    /// Begins to read bytes into a buffer of their own, if there are idle ones enough and nothing written to them is on its way.
+    pub(super) fn read_ahead(&mut self, offset: u64, len: u64) -> bool {
+        let (at, end) = (offset / PAGE_BYTES * PAGE_BYTES, (offset + len).next_multiple_of(PAGE_BYTES));
+        // What gathers has a buffer that looks idle.
+        let idle = self.queue.idle_count() - usize::from(self.run.is_some());
+        if end - at > BUFFER_BYTES as u64 || idle <= LEFT_BUFFERS || self.is_pending(offset, len) {
+            return false;
+        }
+        let (buffer, len) = (self.queue.idle(self.run.as_ref().map(|run| run.buffer)), (end - at) as usize);
+        self.queue.start(buffer, at, len, false);
+        self.ahead.push(Ahead { offset: at, len, buffer });
+        true
+    }
+
+    /// Gives up what was begun: the buffers are idle again.
+    pub(super) fn forget_ahead(&mut self) {
+        for ahead in std::mem::take(&mut self.ahead) {
+            self.queue.take(ahead.buffer);
+        }
+    }
+
+    /// Takes bytes that were begun ahead; false if they were not, or if a read failed: nobody knows then which.
+    fn take_ahead(&mut self, offset: u64, out: &mut [u8]) -> bool {
+        let end = offset + out.len() as u64;
+        let holds = |ahead: &Ahead| ahead.offset <= offset && end <= ahead.offset + ahead.len as u64;
+        let Some(found) = self.ahead.iter().position(holds) else { return false };
+        let Ahead { offset: from, buffer, .. } = self.ahead.swap_remove(found);
+        let bytes = self.queue.take(buffer);
+        out.copy_from_slice(&bytes[(offset - from) as usize..(end - from) as usize]);
+        if self.queue.take_read_failure().is_some() {
+            self.forget_ahead();
+            self.queue.take_read_failure();
+            return false;
+        }
+        true
+    }
+
     /// Reads bytes, through buffers that the device fills side by side.
     pub(super) fn read(&mut self, offset: u64, out: &mut [u8]) -> Result<(), TierError> {
+        if self.take_ahead(offset, out) {
+            return Ok(());
+        }
         if self.is_pending(offset, out.len() as u64) {
             self.settle()?;
         }
@@ -182,7 +235,7 @@ impl Pipeline {
         let (end, mut at) =
             ((offset + out.len() as u64).next_multiple_of(PAGE_BYTES), offset / PAGE_BYTES * PAGE_BYTES);
         while at < end || !flights.is_empty() {
-            if at < end && flights.len() + 2 <= super::queue::BUFFERS {
+            if at < end && flights.len() + self.ahead.len() + 2 <= super::queue::BUFFERS {
                 let len = (BUFFER_BYTES as u64).min(end - at) as usize;
                 let buffer = self.queue.idle(gathering);
                 self.queue.start(buffer, at, len, false);
@@ -195,6 +248,6 @@ impl Pipeline {
             let bytes = &self.queue.take(buffer)[(first - from) as usize..(last - from) as usize];
             out[(first - offset) as usize..(last - offset) as usize].copy_from_slice(bytes);
         }
-        self.check("read")
+        self.queue.take_read_failure().map_or(Ok(()), |failure| Err(failed("read")(failure)))
     }
 }

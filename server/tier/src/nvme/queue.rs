@@ -50,6 +50,8 @@ pub(super) struct Queue {
     held: [bool; BUFFERS],
     /// The first write that failed since somebody asked.
     failed: Option<(u64, Error)>,
+    /// The same of reads: whoever reads must not take a write's failure, which the next flush has to tell.
+    failed_read: Option<(u64, Error)>,
     file: File,
 }
 
@@ -95,6 +97,7 @@ impl Queue {
             in_flight: 0,
             held: [false; BUFFERS],
             failed: None,
+            failed_read: None,
             file,
         }
     }
@@ -142,6 +145,11 @@ impl Queue {
             }
             self.wait();
         }
+    }
+
+    /// How many buffers are idle.
+    pub(super) fn idle_count(&self) -> usize {
+        (0..BUFFERS).filter(|number| self.flights[*number].is_none() && !self.held[*number]).count()
     }
 
     /// Memory of an idle buffer.
@@ -248,18 +256,22 @@ impl Queue {
         self.buffer(number)
     }
 
-    /// What failed since the last call.
+    /// Which write failed since the last call.
     pub(super) fn take_failure(&mut self) -> Option<(u64, Error)> {
         self.failed.take()
+    }
+
+    /// Which read failed since the last call.
+    pub(super) fn take_read_failure(&mut self) -> Option<(u64, Error)> {
+        self.failed_read.take()
     }
 
     fn land(&mut self, number: usize, flight: Flight, result: Result<(), Error>) {
         self.flights[number] = None;
         self.in_flight -= 1;
-        if let Err(error) = result
-            && self.failed.is_none()
-        {
-            self.failed = Some((flight.offset, error));
+        if let Err(error) = result {
+            let failed = if flight.write { &mut self.failed } else { &mut self.failed_read };
+            failed.get_or_insert((flight.offset, error));
         }
     }
 

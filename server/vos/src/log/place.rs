@@ -43,6 +43,23 @@ impl Log {
         Ok(())
     }
 
+    /// Whether reads wait for a device.
+    pub(crate) fn reads_wait(&self) -> bool {
+        self.medium.reads_wait()
+    }
+
+    /// Begins to read bytes that are read soon; false: no more of that now.
+    pub(crate) fn read_ahead(&self, offset: u64, len: u64) -> bool {
+        self.staged_range(offset, len).is_some()
+            || self.medium.bytes(offset, len).is_some()
+            || self.medium.read_ahead(offset, len)
+    }
+
+    /// Nothing of what was begun so is read any more.
+    pub(crate) fn forget_ahead(&self) {
+        self.medium.forget_ahead();
+    }
+
     /// How another process maps the medium.
     pub(crate) fn share(&self) -> Option<talea_tier::Share> {
         self.medium.share()

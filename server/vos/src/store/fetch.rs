@@ -57,6 +57,44 @@ impl Store {
         })
     }
 
+    /// Begins to read what a [`fetch`](Self::fetch) is about to need from a device; false: no more of that now. What is wrong with the
+    /// request the fetch itself will say.
+    pub fn read_ahead(&self, at: ObjectRef, view: View, dkey: &[u8], akey: &[u8], what: FetchWhat) -> bool {
+        let granule = GRANULE_BYTES as u64;
+        match what {
+            FetchWhat::Array(extents) => extents.iter().all(|extent| {
+                let Ok(located) = self.locate(at, view, dkey, akey, *extent) else { return true };
+                located.spans.iter().all(|span| {
+                    let from = u64::from(span.skip_bytes);
+                    let to = from + span.count * u64::from(located.record_bytes);
+                    let (from, to) = (from / granule * granule, to.next_multiple_of(granule).min(span.bytes.into()));
+                    self.log.read_ahead(span.offset + from, to - from)
+                })
+            }),
+            FetchWhat::Single => {
+                let Ok(lens) = self.lens(at.container, view) else { return true };
+                let index = &self.memory.index;
+                let Some((object, node)) = index.dkey(at, dkey) else { return true };
+                let Some(akey) = node.akey(akey) else { return true };
+                let hidden = index.hidden_dkey(node, &lens, index.hidden_object(object, &lens));
+                let hidden = index.hidden_akey(akey, &lens, hidden);
+                let Some(piece) = index.seen(&akey.single, &lens, hidden) else { return true };
+                let place = index.versions.bytes(piece.version);
+                self.log.read_ahead(place.offset, place.len.into())
+            }
+        }
+    }
+
+    /// All fetches that it was begun for are over.
+    pub fn forget_ahead(&self) {
+        self.log.forget_ahead();
+    }
+
+    /// Whether fetches wait for a device.
+    pub fn reads_wait(&self) -> bool {
+        self.log.reads_wait()
+    }
+
     fn fetch_single(
         &self,
         akey: &Akey,
