@@ -12,7 +12,7 @@ use std::fmt;
 
 use talea_model::{Stamp, Step, TxId};
 
-use crate::history::{Cell, History, Outcome, Told, Value};
+use crate::history::{Cell, History, Inside, Outcome, Told, Value};
 use crate::program::CELLS;
 
 /// A broken invariant.
@@ -40,6 +40,7 @@ pub fn check(history: &History) -> Vec<Violation> {
     serial::serial(&history.optimistic, &mut found);
     once(history, &mut found);
     told(history, &fates, &mut found);
+    own(history, &fates, &mut found);
     if !history.open_at_end.is_empty() {
         found.push(Violation { invariant: "I6", what: format!("left open: {:?}", history.open_at_end) });
     }
@@ -53,6 +54,15 @@ pub fn check(history: &History) -> Vec<Violation> {
         found.push(Violation { invariant: "I8", what: format!("{call} never ended") });
     }
     found
+}
+
+/// A writer sees what it wrote, in transactions that were not aborted under it (rule 4).
+fn own(history: &History, fates: &BTreeMap<TxId, Stamp>, found: &mut Vec<Violation>) {
+    let wrong = history.inside.iter().filter(|one| one.seen != one.written && fates.contains_key(&one.tx));
+    found.extend(wrong.map(|Inside { tx, cell, written, seen }| {
+        let what = format!("{tx}: its writer wrote {written:#x} to cell {cell} and read {seen:#x} there");
+        Violation { invariant: "own", what }
+    }));
 }
 
 /// C of every committed transaction. The pool's word settles unknown outcomes, and must agree with the known ones.
@@ -234,6 +244,16 @@ mod tests {
         assert_eq!(violations(|h| h.open_at_end.push(TxId(3))), ["I6"]);
         assert_eq!(violations(|h| h.hanging.push("read".into())), ["I8"]);
         assert_eq!(violations(|h| h.misnamed.push("step 3".into())), ["names"]);
+        let inside = |tx| {
+            move |h: &mut History| {
+                h.inside.push(Inside { tx: TxId(tx), cell: 1, written: 11, seen: 12 });
+            }
+        };
+        assert_eq!(
+            (violations(inside(1)), violations(inside(9))),
+            (vec!["own"], vec![]),
+            "of a transaction that is one"
+        );
         assert_eq!(violations(|h| h.served_late.push("target 3".into())), ["lease"]);
         let aborted = |h: &mut History| {
             if let Some(transaction) = h.transactions.get_mut(&TxId(2)) {

@@ -45,6 +45,19 @@ impl Default for Transaction {
     }
 }
 
+/// One read of a writer inside of its transaction, of a cell that nobody else writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inside {
+    /// The transaction.
+    pub tx: TxId,
+    /// Which cell.
+    pub cell: Cell,
+    /// What it had written last.
+    pub written: Value,
+    /// What it saw.
+    pub seen: Value,
+}
+
 /// One read in a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Read {
@@ -137,6 +150,8 @@ pub struct History {
     pub full: u64,
     /// Reads that were refused although their snapshot was kept.
     pub refused_reads: Vec<String>,
+    /// Reads inside of transactions.
+    pub inside: Vec<Inside>,
     /// Steps whose files are named where they should not be, or not named.
     pub misnamed: Vec<String>,
     /// Steps whose files were looked up and found.

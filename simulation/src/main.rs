@@ -27,6 +27,9 @@ struct Arguments {
     /// How many servers each passes the log on to, 0: the leader tells all; else the seed says
     #[arg(long)]
     width: Option<u32>,
+    /// Whether targets lie in memory; else the seed says
+    #[arg(long)]
+    memory: Option<bool>,
     /// No faults
     #[arg(long)]
     calm: bool,
@@ -39,7 +42,8 @@ fn settings(arguments: &Arguments, seed: u64) -> Settings {
     let drawn = Settings::of(seed);
     let servers = arguments.servers.unwrap_or(drawn.servers);
     let width = arguments.width.unwrap_or(drawn.width);
-    Settings { servers, width, plant: arguments.plant, calm: arguments.calm, ..drawn }
+    let memory = arguments.memory.unwrap_or(drawn.memory);
+    Settings { servers, width, memory, plant: arguments.plant, calm: arguments.calm, ..drawn }
 }
 
 fn main() -> ExitCode {
@@ -52,13 +56,14 @@ fn main() -> ExitCode {
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(count) } else { ProgressBar::hidden() };
     let mut struck = Struck::new();
     let (mut full, mut lost) = (0, 0);
-    let (mut failed, mut steps, mut reads, mut messages) = (0, 0, 0, 0);
+    let (mut failed, mut steps, mut reads, mut messages, mut in_place) = (0, 0, 0, 0, 0);
     for seed in seeds {
         let run = run(settings(&arguments, seed));
         bar.inc(1);
         steps += run.history.steps.len();
         reads += run.history.reads.len();
         messages += run.messages;
+        in_place += run.in_place;
         full += run.history.full;
         lost += run.history.lost_reads;
         run.struck.iter().for_each(|(name, times)| *struck.entry(*name).or_default() += times);
@@ -73,7 +78,7 @@ fn main() -> ExitCode {
     }
     bar.finish_and_clear();
     println!(
-        "{count} seeds: {} kept all invariants, {failed} did not ({steps} steps, {reads} reads, {messages} messages)",
+        "{count} seeds: {} kept all invariants, {failed} did not ({steps} steps, {reads} reads, {in_place} copies in place, {messages} messages)",
         count - failed
     );
     let struck: Vec<String> = struck.iter().map(|(name, times)| format!("{name} {times}")).collect();

@@ -59,9 +59,11 @@ pub enum Plant {
     Unconditional,
     /// Rule 17: a subscriber is not given a step.
     SkipStep,
+    /// The short way: a board does not show that something was written.
+    StuckBoard,
 }
 
-const NAMES: [(Plant, &str); 25] = [
+const NAMES: [(Plant, &str); 26] = [
     (Plant::None, "none"),
     (Plant::NoClock, "no-clock"),
     (Plant::LateStamp, "late-stamp"),
@@ -87,6 +89,7 @@ const NAMES: [(Plant, &str); 25] = [
     (Plant::Nameless, "nameless"),
     (Plant::Unconditional, "unconditional"),
     (Plant::SkipStep, "skip-step"),
+    (Plant::StuckBoard, "stuck-board"),
 ];
 
 impl Plant {

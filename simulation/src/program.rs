@@ -16,7 +16,7 @@ use talea_model::{Extent, ObjectClass, Oid, Step, Summary, TxId};
 use talea_wire::data::{Condition, ValueKind};
 use talea_wire::log::{ContainerProperties, SnapshotAt};
 
-use crate::history::{Cell, History, Outcome, Read, Transaction, Value};
+use crate::history::{Cell, History, Inside, Outcome, Read, Transaction, Value};
 use crate::random::Random;
 use crate::time::{Timeline, lock};
 
@@ -140,14 +140,33 @@ impl Context {
     async fn write_some(&self, container: &Container, epoch: &Epoch, writer: u32) {
         for _ in 0..=self.draw(5) {
             let cell = self.draw(u64::from(CELLS / WRITERS)) as Cell * WRITERS + writer;
-            self.write_one(container, epoch, cell, false).await;
+            if let Some(value) = self.write_one(container, epoch, cell, false).await {
+                self.look_inside(container, epoch, cell, value).await;
+            }
             if self.draw(4) == 0 {
                 self.time.sleep_us(self.draw(3_000)).await;
             }
         }
     }
 
-    async fn write_one(&self, container: &Container, epoch: &Epoch, cell: Cell, late: bool) {
+    /// A writer sees what it has just written (rule 4), as often as it looks: from some looks on in place, where it can.
+    async fn look_inside(&self, container: &Container, epoch: &Epoch, cell: Cell, written: Value) {
+        if !written.is_multiple_of(3) {
+            return;
+        }
+        for _ in 0..3 + written / 3 % 6 {
+            let Some(seen) = self.read(container, epoch.view(), cell).await else { return };
+            let mut history = lock(&self.history);
+            // A write whose answer never came may arrive at any time.
+            let known = history.transactions.get(&epoch.tx()).is_some_and(|one| !one.uncertain.contains(&cell));
+            if known {
+                history.inside.push(Inside { tx: epoch.tx(), cell, written, seen });
+            }
+        }
+    }
+
+    /// Returns what was written, if that is known.
+    async fn write_one(&self, container: &Container, epoch: &Epoch, cell: Cell, late: bool) -> Option<Value> {
         let value = (epoch.tx().0 << 24) | self.draw(1 << 24).max(1);
         // Until it is acknowledged nobody can tell what the cell holds.
         self.note(epoch.tx(), |transaction| transaction.uncertain.push(cell));
@@ -159,6 +178,7 @@ impl Context {
                 at.map(|at| transaction.uncertain.swap_remove(at));
             });
         }
+        (done && !late).then_some(value)
     }
 
     /// Counts a request for a transaction, before it is made.

@@ -43,6 +43,8 @@ pub(crate) struct Shape {
     /// Of each server.
     pub(crate) targets: u32,
     pub(crate) fan_out: FanOut,
+    /// Their media are memory, which ends with the process.
+    pub(crate) memory: bool,
 }
 
 /// What outlives a server's process.
@@ -105,6 +107,7 @@ pub(crate) struct SimServer {
     plant: Plant,
     windows: Windows,
     fan_out: FanOut,
+    memory: bool,
     /// Many cut their logs all the time.
     log_bound: LogBound,
     random: Random,
@@ -123,10 +126,21 @@ impl Media {
     }
 }
 
+fn fresh_media(targets: u32, capacity_bytes: u64, memory: bool) -> Vec<SimMedium> {
+    let fresh = |_| {
+        let medium = SimMedium::new(capacity_bytes, Torn::Lines);
+        if memory {
+            medium.is_memory();
+        }
+        medium
+    };
+    (0..targets).map(fresh).collect()
+}
+
 impl SimServer {
     pub(crate) fn new(
         id: u32,
-        Shape { servers, targets, fan_out }: Shape,
+        Shape { servers, targets, fan_out, memory }: Shape,
         capacity_bytes: u64,
         network: &SimNetwork,
         windows: &Windows,
@@ -137,7 +151,7 @@ impl SimServer {
         for target in 0..targets {
             network.set_host(target_node(id * targets + target), id);
         }
-        let media = (0..targets).map(|_| SimMedium::new(capacity_bytes, Torn::Lines)).collect();
+        let media = fresh_media(targets, capacity_bytes, memory);
         Self {
             id,
             servers,
@@ -154,6 +168,7 @@ impl SimServer {
             plant,
             windows: windows.clone(),
             fan_out,
+            memory,
             log_bound: log_bound(&mut random),
             random,
         }
@@ -273,8 +288,13 @@ impl SimServer {
         {
             self.media.note(notes);
         }
-        for medium in &mut self.media.targets {
-            *medium = medium.crash(&mut || self.random.draw());
+        if self.memory {
+            let targets = fresh_media(self.targets, self.capacity_bytes, true);
+            (self.media.targets, self.media.incarnation, self.media.joined) = (targets, self.next_incarnation(), None);
+        } else {
+            for medium in &mut self.media.targets {
+                *medium = medium.crash(&mut || self.random.draw());
+            }
         }
         self.network.crash(control_node(self.id));
         for target in 0..self.targets {
@@ -284,9 +304,14 @@ impl SimServer {
 
     /// Its media are lost; it is down. Where it starts again it begins anew, and says so (rule 10).
     pub(crate) fn lose_media(&mut self) {
-        let targets = (0..self.targets).map(|_| SimMedium::new(self.capacity_bytes, Torn::Lines)).collect();
-        let incarnation = self.media.incarnation + u64::from(self.plant != Plant::SilentLoss);
+        let targets = fresh_media(self.targets, self.capacity_bytes, self.memory);
+        let incarnation = self.next_incarnation();
         self.media = Media { targets, log: Stored::default(), life: self.random.draw(), joined: None, incarnation };
+    }
+
+    /// Under which it begins anew on empty media.
+    fn next_incarnation(&self) -> u64 {
+        self.media.incarnation + u64::from(self.plant != Plant::SilentLoss)
     }
 
     /// Stops the process, or lets it go on: time passes meanwhile, and messages wait.

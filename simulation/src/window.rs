@@ -3,21 +3,37 @@
 //! A window outlives its server's process, as a mapping does: it goes on showing what the memory held.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use talea_client::ShortWay;
 use talea_fabric::Memory;
 use talea_tier::{Medium, SimMedium};
 
+use crate::plant::Plant;
 use crate::time::lock;
 
 /// All media that were ever shared, by their number.
 #[derive(Clone, Default)]
 pub(crate) struct Windows {
     media: Arc<Mutex<BTreeMap<u64, SimMedium>>>,
+    /// Copies made through windows.
+    copies: Arc<AtomicU64>,
+    /// Boards show what they showed first: a planted bug.
+    stuck: bool,
 }
 
 impl Windows {
+    /// None yet, with or without the planted bug.
+    pub(crate) fn new(plant: Plant) -> Self {
+        Self { stuck: plant == Plant::StuckBoard, ..Self::default() }
+    }
+
+    /// Copies made through all windows.
+    pub(crate) fn copies(&self) -> u64 {
+        self.copies.load(Relaxed)
+    }
+
     /// Shares a medium under a new number.
     pub(crate) fn share(&self, medium: &SimMedium) {
         let mut media = lock(&self.media);
@@ -28,32 +44,41 @@ impl Windows {
 
     /// How a client opens windows.
     pub(crate) fn way(&self) -> ShortWay {
-        let media = self.media.clone();
+        let (media, copies, stuck) = (self.media.clone(), self.copies.clone(), self.stuck);
         ShortWay::Through(Arc::new(move |share| {
             let medium = Mutex::new(lock(&media).get(&share.inode)?.clone());
             let window: Arc<dyn Memory> = match &*share.path {
-                SimMedium::BOARD => Arc::new(Board(medium)),
-                _ => Arc::new(Window(medium)),
+                SimMedium::BOARD => Arc::new(Board { first: stuck.then(|| lock(&medium).posted()), medium }),
+                _ => Arc::new(Window { medium, copies: copies.clone() }),
             };
             Some(window)
         }))
     }
 }
 
-struct Window(Mutex<SimMedium>);
-struct Board(Mutex<SimMedium>);
+struct Window {
+    medium: Mutex<SimMedium>,
+    copies: Arc<AtomicU64>,
+}
+
+struct Board {
+    medium: Mutex<SimMedium>,
+    /// What it goes on showing, if it is stuck.
+    first: Option<u64>,
+}
 
 impl Memory for Board {
     fn copy(&self, _offset: u64, _out: &mut [u8]) -> bool {
         false
     }
     fn word(&self) -> Option<u64> {
-        Some(lock(&self.0).posted())
+        Some(self.first.unwrap_or_else(|| lock(&self.medium).posted()))
     }
 }
 
 impl Memory for Window {
     fn copy(&self, offset: u64, out: &mut [u8]) -> bool {
-        lock(&self.0).read(offset, out).is_ok()
+        self.copies.fetch_add(1, Relaxed);
+        lock(&self.medium).read(offset, out).is_ok()
     }
 }

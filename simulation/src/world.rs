@@ -55,6 +55,8 @@ pub struct Settings {
     pub calm: bool,
     /// How many servers each passes the log on to; 0: the leader tells all of them itself.
     pub width: u32,
+    /// Targets lie in memory: what a server holds ends with its process.
+    pub memory: bool,
 }
 
 impl Settings {
@@ -63,7 +65,8 @@ impl Settings {
         const SERVERS: [u32; 8] = [2, 3, 2, 3, 5, 4, 3, 5];
         // A chain, or a tree with two children each: where there are five servers, and half of the time.
         let width = if seed / 8 % 2 == 1 { 1 + (seed / 16 % 2) as u32 } else { 0 };
-        Self { seed, servers: SERVERS[(seed % 8) as usize], plant: Plant::None, calm: false, width }
+        let memory = seed / 32 % 4 == 3;
+        Self { seed, servers: SERVERS[(seed % 8) as usize], plant: Plant::None, calm: false, width, memory }
     }
 
     fn fan_out(&self) -> FanOut {
@@ -75,11 +78,11 @@ impl Settings {
 
     /// The command that runs it again.
     pub fn replay(&self) -> String {
-        let Self { seed, servers, plant, calm, width } = self;
+        let Self { seed, servers, plant, calm, width, memory } = self;
         let calm = if *calm { " --calm" } else { "" };
         let plant = plant.name();
         format!(
-            "cargo run -p talea-simulation -- --seed {seed} --servers {servers} --width {width} --plant {plant}{calm}"
+            "cargo run -p talea-simulation -- --seed {seed} --servers {servers} --width {width} --memory {memory} --plant {plant}{calm}"
         )
     }
 }
@@ -94,6 +97,8 @@ pub struct Run {
     pub took_ns: u64,
     /// Messages sent.
     pub messages: u64,
+    /// Copies that clients made in place.
+    pub in_place: u64,
     /// Faults that struck, by kind.
     pub struck: Struck,
     /// When which fault struck, for people.
@@ -147,6 +152,7 @@ pub fn run(settings: Settings) -> Run {
         digest: world.network.digest(),
         took_ns: world.network.now_ns(),
         messages: world.network.messages_sent(),
+        in_place: world.windows.copies(),
         struck: world.plan.struck,
         told: world.plan.told,
     }
@@ -165,14 +171,19 @@ impl World {
             ..Link::default()
         };
         network.set_default_link(if settings.calm { Link::default() } else { faulty });
-        let windows = Windows::default();
+        let windows = Windows::new(settings.plant);
         let is_small = !settings.calm && random.chance(10);
         let capacity_bytes = if is_small { SMALL_BYTES } else { CAPACITY_BYTES };
         let servers = (0..settings.servers)
             .map(|id| {
                 SimServer::new(
                     id,
-                    Shape { servers: settings.servers, targets: TARGETS, fan_out: settings.fan_out() },
+                    Shape {
+                        servers: settings.servers,
+                        targets: TARGETS,
+                        fan_out: settings.fan_out(),
+                        memory: settings.memory,
+                    },
                     capacity_bytes,
                     &network,
                     &windows,

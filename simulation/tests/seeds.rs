@@ -11,6 +11,7 @@ const SEEDS: u64 = 500;
 fn all_keep_all_invariants(first: u64) {
     let (mut steps, mut committed, mut refused, mut struck) = (0, 0, 0, Struck::new());
     let (mut full, mut lost, mut trees, mut named) = (0, 0, 0, 0);
+    let (mut in_place, mut inside) = (0, 0);
     for seed in (0..SEEDS).map(|number| first + 4 * number) {
         let settings = Settings::of(seed);
         let run = run(settings);
@@ -21,6 +22,8 @@ fn all_keep_all_invariants(first: u64) {
         full += run.history.full;
         lost += run.history.lost_reads;
         named += run.history.named;
+        in_place += run.in_place;
+        inside += run.history.inside.len();
         let told = |what| run.history.optimistic.iter().filter(|one| one.outcome == what).count();
         committed += told(Told::Done);
         refused += told(Told::Refused);
@@ -31,6 +34,8 @@ fn all_keep_all_invariants(first: u64) {
     assert!(FAULTS.iter().all(|fault| struck.get(fault).is_some_and(|times| *times > 10)), "{struck:?}");
     assert!(trees > 50, "servers follow through others: {trees} times");
     assert!(named > 500, "steps name what they wrote: {named}");
+    assert!(inside > 1_000, "writers look at what they wrote: {inside} times");
+    assert!(in_place > 10_000, "clients read in place: {in_place} times");
     assert!(full > 20 && lost > 50, "{full} updates found a tier full, {lost} reads were told of a loss");
 }
 

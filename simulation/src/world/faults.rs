@@ -254,6 +254,7 @@ impl World {
 
     fn crash(&mut self, server: u32) {
         self.servers[server as usize].crash();
+        lock(&self.history).media_lost |= self.settings.memory;
         // Its clock may be another one when it is back.
         for target in 0..TARGETS {
             let offset_us = self.random.below(4_000_000) as i64 - 2_000_000;

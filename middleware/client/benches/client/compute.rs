@@ -43,30 +43,42 @@ fn rate<T>(cores: usize, beside: impl FnOnce() -> T) -> (f64, T) {
     (rate, result)
 }
 
+/// Clients that write beside as many compute-bound processes as there are cores.
+const CLIENTS: [usize; 3] = [1, 2, 4];
+
 pub(crate) fn run(report: &mut Report) {
+    for clients in CLIENTS {
+        let name = format!("compute/slowdown-beside-load/{clients}-clients");
+        if report.wants(&name) {
+            slowdown(report, &name, clients);
+        }
+    }
+}
+
+fn slowdown(report: &mut Report, name: &str, clients: usize) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let pause = || std::thread::sleep(Duration::from_secs(2));
     let server = Server::start(1, Fabric::Ring, "never");
     let (before, ()) = rate(cores, pause);
     let cpu = cpu_ns(server.pid());
-    let plan = Plan { operations: 4_000, ..WRITE };
+    let plan = Plan { operations: 40_000 / clients, ..WRITE };
     let (loaded, (result, seconds)) = rate(cores, || {
         let began = Instant::now();
-        (together(&server, 1, plan), began.elapsed().as_secs_f64())
+        (together(&server, clients, plan), began.elapsed().as_secs_f64())
     });
     let server_share = (cpu_ns(server.pid()) - cpu) as f64 / 1e9 / seconds / cores as f64;
-    let client_share = result.client_ns * plan.operations as f64 / 1e9 / seconds / cores as f64;
+    let client_share = result.client_ns * (clients * plan.operations) as f64 / 1e9 / seconds / cores as f64;
     let (after, ()) = rate(cores, pause);
     let alone = (before + after) / 2.0;
     let slowdown = 1.0 - loaded / alone;
     let floor = Floor {
-        name: "processor time charged to server and client".into(),
+        name: "processor time charged to server and clients".into(),
         value: 100.0 * (server_share + client_share),
     };
     let more = json!({
         "server_percent": rounded(100.0 * server_share), "client_percent": rounded(100.0 * client_share),
         "excess_percent": rounded(100.0 * (slowdown - server_share - client_share)), "rate": rounded(result.rate),
-        "drift_percent": rounded(100.0 * (after / before - 1.0)),
+        "drift_percent": rounded(100.0 * (after / before - 1.0)), "seconds": rounded(seconds),
     });
-    report.record("compute/slowdown-beside-load", 100.0 * slowdown, "%", Some(&floor), more);
+    report.record(name, 100.0 * slowdown, "%", Some(&floor), more);
 }

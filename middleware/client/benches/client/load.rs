@@ -82,6 +82,22 @@ pub(crate) fn run(report: &mut Report) {
         let result = together(&server, 2, Plan { operations: plan.operations * measure::times(), ..plan });
         put(report, &format!("load/two-processes/{name}"), &result, Some(floor));
     }
+    cold(report, read);
+}
+
+/// Reads of a device, around the page cache: how much it helps that those of several requests go together.
+fn cold(report: &mut Report, read: Plan) {
+    let target = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target");
+    for (name, depth) in [("read-4KiB-nvme", 1), ("read-4KiB-nvme-16-in-flight", 16)] {
+        let name = format!("load/two-processes/{name}");
+        if report.wants(&name) {
+            let directory = tempfile::Builder::new().prefix("talea-bench-").tempdir_in(target).expect("a directory");
+            let tier = format!("nvme:{}:1G", directory.path().display());
+            let server = Server::start_on(&tier, 1, Fabric::Ring, "never");
+            let result = together(&server, 2, Plan { depth, operations: 10_000, ..read });
+            put(report, &name, &result, None);
+        }
+    }
 }
 
 pub(crate) fn put(report: &mut Report, name: &str, result: &Result, floor: Option<&Floor>) {
