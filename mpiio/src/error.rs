@@ -135,7 +135,8 @@ fn class_of(code: Code) -> c_int {
         | Code::NotReady
         | Code::End
         | Code::ProducerLost
-        | Code::Conflict => MPI_ERR_IO,
+        | Code::Conflict
+        | Code::InFlight => MPI_ERR_IO,
         Code::Other => MPI_ERR_OTHER,
     }
 }

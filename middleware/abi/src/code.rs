@@ -52,6 +52,8 @@ pub enum Code {
     Kind = 22,
     /// A directory is not empty.
     NotEmpty = 23,
+    /// Updates of the epoch are in flight; nothing was done: take their ends, then call again.
+    InFlight = 24,
     /// Anything else; the text tells.
     Other = 99,
 }
@@ -64,7 +66,7 @@ impl Code {
 
     /// The code in a function's return value; unknown numbers are [`Code::Other`].
     pub fn from_return(value: i32) -> Code {
-        const ALL: [Code; 25] = [
+        const ALL: [Code; 26] = [
             Code::Ok,
             Code::Argument,
             Code::Path,
@@ -89,6 +91,7 @@ impl Code {
             Code::Conflict,
             Code::Kind,
             Code::NotEmpty,
+            Code::InFlight,
             Code::Other,
         ];
         ALL.into_iter().find(|code| code.negated() == value).unwrap_or(Code::Other)

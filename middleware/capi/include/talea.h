@@ -85,6 +85,8 @@ typedef enum talea_code_t {
   TALEA_KIND = 22,
   // A directory is not empty.
   TALEA_NOT_EMPTY = 23,
+  // Updates of the epoch are in flight; nothing was done: take their ends, then call again.
+  TALEA_IN_FLIGHT = 24,
   // Anything else; the text tells.
   TALEA_OTHER = 99,
 } talea_code_t;
@@ -343,8 +345,9 @@ int talea_epoch_join(struct talea_container_t *container,
                      size_t blob_bytes,
                      struct talea_epoch_t **out);
 
-// What this process did in the epoch so far; call it when none of its updates is in flight. Used like talea_epoch_blob. All
-// processes' summaries have the same size and are merged (talea_summary_merge) for the one that commits.
+// What this process did in the epoch so far; TALEA_IN_FLIGHT while an update of it is in flight (take its end first:
+// talea_queue_poll). Used like talea_epoch_blob. All processes' summaries have the same size and are merged (talea_summary_merge) for
+// the one that commits.
 //
 // # Safety
 // `summary_bytes` is valid, `summary` null or valid for writing `*summary_bytes` bytes.
@@ -360,6 +363,10 @@ int talea_summary_merge(void *into, const void *from, size_t summary_bytes);
 
 // Commits on ONE process, with the merged summaries of all that wrote (NULL: this process alone did). `attributes` travel with
 // the step to its followers. `step` (or NULL) gets the step; without updates there is none, and it gets the last one.
+//
+// TALEA_IN_FLIGHT: updates of this handle have not ended, in a queue or in another thread. TALEA_ARGUMENT: this process has written
+// since the summary was taken. Nothing was committed then and nothing is lost: the epoch is open still, and can be committed when
+// the updates' ends were taken (talea_queue_poll), or with a new summary.
 //
 // # Safety
 // Arrays are valid for their sizes, `step` is null or valid for writing.
@@ -485,7 +492,7 @@ int talea_object_list(struct talea_container_t *container,
 // `out` is null or valid for writing.
 int talea_queue_create(struct talea_system_t *system, struct talea_queue_t **out);
 
-// Gives a queue back. Operations in flight are given up: whether updates among them were done is not known, and an epoch that
+// Gives a queue back, at once. Operations in flight are given up: whether updates among them were done is not known, and an epoch that
 // they belong to fails. Nothing touches their memory afterwards. A null pointer is fine.
 //
 // # Safety
@@ -500,7 +507,10 @@ int talea_queue_pending(struct talea_queue_t *queue, size_t *count);
 
 // Waits up to `timeout_ms` until an operation has ended, or none is in flight, and tells of those that have: calls the
 // functions of those that have one, and puts up to `capacity` others into `events`; sets `count` to the number of events. With
-// `timeout_ms` 0 it only looks. An event's text lives until the next poll of the queue.
+// `timeout_ms` 0 it only looks. An event's text lives until the same thread's next poll of the queue, or its destruction.
+//
+// Threads may share a queue: while one waits here others start operations, ask for the number pending, poll too, or destroy it (the
+// waiting ones return without events then). Each end is told once, to one of them.
 //
 // # Safety
 // `events` is valid for writing `capacity` events, `count` for writing; null pointers are told (`events` is unused if `capacity`
@@ -513,7 +523,10 @@ int talea_queue_poll(struct talea_queue_t *queue,
 
 // As `talea_object_update`, but returns at once; `queue` tells its end: calls `done` (if not NULL) with `context`, or gives an
 // event with it. Returns an error, and nothing is told later, if the operation could not be started. The data stays the
-// library's to read until the end is told. An epoch is committed only after all its operations have ended.
+// library's to read until the end is told.
+//
+// An update of an epoch is in flight from this call until its end is told: until then the epoch is not committed, and has no summary
+// (TALEA_IN_FLIGHT, and nothing is lost: poll the queue until its updates have ended, then commit).
 //
 // # Safety
 // `entries` is an array of `count`; everything in it is valid for its size, the data until the operation's end is told.
@@ -616,7 +629,8 @@ int talea_tx_open(struct talea_container_t *container,
                   struct talea_epoch_t **out);
 
 // Commits a transaction. TALEA_CONFLICT: something that it has read was changed by another one, and nothing of it remains: begin it
-// anew. `stamp` (or NULL) gets the stamp of its commit.
+// anew. TALEA_IN_FLIGHT: updates of it have not ended, nothing was done, and it is open still: take their ends, then commit.
+// `stamp` (or NULL) gets the stamp of its commit.
 //
 // # Safety
 // `stamp` is null or valid for writing.

@@ -17,7 +17,13 @@ use talea_wire::{RefusalCode, WireError};
 use crate::container::Container;
 use crate::error::{ClientError, Result};
 
+mod gate;
+
+pub use gate::InFlight;
+use gate::{Gate, Held};
+
 const BLOB_VERSION: u16 = 1;
+const OVER: &str = "it was committed, aborted or left";
 /// How long a commit waits for a follower, in a container that holds its producer up ([`Lagging::Block`]).
 const HELD_UP_MS: u64 = 3_600_000;
 
@@ -32,7 +38,7 @@ pub struct Epoch {
     container: Container,
     begun: Begun,
     joined: AtomicBool,
-    pub(crate) closed: AtomicBool,
+    gate: Gate,
     /// What it reads is noted, and its commit is another one.
     pub(crate) independent: bool,
     summary: Mutex<Summary>,
@@ -52,7 +58,7 @@ impl Epoch {
             container,
             begun,
             joined: AtomicBool::new(false),
-            closed: AtomicBool::new(false),
+            gate: Gate::default(),
             independent: false,
             summary: Mutex::new(Summary::default()),
         }
@@ -112,8 +118,8 @@ impl Epoch {
 
     /// Asynchronous [`enter`](Self::enter).
     pub async fn enter_async(&self) -> Result<()> {
-        if self.closed.load(SeqCst) {
-            return Err(self.over("it was committed, aborted or left"));
+        if self.gate.is_over() {
+            return Err(self.over(OVER));
         }
         if !self.joined.load(SeqCst) {
             // Once an epoch: boxed, so that each write's future stays small.
@@ -131,11 +137,37 @@ impl Epoch {
         self.summary.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// This process's part so far. Call it when no update is in flight.
-    pub fn summary(&self) -> Summary {
+    /// Something of this epoch is about to be updated: until what it yields is dropped the epoch is not committed, and there is no
+    /// summary of it. Updates and punches do this when they are called; it is for who starts them later than he says so.
+    pub fn begin_update(&self) -> Result<InFlight> {
+        self.gate.enter().ok_or_else(|| self.over(OVER))
+    }
+
+    /// Updates and punches of this handle that were begun and have not ended.
+    pub fn in_flight(&self) -> usize {
+        self.gate.in_flight()
+    }
+
+    fn held(&self, held: Held) -> ClientError {
+        match held {
+            Held::Over => self.over(OVER),
+            Held::InFlight(count) => ClientError::InFlight { tx: self.begun.tx.0, count },
+        }
+    }
+
+    /// Nothing is updated any more, if nothing is in flight; else all stays as it is.
+    pub(crate) fn close(&self) -> Result<()> {
+        self.gate.close().map_err(|held| self.held(held))
+    }
+
+    /// This process's part so far. [`ClientError::InFlight`] while an update is in flight: what it writes would be missing in it.
+    pub fn summary(&self) -> Result<Summary> {
+        if let Err(held @ Held::InFlight(_)) = self.gate.check() {
+            return Err(self.held(held));
+        }
         let mut summary = self.lock().clone();
         summary.hlc = summary.hlc.max(self.container.client.shared.lock().hlc.last());
-        summary
+        Ok(summary)
     }
 
     /// This process's part, with the clocks of the targets that it wrote to alone.
@@ -168,6 +200,9 @@ impl Epoch {
     }
 
     /// Commits on ONE process with all processes' summaries merged. `next`: begins the next epoch in the same request.
+    ///
+    /// Refused without any change, so that it can be called again: [`ClientError::InFlight`] while updates of this handle are in
+    /// flight, and [`ClientError::Argument`] if the summary lacks what this handle wrote.
     pub fn commit(&self, summary: &Summary, attributes: &[u8], next: bool) -> CommitOutcome {
         self.commit_named(summary, attributes, None, next)
     }
@@ -204,8 +239,9 @@ impl Epoch {
             let text = "an independent transaction commits alone: Transaction::commit, talea_tx_commit".to_owned();
             return CommitOutcome { committed: Err(ClientError::Argument(text)), next: None };
         }
-        if self.closed.swap(true, SeqCst) {
-            return CommitOutcome { committed: Err(self.over("it was committed, aborted or left")), next: None };
+        let passes = self.gate.check().map_err(|held| self.held(held)).and_then(|()| self.check_covered(summary));
+        if let Err(error) = passes.and_then(|()| self.close()) {
+            return CommitOutcome { committed: Err(error), next: None };
         }
         let what = "committing an epoch";
         let (tx, attributes) = (self.begun.tx, attributes.to_vec());
@@ -230,6 +266,18 @@ impl Epoch {
         }
     }
 
+    /// A summary from before the last update would leave that one out, and say that all is well.
+    fn check_covered(&self, summary: &Summary) -> Result<()> {
+        let part = self.lock();
+        let lacks_target = part.touched.iter().any(|target| !summary.touched.contains(target));
+        if lacks_target || summary.hlc < part.hlc {
+            let text = "this process has written since the summary was taken: nothing was committed, and the epoch is open \
+                        still. Take its summary anew and merge it (Epoch::summary, talea_epoch_summary), then commit";
+            return Err(ClientError::Argument(text.to_owned()));
+        }
+        Ok(())
+    }
+
     /// Aborts, on ONE process: nothing of the epoch remains. The first of commit and abort wins.
     pub fn abort(&self, reason: &str) -> Result<()> {
         self.container.client.block_on(self.abort_async(reason))?
@@ -237,7 +285,7 @@ impl Epoch {
 
     /// Asynchronous [`abort`](Self::abort).
     pub async fn abort_async(&self, reason: &str) -> Result<()> {
-        self.closed.store(true, SeqCst);
+        self.gate.shut();
         let request = Request::Abort { tx: self.begun.tx, reason: reason.to_owned() };
         self.container.client.control("aborting an epoch", request).await.map(drop)
     }
@@ -248,7 +296,7 @@ impl Epoch {
     }
 
     async fn leave_async(&self) -> Result<()> {
-        if self.closed.swap(true, SeqCst) || !self.joined.load(SeqCst) {
+        if !self.gate.shut() || !self.joined.load(SeqCst) {
             return Ok(());
         }
         self.container.client.control("leaving an epoch", Request::Leave { tx: self.begun.tx }).await.map(drop)
@@ -256,7 +304,7 @@ impl Epoch {
 
     /// Another process has committed or aborted it: there is nothing to leave.
     pub fn closed_elsewhere(self) {
-        self.closed.store(true, SeqCst);
+        self.gate.shut();
     }
 }
 
@@ -266,7 +314,7 @@ impl Drop for Epoch {
         if self.independent && !shared.is_foreign() {
             shared.reads.end(tx);
         }
-        match (*self.closed.get_mut(), self.independent, *self.joined.get_mut()) {
+        match (self.gate.is_over(), self.independent, *self.joined.get_mut()) {
             (false, true, _) => shared.tell(Request::Abort { tx, reason: "its program dropped it".to_owned() }),
             (false, false, true) => shared.tell(Request::Leave { tx }),
             _ => {}

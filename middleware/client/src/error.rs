@@ -86,6 +86,16 @@ pub enum ClientError {
         /// Its transaction.
         tx: u64,
     },
+    /// Updates of the epoch have not ended: a commit would leave out what they write. Nothing was done.
+    #[error(
+        "{count} updates of this epoch (tx {tx}) are in flight: nothing was committed, and the epoch is open still. Take their ends first (talea_queue_poll, Queue::take, or wait for the threads that update), then commit again"
+    )]
+    InFlight {
+        /// Its transaction.
+        tx: u64,
+        /// How many.
+        count: usize,
+    },
     /// It is not known whether an update was executed.
     #[error("{what}: it is not known whether it was executed ({why}); read back before writing again")]
     Uncertain {
@@ -134,6 +144,8 @@ pub enum ErrorKind {
     TooLong,
     Retention,
     Conflict,
+    /// Updates of the epoch have not ended; nothing was done.
+    InFlight,
     Other,
 }
 
@@ -156,6 +168,7 @@ impl ClientError {
             Self::TooLong(_) => ErrorKind::TooLong,
             Self::DataLost { .. } => ErrorKind::DataLost,
             Self::Closed { .. } | Self::Failed { .. } => ErrorKind::Aborted,
+            Self::InFlight { .. } => ErrorKind::InFlight,
             Self::Fabric(FabricError::Io { .. }) | Self::Uncertain { .. } | Self::Wire { .. } => ErrorKind::Other,
         }
     }

@@ -29,7 +29,7 @@ pub use container::{Container, Usage};
 pub use core::place::{OpenWindow, ShortWay};
 pub use diff::Differences;
 pub use enumerate::{Listing, Page};
-pub use epoch::{CommitOutcome, Epoch};
+pub use epoch::{CommitOutcome, Epoch, InFlight};
 pub use error::{ClientError, ErrorKind, Result};
 pub use object::{EntryFetch, EntryUpdate, Object, Punch, Write};
 pub use options::{ConnectOptions, Tuning};

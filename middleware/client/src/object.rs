@@ -129,39 +129,46 @@ impl Object {
         self.container.client.block_on_pinned(pin!(self.update_async(write, entries)))?
     }
 
-    /// Asynchronous [`update`](Self::update).
-    pub async fn update_async(&self, write: &Write<'_>, entries: &[EntryUpdate<'_>]) -> Result<()> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        self.note_conditions(write, entries);
-        let updating = Updating::begin(write.epoch()).await?;
-        // Most calls are one message, which needs no packing.
-        if let [entry] = entries
-            && let Some(entry) = whole_entry(entry)?
-        {
-            return updating.end(self.update_whole(write, entry).await.err(), entries[0].condition != Condition::None);
-        }
-        let pieces = entries.iter().map(update_pieces).collect::<Result<Vec<_>>>()?;
-        let mut messages = self.pack_updates(pieces.into_iter().flatten().collect())?;
-        if !matches!(write, Write::Inside(_)) {
-            check_autocommit(entries, messages.len())?;
-        }
-        let question = self.question("updating", TargetId(0), Some(write));
-        let mut first_error = None;
-        while !messages.is_empty() {
-            let sent = messages.drain(..).map(|(target, entries)| self.send_update(question, write, target, entries));
-            let mut moved = vec![];
-            for (entries, result) in gather(sent.collect()).await {
-                match result {
-                    Ok(Answer::Done(..)) => {}
-                    Ok(Answer::Moved) => moved.extend(entries),
-                    Err(error) => _ = first_error.get_or_insert(error),
-                }
+    /// Asynchronous [`update`](Self::update). In flight, for its epoch, from this call on until it has ended or is dropped.
+    pub fn update_async(&self, write: &Write<'_>, entries: &[EntryUpdate<'_>]) -> impl Future<Output = Result<()>> {
+        let flight = write.epoch().filter(|_| !entries.is_empty()).map(Epoch::begin_update);
+        // One future, none in another: moving it costs more than a small request.
+        async move {
+            let _flight = flight.transpose()?;
+            if entries.is_empty() {
+                return Ok(());
             }
-            messages = self.pack_updates(moved)?;
+            self.note_conditions(write, entries);
+            let updating = Updating::begin(write.epoch()).await?;
+            // Most calls are one message, which needs no packing.
+            if let [entry] = entries
+                && let Some(entry) = whole_entry(entry)?
+            {
+                return updating
+                    .end(self.update_whole(write, entry).await.err(), entries[0].condition != Condition::None);
+            }
+            let pieces = entries.iter().map(update_pieces).collect::<Result<Vec<_>>>()?;
+            let mut messages = self.pack_updates(pieces.into_iter().flatten().collect())?;
+            if !matches!(write, Write::Inside(_)) {
+                check_autocommit(entries, messages.len())?;
+            }
+            let question = self.question("updating", TargetId(0), Some(write));
+            let mut first_error = None;
+            while !messages.is_empty() {
+                let sent =
+                    messages.drain(..).map(|(target, entries)| self.send_update(question, write, target, entries));
+                let mut moved = vec![];
+                for (entries, result) in gather(sent.collect()).await {
+                    match result {
+                        Ok(Answer::Done(..)) => {}
+                        Ok(Answer::Moved) => moved.extend(entries),
+                        Err(error) => _ = first_error.get_or_insert(error),
+                    }
+                }
+                messages = self.pack_updates(moved)?;
+            }
+            updating.end(first_error, entries.iter().any(|entry| entry.condition != Condition::None))
         }
-        updating.end(first_error, entries.iter().any(|entry| entry.condition != Condition::None))
     }
 
     /// A condition is a read (rule 15).
@@ -228,8 +235,16 @@ impl Object {
         self.container.client.block_on(self.punch_async(write, punch))?
     }
 
-    /// Asynchronous [`punch`](Self::punch).
-    pub async fn punch_async(&self, write: &Write<'_>, punch: &Punch<'_>) -> Result<()> {
+    /// Asynchronous [`punch`](Self::punch). In flight, for its epoch, from this call on until it has ended or is dropped.
+    pub fn punch_async(&self, write: &Write<'_>, punch: &Punch<'_>) -> impl Future<Output = Result<()>> {
+        let flight = write.epoch().map(Epoch::begin_update);
+        async move {
+            let _flight = flight.transpose()?;
+            self.punch_in_flight(write, punch).await
+        }
+    }
+
+    async fn punch_in_flight(&self, write: &Write<'_>, punch: &Punch<'_>) -> Result<()> {
         check_punch(punch)?;
         let (reads, view) = (&self.container.client.shared.reads, write.view());
         if punch.condition != Condition::None && reads.wants(&view) {
@@ -253,7 +268,7 @@ impl Object {
         let epoch = self.container.begin_async(false).await?;
         epoch.enter_async().await?;
         match self.punch_all(&Write::Inside(&epoch), punch, &*self.layout()?).await {
-            None => epoch.commit_async(&epoch.summary(), &[], false).await.committed.map(drop),
+            None => epoch.commit_async(&epoch.summary()?, &[], false).await.committed.map(drop),
             Some(error) => {
                 // The punch failed: that is the error to tell. The abort's own would only follow from it.
                 let _ = epoch.abort_async("a punch failed").await;
@@ -364,10 +379,16 @@ struct Updating<'a> {
 
 impl<'a> Updating<'a> {
     async fn begin(epoch: Option<&'a Epoch>) -> Result<Self> {
+        let mut updating = Self { epoch };
         if let Some(epoch) = epoch {
-            epoch.enter_async().await.inspect_err(|error| epoch.fail_for(error.cause()))?;
+            let entered = epoch.enter_async().await;
+            if let Err(error) = entered {
+                updating.epoch = None;
+                epoch.fail_for(error.cause());
+                return Err(error);
+            }
         }
-        Ok(Self { epoch })
+        Ok(updating)
     }
 
     /// A condition that did not hold is an answer, not a failure.

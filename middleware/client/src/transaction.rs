@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
-use std::sync::atomic::Ordering::SeqCst;
 
 use talea_model::limit::MAX_NAMED_TX;
 use talea_model::{MapVersion, Oid, Stamp, Summary, TargetId, TxId};
@@ -49,7 +48,7 @@ impl Transaction {
     }
 
     /// Commits. [`ErrorKind::Conflict`]: something that was read has changed, and nothing of the transaction remains: begin it
-    /// anew.
+    /// anew. Its updates borrow it, so that none is in flight here.
     pub fn commit(self) -> Result<Committed> {
         self.0.commit_independent()
     }
@@ -113,7 +112,8 @@ impl Epoch {
         self.independent
     }
 
-    /// Commits an independent transaction ([`Container::tx_open`]).
+    /// Commits an independent transaction ([`Container::tx_open`]). [`ErrorKind::InFlight`] while updates of it are in flight: nothing
+    /// was done then, and it can be committed again.
     pub fn commit_independent(&self) -> Result<Committed> {
         self.container().client.block_on(self.commit_independent_async())?
     }
@@ -123,9 +123,7 @@ impl Epoch {
         if !self.independent {
             return Err(ClientError::Argument("a collective epoch commits with its processes' summaries".to_owned()));
         }
-        if self.closed.swap(true, SeqCst) {
-            return Err(self.over("it was committed, aborted or left"));
-        }
+        self.close()?;
         let shared = &self.container().client.shared;
         let reads = shared.reads.of(self.tx());
         shared.reads.end(self.tx());

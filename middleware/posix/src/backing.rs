@@ -154,8 +154,8 @@ pub trait Epoch: Send + Sync {
     fn update_tied(&self, oid: Oid, entries: &[Update<'_>]) -> Result<(), Fault>;
     /// Punches inside the transaction.
     fn punch(&self, oid: Oid, what: Punch<'_>) -> Result<(), Fault>;
-    /// What this process touched in it so far.
-    fn summary(&self) -> Summary;
+    /// What this process touched in it so far; an error while an update is in flight.
+    fn summary(&self) -> Result<Summary, Fault>;
     /// Proposes the commit, with the key under which files were named; an independent transaction takes no summary and no next.
     fn commit(&self, summary: &Summary, manifest: Option<u32>, next: bool) -> Result<Done, Refused>;
     /// Aborts it.

@@ -249,8 +249,8 @@ impl Namespace {
         loop {
             let tx = self.backing.tx_open()?;
             let inside = Namespace::new(self.backing.clone(), tx.view());
-            let result = match work(&inside, &*tx) {
-                Ok(()) => tx.commit(&tx.summary(), None, false).map(drop).map_err(|refused| refused.fault),
+            let result = match work(&inside, &*tx).and_then(|()| tx.summary()) {
+                Ok(summary) => tx.commit(&summary, None, false).map(drop).map_err(|refused| refused.fault),
                 Err(fault) => {
                     let _ = tx.abort("a change of names failed");
                     Err(fault)

@@ -92,8 +92,9 @@ pub unsafe extern "C" fn talea_epoch_join(
     })
 }
 
-/// What this process did in the epoch so far; call it when none of its updates is in flight. Used like talea_epoch_blob. All
-/// processes' summaries have the same size and are merged (talea_summary_merge) for the one that commits.
+/// What this process did in the epoch so far; TALEA_IN_FLIGHT while an update of it is in flight (take its end first:
+/// talea_queue_poll). Used like talea_epoch_blob. All processes' summaries have the same size and are merged (talea_summary_merge) for
+/// the one that commits.
 ///
 /// # Safety
 /// `summary_bytes` is valid, `summary` null or valid for writing `*summary_bytes` bytes.
@@ -107,7 +108,7 @@ pub unsafe extern "C" fn talea_epoch_summary(
         let epoch = EPOCHS.get(epoch)?;
         let targets = epoch.container().client().map().targets.len();
         let mut content = vec![0; Summary::encoded_bytes(targets + SPARE_TARGETS)];
-        epoch.summary().encode(&mut content).map_err(|error| argument(error.to_string()))?;
+        epoch.summary().map_err(fault)?.encode(&mut content).map_err(|error| argument(error.to_string()))?;
         // SAFETY: the caller's contract.
         unsafe { copy_out(&content, summary, summary_bytes) }
     })
@@ -131,6 +132,10 @@ pub unsafe extern "C" fn talea_summary_merge(into: *mut c_void, from: *const c_v
 /// Commits on ONE process, with the merged summaries of all that wrote (NULL: this process alone did). `attributes` travel with
 /// the step to its followers. `step` (or NULL) gets the step; without updates there is none, and it gets the last one.
 ///
+/// TALEA_IN_FLIGHT: updates of this handle have not ended, in a queue or in another thread. TALEA_ARGUMENT: this process has written
+/// since the summary was taken. Nothing was committed then and nothing is lost: the epoch is open still, and can be committed when
+/// the updates' ends were taken (talea_queue_poll), or with a new summary.
+///
 /// # Safety
 /// Arrays are valid for their sizes, `step` is null or valid for writing.
 #[unsafe(no_mangle)]
@@ -147,7 +152,7 @@ pub unsafe extern "C" fn talea_epoch_commit(
         // SAFETY: the caller's contract.
         let attributes = unsafe { bytes(attributes.cast(), attributes_bytes, "attributes") }?;
         let merged = if summary.is_null() {
-            epoch.summary()
+            epoch.summary().map_err(fault)?
         } else {
             // SAFETY: the caller's contract.
             let content = unsafe { bytes(summary.cast(), summary_bytes, "summary") }?;

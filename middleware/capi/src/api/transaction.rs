@@ -26,7 +26,8 @@ pub unsafe extern "C" fn talea_tx_open(container: *mut talea_container_t, out: *
 }
 
 /// Commits a transaction. TALEA_CONFLICT: something that it has read was changed by another one, and nothing of it remains: begin it
-/// anew. `stamp` (or NULL) gets the stamp of its commit.
+/// anew. TALEA_IN_FLIGHT: updates of it have not ended, nothing was done, and it is open still: take their ends, then commit.
+/// `stamp` (or NULL) gets the stamp of its commit.
 ///
 /// # Safety
 /// `stamp` is null or valid for writing.

@@ -54,6 +54,8 @@ pub enum talea_code_t {
     TALEA_KIND = 22,
     /// A directory is not empty.
     TALEA_NOT_EMPTY = 23,
+    /// Updates of the epoch are in flight; nothing was done: take their ends, then call again.
+    TALEA_IN_FLIGHT = 24,
     /// Anything else; the text tells.
     TALEA_OTHER = 99,
 }

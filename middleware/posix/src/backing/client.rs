@@ -31,6 +31,7 @@ pub fn fault(error: ClientError) -> Fault {
         ErrorKind::TooLong => Code::TooLong,
         ErrorKind::Retention => Code::Retention,
         ErrorKind::Conflict => Code::Conflict,
+        ErrorKind::InFlight => Code::InFlight,
         ErrorKind::Other => Code::Other,
     };
     Fault::new(code, error.to_string())
@@ -259,8 +260,8 @@ impl Epoch for Part {
         self.open.remove(Write::Inside(&self.epoch), oid, what, Condition::None)
     }
 
-    fn summary(&self) -> Summary {
-        self.epoch.summary()
+    fn summary(&self) -> Result<Summary, Fault> {
+        self.epoch.summary().map_err(fault)
     }
 
     fn commit(&self, summary: &Summary, manifest: Option<u32>, next: bool) -> Result<Done, Refused> {

@@ -392,8 +392,8 @@ impl Epoch for Part {
         state.remove(oid, 0, Some(self.tx), what);
         Ok(())
     }
-    fn summary(&self) -> Summary {
-        self.touched.lock().unwrap().clone()
+    fn summary(&self) -> Result<Summary, Fault> {
+        Ok(self.touched.lock().unwrap().clone())
     }
     fn commit(&self, summary: &Summary, manifest: Option<u32>, next: bool) -> Result<Done, Refused> {
         let mut state = self.memory.0.lock().unwrap();

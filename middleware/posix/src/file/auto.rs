@@ -67,8 +67,8 @@ impl Autocommits {
     fn sweep(&self, oid: Oid) {
         let Ok(tx) = self.backing.tx_open() else { return };
         let end = self.backing.array_end(tx.view(), oid, META, END);
-        match end.and_then(|end| sweep(&*tx, oid, end)) {
-            Ok(()) => _ = tx.commit(&tx.summary(), None, false),
+        match end.and_then(|end| sweep(&*tx, oid, end)).and_then(|()| tx.summary()) {
+            Ok(summary) => _ = tx.commit(&summary, None, false),
             Err(_) => _ = tx.abort("the records of a file's earlier ends stay"),
         }
     }
@@ -106,8 +106,8 @@ impl Epoch for Autocommits {
         self.backing.punch(oid, what, Condition::None)
     }
 
-    fn summary(&self) -> Summary {
-        Summary { hlc: self.backing.hlc(), ..Summary::default() }
+    fn summary(&self) -> Result<Summary, Fault> {
+        Ok(Summary { hlc: self.backing.hlc(), ..Summary::default() })
     }
 
     fn commit(&self, _: &Summary, _: Option<u32>, _: bool) -> Result<Done, Refused> {

@@ -89,7 +89,7 @@ impl SharedEpoch {
 
     /// What this process did through this part: at least its clock.
     pub fn summary(&self) -> Result<Summary, Fault> {
-        self.open().epoch.as_ref().map(|epoch| epoch.summary()).ok_or_else(over)
+        self.open().epoch.as_ref().ok_or_else(over)?.summary()
     }
 
     /// Commits, on one process, with the merged summaries of all files and objects; another epoch begins in the same request. The
@@ -134,9 +134,10 @@ impl SharedEpoch {
             epoch.update(manifest::object(), &[value(&dkey, manifest::AKEY, &names, Condition::None)])?;
             Ok(Some(slot))
         });
-        merged.failed |= written.is_err();
-        merged.merge(&epoch.summary());
-        written
+        let part = epoch.summary();
+        merged.failed |= written.is_err() || part.is_err();
+        merged.merge(part.as_ref().unwrap_or(&Summary::default()));
+        written.and_then(|slot| part.map(|_| slot))
     }
 
     /// Takes over what a commit came to.

@@ -348,7 +348,7 @@ impl Group {
             let failed = state.dead.is_some();
             return Ok(Summary { hlc: self.backing.hlc(), failed, ..Summary::default() });
         };
-        let mut summary = epoch.summary();
+        let mut summary = epoch.summary()?;
         let local = self.local();
         summary.hlc = summary.hlc.max(self.backing.hlc());
         summary.failed |= local.failed;
@@ -476,9 +476,10 @@ impl Group {
                 Ok(Some(slot))
             }),
         });
-        merged.failed |= written.is_err();
-        merged.merge(&epoch.summary());
-        written
+        let part = epoch.summary();
+        merged.failed |= written.is_err() || part.is_err();
+        merged.merge(part.as_ref().unwrap_or(&Summary::default()));
+        written.and_then(|slot| part.map(|_| slot))
     }
 
     /// Takes over what some process of the founding did; doing so twice changes nothing.

@@ -80,7 +80,7 @@ fn a_tied_name_lives_and_dies_with_its_epoch() {
         let then = Namespace::new(Arc::new(memory.clone()), before.view());
         assert_eq!(code(then.lookup(&names("f"))), Code::NotFound);
         if commit {
-            epoch.commit(&epoch.summary(), None, false).ok().unwrap();
+            epoch.commit(&epoch.summary().unwrap(), None, false).ok().unwrap();
             space.unlink(&names("f")).unwrap();
         } else {
             epoch.abort("test").unwrap();
@@ -143,8 +143,8 @@ fn of_two_renames_of_one_name_one_comes_too_late() {
         let inside = Namespace::new(Arc::new(memory.clone()), tx.view());
         inside.move_name(&**tx, (&from, from.split_last().unwrap()), (to, to.split_last().unwrap())).unwrap();
     }
-    assert!(two.commit(&two.summary(), None, false).is_ok());
-    let refused = one.commit(&one.summary(), None, false).err().map(|refused| refused.fault.code);
+    assert!(two.commit(&two.summary().unwrap(), None, false).is_ok());
+    let refused = one.commit(&one.summary().unwrap(), None, false).err().map(|refused| refused.fault.code);
     assert_eq!(refused, Some(Code::Conflict));
     assert_eq!(space.lookup(&to_c).unwrap(), Some(a));
     assert_eq!(code(space.lookup(&to_b)), Code::NotFound);

@@ -89,7 +89,7 @@ fn an_epoch_of_several_files_names_those_that_were_written() {
         &[crate::namespace::value(b"d", b"a", b"v", crate::backing::Condition::None)],
     )
     .unwrap();
-    let (step, _) = epoch.commit(&part.summary());
+    let (step, _) = epoch.commit(&part.summary().unwrap());
     part.closed();
     assert_eq!((step.unwrap(), named(&job, 5, tx)), (Step(5), None));
 }
