@@ -155,10 +155,10 @@ fn check<T>(data: *const T, count: usize, what: &str) -> Result<(), Fault> {
         return Ok(());
     }
     if data.is_null() {
-        return Err(argument(format!("the {what} is a null pointer")));
+        return Err(argument(format!("a null pointer was given for the {what}")));
     }
     if !data.is_aligned() || count.checked_mul(size_of::<T>()).is_none_or(|bytes| bytes > isize::MAX as usize) {
-        return Err(argument(format!("the {what} is misaligned or impossibly large")));
+        return Err(argument(format!("the pointer to the {what} is misaligned, or they are impossibly large")));
     }
     Ok(())
 }

@@ -269,7 +269,7 @@ impl Shared {
         let supported = oid.class().is_some_and(|class| class.is_supported());
         let layout = supported.then(|| Layout::of(oid, &state.map)).flatten().map(Arc::new).ok_or_else(|| {
             ClientError::Argument(match oid.class() {
-                None => format!("object id {oid} names no object class: make ids with Oid::new or Client::new_oid"),
+                None => format!("object id {oid} names no object class: make ids with Oid::new or Client::new_oid, in C with talea_object_id or talea_object_new"),
                 Some(class) if !supported => format!("object class {class} is not supported yet: use S1 … SX"),
                 Some(class) => format!("the pool has too few targets for object class {class}"),
             })
