@@ -166,7 +166,7 @@ fn a_queue_of_operations_allocates_a_task_each() {
     let data = [5u8; 4096];
     let entries = [entry(b"a", &data)];
     let round = || {
-        let mut queue = Queue::new(&client);
+        let queue = Queue::new(&client);
         (0..64).for_each(|_| queue.start(object.update_async(&Write::Auto, &entries)));
         let mut ended = 0;
         while ended < 64 {

@@ -3,12 +3,14 @@
 //! Nothing runs between calls: operations go on while any thread waits in the library, and end in `talea_queue_poll`. Keys and
 //! extents are copied when an operation starts; data, and the entries of a fetch, stay the caller's until its end is told.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::{CString, c_char, c_int, c_void};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 
 use talea_abi::Code;
-use talea_client::{Condition, EntryFetch, EntryUpdate, Queue, ValueKind, Write};
+use talea_client::{Condition, EntryFetch, EntryUpdate, Epoch, InFlight, Queue, ValueKind, Write};
 use talea_model::Extent;
 use talea_posix::Fault;
 use talea_posix::backing::client::fault;
@@ -41,22 +43,28 @@ struct Ended {
     result: Result<(), Fault>,
 }
 
-struct State {
-    queue: Queue<'static, Ended>,
+/// What has ended and is to be told by events.
+#[derive(Default)]
+struct Told {
     /// Ended without a function to call, and not told yet.
     untold: VecDeque<Ended>,
-    /// Texts of the last events.
-    texts: Vec<CString>,
+    /// Texts of the last events that each thread was given.
+    texts: HashMap<ThreadId, Vec<CString>>,
 }
 
-/// A queue as its handle stands for it.
-pub(crate) struct Operations(Mutex<State>);
+/// A queue as its handle stands for it. Nothing here is locked while anybody waits.
+pub(crate) struct Operations {
+    queue: Queue<'static, Ended>,
+    told: Mutex<Told>,
+    /// Started and not told.
+    pending: AtomicUsize,
+}
 
 static QUEUES: Handles<talea_queue_t, Operations> = Handles::new("queue");
 
 impl Operations {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts an operation whose end `context` and `done` tell.
@@ -66,10 +74,41 @@ impl Operations {
         operation: impl Future<Output = Result<(), Fault>> + Send + 'static,
     ) {
         let context = Callers(context);
-        self.lock().queue.start(async move {
+        self.pending.fetch_add(1, SeqCst);
+        self.queue.start(async move {
             let result = operation.await;
             Ended { context, done, result }
         });
+    }
+
+    /// Waits for ends. Those without a function fill `events`; the others are returned, for their functions to be called.
+    fn poll(&self, timeout_ms: u64, events: &mut [talea_event_t]) -> Result<(Vec<Ended>, usize), Fault> {
+        let capacity = events.len();
+        let has_untold = || capacity > 0 && !self.told().untold.is_empty();
+        let ended = self.queue.take_unless(1, capacity.max(TAKEN_AT_ONCE), timeout_ms, has_untold).map_err(fault)?;
+        let (calls, others): (Vec<Ended>, Vec<Ended>) = ended.into_iter().partition(|one| one.done.is_some());
+        let mut told = self.told();
+        let Told { untold, texts } = &mut *told;
+        untold.extend(others);
+        let count = capacity.min(untold.len());
+        let mut of_thread = Vec::new();
+        for (event, one) in events.iter_mut().zip(untold.drain(..count)) {
+            *event = event_of(&one, &mut of_thread);
+        }
+        let thread = std::thread::current().id();
+        if !of_thread.is_empty() {
+            texts.insert(thread, of_thread);
+        } else if !texts.is_empty() {
+            texts.remove(&thread);
+        }
+        let is_left = !untold.is_empty();
+        drop(told);
+        self.pending.fetch_sub(count + calls.len(), SeqCst);
+        if is_left {
+            // For another thread that has room for them.
+            self.queue.look_again();
+        }
+        Ok((calls, count))
     }
 }
 
@@ -82,13 +121,13 @@ pub unsafe extern "C" fn talea_queue_create(system: *mut talea_system_t, out: *m
     public(|| {
         place(out, "queue")?;
         let queue = Queue::new(&SYSTEMS.get(system)?.client);
-        let state = State { queue, untold: VecDeque::new(), texts: Vec::new() };
+        let operations = Operations { queue, told: Mutex::default(), pending: AtomicUsize::new(0) };
         // SAFETY: checked above, valid by the caller's contract.
-        unsafe { put(out, QUEUES.add(Operations(Mutex::new(state))), "queue") }
+        unsafe { put(out, QUEUES.add(operations), "queue") }
     })
 }
 
-/// Gives a queue back. Operations in flight are given up: whether updates among them were done is not known, and an epoch that
+/// Gives a queue back, at once. Operations in flight are given up: whether updates among them were done is not known, and an epoch that
 /// they belong to fails. Nothing touches their memory afterwards. A null pointer is fine.
 ///
 /// # Safety
@@ -99,9 +138,8 @@ pub unsafe extern "C" fn talea_queue_destroy(queue: *mut talea_queue_t) {
         public(|| {
             let operations = QUEUES.remove(queue)?;
             // A poll in another thread still holds it: what is in flight must not outlive this call.
-            let mut state = operations.lock();
-            state.untold.clear();
-            state.queue.give_up();
+            operations.queue.give_up();
+            operations.told().untold.clear();
             Ok(())
         });
     }
@@ -114,16 +152,18 @@ pub unsafe extern "C" fn talea_queue_destroy(queue: *mut talea_queue_t) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn talea_queue_pending(queue: *mut talea_queue_t, count: *mut usize) -> c_int {
     public(|| {
-        let operations = QUEUES.get(queue)?;
-        let state = operations.lock();
+        let pending = QUEUES.get(queue)?.pending.load(SeqCst);
         // SAFETY: the caller's contract.
-        unsafe { put(count, state.queue.len() + state.untold.len(), "number of operations") }
+        unsafe { put(count, pending, "number of operations") }
     })
 }
 
 /// Waits up to `timeout_ms` until an operation has ended, or none is in flight, and tells of those that have: calls the
 /// functions of those that have one, and puts up to `capacity` others into `events`; sets `count` to the number of events. With
-/// `timeout_ms` 0 it only looks. An event's text lives until the next poll of the queue.
+/// `timeout_ms` 0 it only looks. An event's text lives until the same thread's next poll of the queue, or its destruction.
+///
+/// Threads may share a queue: while one waits here others start operations, ask for the number pending, poll too, or destroy it (the
+/// waiting ones return without events then). Each end is told once, to one of them.
 ///
 /// # Safety
 /// `events` is valid for writing `capacity` events, `count` for writing; null pointers are told (`events` is unused if `capacity`
@@ -142,19 +182,7 @@ pub unsafe extern "C" fn talea_queue_poll(
         // SAFETY: the caller's contract.
         let events = unsafe { slice_mut(events, capacity, "events") }?;
         let operations = QUEUES.get(queue)?;
-        let mut state = operations.lock();
-        let least = usize::from(state.untold.is_empty() || capacity == 0);
-        let ended = state.queue.take(least, capacity.max(TAKEN_AT_ONCE), timeout_ms).map_err(fault)?;
-        let (calls, others): (Vec<Ended>, Vec<Ended>) = ended.into_iter().partition(|one| one.done.is_some());
-        state.untold.extend(others);
-        let told = capacity.min(state.untold.len());
-        let State { untold, texts, .. } = &mut *state;
-        texts.clear();
-        for (event, one) in events.iter_mut().zip(untold.drain(..told)) {
-            *event = event_of(&one, texts);
-        }
-        drop(state);
-        // Without the lock: they may start operations.
+        let (calls, told) = operations.poll(timeout_ms, events)?;
         for one in calls {
             let code = one.result.as_ref().err().map_or(Code::Ok, |fault| fault.code);
             with_error(one.result.err());
@@ -180,6 +208,30 @@ fn event_of(one: &Ended, texts: &mut Vec<CString>) -> talea_event_t {
     event
 }
 
+/// An update that was started and may not have begun: a commit sees it from the start, and its epoch fails if it never begins.
+struct Started(Option<(Arc<Epoch>, InFlight)>);
+
+impl Started {
+    fn of(epoch: Option<&Arc<Epoch>>) -> Result<Self, Fault> {
+        let Some(epoch) = epoch else { return Ok(Self(None)) };
+        let flight = epoch.begin_update().map_err(fault)?;
+        Ok(Self(Some((epoch.clone(), flight))))
+    }
+
+    /// The update itself is in flight now.
+    fn has_begun(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if let Some((epoch, _)) = &self.0 {
+            epoch.fail();
+        }
+    }
+}
+
 /// An entry of an operation in flight. What is read when it starts is a copy.
 struct Part {
     dkey: Vec<u8>,
@@ -203,7 +255,10 @@ impl Part {
 
 /// As `talea_object_update`, but returns at once; `queue` tells its end: calls `done` (if not NULL) with `context`, or gives an
 /// event with it. Returns an error, and nothing is told later, if the operation could not be started. The data stays the
-/// library's to read until the end is told. An epoch is committed only after all its operations have ended.
+/// library's to read until the end is told.
+///
+/// An update of an epoch is in flight from this call until its end is told: until then the epoch is not committed, and has no summary
+/// (TALEA_IN_FLIGHT, and nothing is lost: poll the queue until its updates have ended, then commit).
 ///
 /// # Safety
 /// `entries` is an array of `count`; everything in it is valid for its size, the data until the operation's end is told.
@@ -235,10 +290,13 @@ pub unsafe extern "C" fn talea_object_update_start(
             parts.push((Part { dkey: dkey.to_vec(), akey: akey.to_vec(), kind, condition, extents }, data));
         }
         let object = container.object(oid_of(oid));
+        let mut started = Started::of(epoch.as_ref())?;
         operations.start((done, context), async move {
             let updates: Vec<EntryUpdate<'_>> = parts.iter().map(|(part, data)| part.update(data)).collect();
             let write = epoch.as_deref().map_or(Write::Auto, Write::Inside);
-            object.update_async(&write, &updates).await.map_err(fault)
+            let update = object.update_async(&write, &updates);
+            started.has_begun();
+            update.await.map_err(fault)
         });
         Ok(())
     })

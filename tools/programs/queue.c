@@ -1,0 +1,191 @@
+/*
+ * Operations in flight as a C program uses and misuses them: commits under updates that have not ended, threads that share a queue, and servers that
+ * stand still meanwhile.  Its arguments are the servers' processes, which it stops and wakes.  Runs under `talea run`.
+ */
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <talea.h>
+#include <unistd.h>
+
+static void check(int line, int holds, const char *what)
+{
+    if (holds)
+        return;
+    fprintf(stderr, "queue:%d: %s does not hold; last error: %s\n", line, what, talea_error());
+    exit(1);
+}
+#define CHECK(condition) check(__LINE__, (condition), #condition)
+#define OK(call) CHECK((call) == TALEA_OK)
+/* The call returns this code, and the text has this word. */
+#define FAILS(call, code, word) CHECK((call) == (code) && strstr(talea_error(), (word)) != NULL)
+
+enum { UPDATES = 200, LONG_MS = 60000 };
+
+static pid_t servers[16];
+static int server_count;
+
+static void tell_servers(int signal)
+{
+    for (int i = 0; i < server_count; i++)
+        CHECK(kill(servers[i], signal) == 0);
+}
+
+static char names[UPDATES][8];
+
+static talea_update_t update_of(int i)
+{
+    snprintf(names[i], sizeof names[i], "k%d", i);
+    return (talea_update_t){.key = {names[i], strlen(names[i]), "a", 1}, .data = "value", .data_bytes = 5};
+}
+
+static int count_name(void *context, const void *name, size_t name_bytes)
+{
+    CHECK(name != NULL && name_bytes > 0);
+    ++*(int *)context;
+    return 0;
+}
+
+/* Dkeys that everybody sees. */
+static int committed(talea_container_t *run, talea_oid_t oid)
+{
+    int names_seen = 0;
+    OK(talea_object_list(run, NULL, NULL, oid, NULL, 0, count_name, &names_seen));
+    return names_seen;
+}
+
+static void start_all(talea_container_t *run, talea_epoch_t *epoch, talea_oid_t oid, talea_queue_t *queue)
+{
+    for (int i = 0; i < UPDATES; i++) {
+        talea_update_t update = update_of(i);
+        OK(talea_object_update_start(run, epoch, oid, &update, 1, queue, NULL, NULL));
+    }
+}
+
+/* Takes the ends of so many operations, all of which are well. */
+static void take(talea_queue_t *queue, size_t expected)
+{
+    talea_event_t events[32];
+    size_t told;
+    for (size_t all = 0; all < expected; all += told) {
+        OK(talea_queue_poll(queue, LONG_MS, events, 32, &told));
+        CHECK(told > 0);
+        for (size_t i = 0; i < told; i++)
+            CHECK(events[i].code == TALEA_OK);
+    }
+}
+
+/* A commit under updates in flight is refused, and loses nothing. */
+static void commits(talea_system_t *system, talea_container_t *run)
+{
+    talea_update_t update = {.key = {"before", 6, "a", 1}, .data = "value", .data_bytes = 5};
+    unsigned char summary[65536];
+    size_t bytes = sizeof summary;
+    talea_epoch_t *epoch;
+    talea_queue_t *queue;
+    talea_step_t step;
+    talea_oid_t oid;
+    OK(talea_object_new(run, "SX", &oid));
+    OK(talea_queue_create(system, &queue));
+    OK(talea_epoch_begin(run, &epoch));
+    OK(talea_object_update(run, epoch, oid, &update, 1));
+    OK(talea_epoch_summary(epoch, summary, &bytes));
+    start_all(run, epoch, oid, queue);
+    FAILS(talea_epoch_commit(epoch, NULL, 0, NULL, 0, &step), TALEA_IN_FLIGHT, "200 updates");
+    FAILS(talea_epoch_commit(epoch, summary, bytes, NULL, 0, &step), TALEA_IN_FLIGHT, "talea_queue_poll");
+    FAILS(talea_epoch_summary(epoch, summary, &bytes), TALEA_IN_FLIGHT, "in flight");
+    take(queue, UPDATES);
+    CHECK(committed(run, oid) == 0);
+    FAILS(talea_epoch_commit(epoch, summary, bytes, NULL, 0, &step), TALEA_ARGUMENT, "anew");
+    OK(talea_epoch_commit(epoch, NULL, 0, NULL, 0, &step));
+    CHECK(committed(run, oid) == UPDATES + 1);
+    FAILS(talea_object_update_start(run, epoch, oid, &update, 1, queue, NULL, NULL), TALEA_ABORTED, "over");
+    talea_epoch_close(epoch);
+
+    /* An independent transaction alike. */
+    OK(talea_object_new(run, "SX", &oid));
+    OK(talea_tx_open(run, &epoch));
+    start_all(run, epoch, oid, queue);
+    FAILS(talea_tx_commit(epoch, NULL), TALEA_IN_FLIGHT, "200 updates");
+    take(queue, UPDATES);
+    OK(talea_tx_commit(epoch, NULL));
+    CHECK(committed(run, oid) == UPDATES);
+    talea_epoch_close(epoch);
+
+    /* What is given up with its queue fails the epoch. */
+    OK(talea_object_new(run, "SX", &oid));
+    OK(talea_epoch_begin(run, &epoch));
+    start_all(run, epoch, oid, queue);
+    talea_queue_destroy(queue);
+    CHECK(talea_epoch_commit(epoch, NULL, 0, NULL, 0, &step) == TALEA_ABORTED);
+    CHECK(committed(run, oid) == 0);
+    talea_epoch_close(epoch);
+}
+
+static void *poll_once(void *queue)
+{
+    static talea_event_t event;
+    size_t told;
+    OK(talea_queue_poll(queue, LONG_MS, &event, 1, &told));
+    return told == 1 ? &event : NULL;
+}
+
+/* While one thread waits, others start operations, ask and destroy: if a poll held the queue, the servers, who stand still until the last
+ * of it, would end nothing before the operations' deadlines. */
+static void threads(talea_system_t *system, talea_container_t *run)
+{
+    talea_update_t update = update_of(0);
+    talea_queue_t *queue;
+    pthread_t waiting;
+    size_t pending, told;
+    talea_oid_t oid;
+    void *event;
+    OK(talea_object_new(run, "SX", &oid));
+    OK(talea_object_update(run, NULL, oid, &update, 1)); /* connected */
+    OK(talea_queue_create(system, &queue));
+    tell_servers(SIGSTOP);
+    OK(talea_object_update_start(run, NULL, oid, &update, 1, queue, NULL, &update));
+    CHECK(pthread_create(&waiting, NULL, poll_once, queue) == 0);
+    usleep(200 * 1000); /* it may not wait yet: then this shows less */
+    OK(talea_queue_pending(queue, &pending));
+    CHECK(pending == 1);
+    for (int i = 1; i < 20; i++)
+        OK(talea_object_update_start(run, NULL, oid, &update, 1, queue, NULL, &update));
+    OK(talea_queue_pending(queue, &pending));
+    CHECK(pending == 20);
+    OK(talea_queue_poll(queue, 0, NULL, 0, &told));
+    CHECK(told == 0);
+    tell_servers(SIGCONT);
+    CHECK(pthread_join(waiting, &event) == 0 && event != NULL);
+    CHECK(((talea_event_t *)event)->context == &update && ((talea_event_t *)event)->code == TALEA_OK);
+    take(queue, 19);
+
+    tell_servers(SIGSTOP);
+    OK(talea_object_update_start(run, NULL, oid, &update, 1, queue, NULL, &update));
+    CHECK(pthread_create(&waiting, NULL, poll_once, queue) == 0);
+    usleep(200 * 1000);
+    talea_queue_destroy(queue);
+    CHECK(pthread_join(waiting, &event) == 0 && event == NULL);
+    tell_servers(SIGCONT);
+}
+
+int main(int count, char **arguments)
+{
+    talea_system_t *system;
+    talea_container_t *run;
+    for (int i = 1; i < count && server_count < 16; i++)
+        servers[server_count++] = (pid_t)atoi(arguments[i]);
+    CHECK(server_count > 0);
+    OK(talea_connect(NULL, 20000, &system));
+    OK(talea_container_create(system, "run", 1, &run));
+    commits(system, run);
+    threads(system, run);
+    OK(talea_produce_end(run));
+    talea_container_close(run);
+    talea_disconnect(system);
+    puts("queue: all of it holds");
+    return 0;
+}
