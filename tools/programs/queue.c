@@ -23,7 +23,7 @@ static void check(int line, int holds, const char *what)
 /* The call returns this code, and the text has this word. */
 #define FAILS(call, code, word) CHECK((call) == (code) && strstr(talea_error(), (word)) != NULL)
 
-enum { UPDATES = 200, LONG_MS = 60000 };
+enum { UPDATES = 200, BLOCK = 4096, HASTY_MS = 1000, LONG_MS = 60000 };
 
 static pid_t servers[16];
 static int server_count;
@@ -94,7 +94,7 @@ static void commits(talea_system_t *system, talea_container_t *run)
     OK(talea_object_update(run, epoch, oid, &update, 1));
     OK(talea_epoch_summary(epoch, summary, &bytes));
     start_all(run, epoch, oid, queue);
-    FAILS(talea_epoch_commit(epoch, NULL, 0, NULL, 0, &step), TALEA_IN_FLIGHT, "200 updates");
+    FAILS(talea_epoch_commit(epoch, NULL, 0, NULL, 0, &step), TALEA_IN_FLIGHT, "updates of this epoch");
     FAILS(talea_epoch_commit(epoch, summary, bytes, NULL, 0, &step), TALEA_IN_FLIGHT, "talea_queue_poll");
     FAILS(talea_epoch_summary(epoch, summary, &bytes), TALEA_IN_FLIGHT, "in flight");
     take(queue, UPDATES);
@@ -172,6 +172,50 @@ static void threads(talea_system_t *system, talea_container_t *run)
     tell_servers(SIGCONT);
 }
 
+/* Deadlines are the servers' time: what the program does between two calls is its own.  An answer that comes too late, over rings or a network, finds
+ * nobody, and the buffer as the caller left it. */
+static void deadlines(talea_container_t *patient)
+{
+    static unsigned char value[BLOCK], late[BLOCK], back[BLOCK];
+    talea_update_t update = {.key = {"late", 4, "a", 1}, .data = value, .data_bytes = BLOCK};
+    talea_fetch_t fetch = {.key = {"late", 4, "a", 1}, .data = back, .data_bytes = BLOCK}, slow = fetch;
+    talea_container_t *run;
+    talea_system_t *hasty;
+    talea_event_t event;
+    talea_queue_t *queue;
+    talea_oid_t oid;
+    size_t told;
+    memset(value, 7, BLOCK);
+    OK(talea_object_new(patient, "SX", &oid));
+    OK(talea_object_update(patient, NULL, oid, &update, 1));
+    OK(talea_connect(NULL, HASTY_MS, &hasty));
+    OK(talea_container_open(hasty, "run", &run));
+    OK(talea_queue_create(hasty, &queue));
+    OK(talea_object_fetch(run, NULL, NULL, oid, &fetch, 1));
+
+    /* More than may be in flight, and nobody in the library for longer than a deadline; then a call that waits behind them. */
+    start_all(run, NULL, oid, queue);
+    usleep(2 * HASTY_MS * 1000);
+    OK(talea_object_fetch(run, NULL, NULL, oid, &fetch, 1));
+    take(queue, UPDATES);
+
+    memset(late, 0xee, BLOCK);
+    slow.data = late;
+    tell_servers(SIGSTOP);
+    OK(talea_object_fetch_start(run, NULL, NULL, oid, &slow, 1, queue, NULL, NULL));
+    OK(talea_queue_poll(queue, LONG_MS, &event, 1, &told));
+    CHECK(told == 1 && event.code == TALEA_DEADLINE && strstr(event.text, "no answer") != NULL);
+    tell_servers(SIGCONT);
+    memset(back, 0, BLOCK);
+    OK(talea_object_fetch(run, NULL, NULL, oid, &fetch, 1)); /* its answer comes after the late one */
+    CHECK(memcmp(back, value, BLOCK) == 0 && fetch.value_bytes == BLOCK);
+    memset(back, 0xee, BLOCK);
+    CHECK(memcmp(back, late, BLOCK) == 0 && slow.found == 0 && slow.value_bytes == 0);
+    talea_queue_destroy(queue);
+    talea_container_close(run);
+    talea_disconnect(hasty);
+}
+
 int main(int count, char **arguments)
 {
     talea_system_t *system;
@@ -183,6 +227,7 @@ int main(int count, char **arguments)
     OK(talea_container_create(system, "run", 1, &run));
     commits(system, run);
     threads(system, run);
+    deadlines(run);
     OK(talea_produce_end(run));
     talea_container_close(run);
     talea_disconnect(system);

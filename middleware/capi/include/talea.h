@@ -525,6 +525,9 @@ int talea_queue_poll(struct talea_queue_t *queue,
 // event with it. Returns an error, and nothing is told later, if the operation could not be started. The data stays the
 // library's to read until the end is told.
 //
+// It ends by its connection's deadline (talea_connect), of which only time counts in which some thread waits in the library: what the
+// program does between two calls is not held against it. Such threads, in whatever call, carry it on.
+//
 // An update of an epoch is in flight from this call until its end is told: until then the epoch is not committed, and has no summary
 // (TALEA_IN_FLIGHT, and nothing is lost: poll the queue until its updates have ended, then commit).
 //

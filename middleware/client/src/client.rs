@@ -127,7 +127,11 @@ impl Client {
 
     /// When [`drive`](Self::drive) has something to do at the latest, in the clock's monotonic nanoseconds.
     pub fn next_deadline_ns(&self) -> u64 {
-        if self.shared.is_foreign() { u64::MAX } else { self.shared.lock().next_deadline_ns() }
+        if self.shared.is_foreign() {
+            u64::MAX
+        } else {
+            self.shared.machine_time_ns(self.shared.lock().next_deadline_ns())
+        }
     }
 
     /// The session's number; 0 before it is open.

@@ -21,6 +21,7 @@ use crate::options::Tuning;
 pub(crate) mod block;
 mod calls;
 pub(crate) mod drive;
+pub(crate) mod driven;
 pub(crate) mod exchange;
 pub(crate) mod home;
 pub(crate) mod link;
@@ -66,6 +67,7 @@ pub(crate) struct Shared {
     any_parked: AtomicBool,
     waker: Arc<dyn talea_fabric::Waker>,
     pub(crate) clock: Arc<dyn Clock>,
+    driven: driven::Driven,
     pub(crate) tuning: Tuning,
     pub(crate) node: String,
     pub(crate) places: Places,
@@ -143,6 +145,7 @@ impl Shared {
             any_parked: AtomicBool::new(false),
             waker,
             clock,
+            driven: driven::Driven::new(),
             tuning,
             node,
             places,
@@ -199,10 +202,6 @@ impl Shared {
             Some(endpoint) => use_it(endpoint),
             None => unreachable!("the endpoint was there under the lock"),
         }
-    }
-
-    pub(crate) fn now_ns(&self) -> u64 {
-        self.clock.monotonic_ns()
     }
 
     /// Waits until a time.

@@ -44,6 +44,20 @@ pub enum ClientError {
         /// The deadline in milliseconds.
         deadline_ms: u64,
     },
+    /// The call's deadline passed before it could be sent: as many as may be were in flight. Nothing of it was done.
+    #[error(
+        "{what} was not sent to {who} within {deadline_ms} ms, and nothing of it was done: the {ahead} requests of this process that may be in flight there had no answer, or nobody has taken their ends (talea_queue_poll, Queue::take); see `talea status`, or allow a longer deadline"
+    )]
+    NotSent {
+        /// The call.
+        what: &'static str,
+        /// Who should have got it.
+        who: String,
+        /// How long it waited, in milliseconds.
+        deadline_ms: u64,
+        /// How many may be in flight.
+        ahead: usize,
+    },
     /// A server said no.
     #[error("{what}: {}", refusal.text)]
     Refused {
@@ -160,7 +174,9 @@ impl ClientError {
             }
             Self::Fabric(FabricError::Unsupported(..)) | Self::Unsupported(_) => ErrorKind::Unsupported,
             Self::Fabric(FabricError::Unreachable(..)) | Self::ServerLost { .. } => ErrorKind::ServerLost,
-            Self::Fabric(FabricError::Deadline(_)) | Self::Deadline { .. } => ErrorKind::Deadline,
+            Self::Fabric(FabricError::Deadline(_)) | Self::Deadline { .. } | Self::NotSent { .. } => {
+                ErrorKind::Deadline
+            }
             Self::Refused { refusal, .. } => refusal_kind(refusal.code),
             Self::Manifest(BadManifest::Version(_)) => ErrorKind::Version,
             Self::Manifest(BadManifest::Damaged(_)) => ErrorKind::DataLost,

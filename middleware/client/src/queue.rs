@@ -16,6 +16,7 @@ use futures_util::stream::FuturesUnordered;
 use smallvec::SmallVec;
 
 use crate::client::Client;
+use crate::core::driven::Carried;
 use crate::error::Result;
 
 const MS: u64 = 1_000_000;
@@ -25,9 +26,13 @@ type Running<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// Operations of a client in flight, with results of one type. What they refer to must outlive the queue. Threads may share it.
 pub struct Queue<'a, T> {
     client: Client,
-    inside: Mutex<Inside<'a, T>>,
+    operations: Arc<Operations<'a, T>>,
     /// Started and not taken.
     count: AtomicUsize,
+}
+
+struct Operations<'a, T> {
+    inside: Mutex<Inside<'a, T>>,
     waiting: Arc<Waiting>,
 }
 
@@ -70,12 +75,13 @@ impl Wake for Waiting {
 }
 
 impl<T> Inside<'_, T> {
-    /// Polls what can go on; the results of what ends are kept.
-    fn go_on(&mut self, waker: &Waker) {
-        let mut context = Context::from_waker(waker);
+    /// Polls what can go on; the results of what ends are kept. Returns whether anything has ended.
+    fn go_on(&mut self, waker: &Waker) -> bool {
+        let (mut context, before) = (Context::from_waker(waker), self.ended.len());
         while let Poll::Ready(Some(result)) = self.running.poll_next_unpin(&mut context) {
             self.ended.push_back(result);
         }
+        self.ended.len() > before
     }
 
     fn is_empty(&self) -> bool {
@@ -83,34 +89,70 @@ impl<T> Inside<'_, T> {
     }
 }
 
-impl<'a, T> Queue<'a, T> {
-    /// An empty queue.
-    pub fn new(client: &Client) -> Self {
-        let inside = Inside { running: FuturesUnordered::new(), ended: VecDeque::new() };
-        Queue {
-            client: client.clone(),
-            inside: Mutex::new(inside),
-            count: AtomicUsize::new(0),
-            waiting: Arc::default(),
+impl<'a, T> Operations<'a, T> {
+    fn lock(&self) -> MutexGuard<'_, Inside<'a, T>> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: Send> Carried for Operations<'static, T> {
+    fn go_on(&self, waker: &Waker) {
+        self.waiting.add(waker);
+        let any = self.lock().go_on(&Waker::from(self.waiting.clone()));
+        if any {
+            self.waiting.wake_by_ref();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inside<'a, T>> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    fn leave(&self, waker: &Waker) {
+        self.waiting.remove(waker);
+    }
+}
+
+impl<T: Send + 'static> Queue<'static, T> {
+    /// An empty queue whose operations go on while any thread waits in the client, in whatever call. Those of another queue do while
+    /// somebody waits in the queue.
+    pub fn carried(client: &Client) -> Self {
+        let queue = Self::new(client);
+        let operations: Arc<dyn Carried> = queue.operations.clone();
+        client.shared.carry(Arc::downgrade(&operations));
+        queue
+    }
+}
+
+impl<'a, T> Queue<'a, T> {
+    /// An empty queue.
+    pub fn new(client: &Client) -> Self {
+        let inside = Mutex::new(Inside { running: FuturesUnordered::new(), ended: VecDeque::new() });
+        let operations = Arc::new(Operations { inside, waiting: Arc::default() });
+        Queue { client: client.clone(), operations, count: AtomicUsize::new(0) }
+    }
+
+    fn add(&self, count: usize) {
+        self.count.fetch_add(count, SeqCst);
+        self.client.shared.queued(count);
+    }
+
+    fn sub(&self, count: usize) {
+        self.count.fetch_sub(count, SeqCst);
+        self.client.shared.unqueued(count);
     }
 
     /// Starts an operation, such as [`Object::update_async`](crate::Object::update_async): its request leaves before this
     /// returns, unless as many as may are in flight at its target.
+    ///
+    /// Its deadline counts while somebody drives the client: time in which the program is elsewhere is not the server's.
     pub fn start(&self, operation: impl Future<Output = T> + Send + 'a) {
-        self.count.fetch_add(1, SeqCst);
-        let mut inside = self.lock();
+        self.add(1);
+        let waiting = &self.operations.waiting;
+        let mut inside = self.operations.lock();
         inside.running.push(Box::pin(operation));
-        inside.go_on(&Waker::from(self.waiting.clone()));
-        let has_ended = !inside.ended.is_empty();
+        let any = inside.go_on(&Waker::from(waiting.clone()));
         drop(inside);
-        if has_ended {
-            self.waiting.wake_by_ref();
+        if any {
+            waiting.wake_by_ref();
         }
+        self.client.shared.stand();
     }
 
     /// Operations started whose results were not taken.
@@ -125,11 +167,11 @@ impl<'a, T> Queue<'a, T> {
 
     /// Gives up all operations in flight: what became of updates among them is not known. Who waits for them returns.
     pub fn give_up(&self) {
-        let mut inside = self.lock();
+        let mut inside = self.operations.lock();
         let (running, ended) = (std::mem::take(&mut inside.running), std::mem::take(&mut inside.ended));
-        self.count.fetch_sub(running.len() + ended.len(), SeqCst);
+        self.sub(running.len() + ended.len());
         drop(inside);
-        self.waiting.wake_by_ref();
+        self.operations.waiting.wake_by_ref();
     }
 
     /// Takes results in the order in which operations end: up to `most`, waiting for at least `least` of them (or all there
@@ -146,16 +188,17 @@ impl<'a, T> Queue<'a, T> {
         shared.drive();
         let until_ns = shared.now_ns().saturating_add(timeout_ms.saturating_mul(MS));
         let least = least.min(most);
-        let waker = Waker::from(self.waiting.clone());
+        let waiting = &self.operations.waiting;
+        let waker = Waker::from(waiting.clone());
         let mut taken = Vec::new();
         self.client.block_on(async {
             let mut pause = pin!(shared.pause(until_ns));
             poll_fn(|context| {
                 // Before the look, so that what changes after it is not missed.
-                self.waiting.add(context.waker());
+                waiting.add(context.waker());
                 let is_over = self.take_ended(&waker, &mut taken, most) || taken.len() >= least || enough();
                 if is_over || pause.as_mut().poll(context).is_ready() {
-                    self.waiting.remove(context.waker());
+                    waiting.remove(context.waker());
                     return Poll::Ready(());
                 }
                 Poll::Pending
@@ -167,23 +210,32 @@ impl<'a, T> Queue<'a, T> {
 
     /// Takes what has ended, up to `most` in all; whether nothing is left.
     fn take_ended(&self, waker: &Waker, taken: &mut Vec<T>, most: usize) -> bool {
-        let mut inside = self.lock();
+        let mut inside = self.operations.lock();
         inside.go_on(waker);
         let count = inside.ended.len().min(most - taken.len());
         taken.extend(inside.ended.drain(..count));
-        self.count.fetch_sub(count, SeqCst);
+        self.sub(count);
         let is_empty = inside.is_empty();
         drop(inside);
         if is_empty && count > 0 {
             // Others that wait for what is not there any more.
-            self.waiting.wake_by_ref();
+            self.operations.waiting.wake_by_ref();
         }
         is_empty
     }
 
     /// Has all threads that wait in this queue look again whether they have to.
     pub fn look_again(&self) {
-        self.waiting.wake_by_ref();
+        self.operations.waiting.wake_by_ref();
+    }
+}
+
+impl<T> Drop for Queue<'_, T> {
+    fn drop(&mut self) {
+        // A thread that carries it may hold the operations for a moment longer. In a forked child nothing of it is touched.
+        if !self.client.shared.is_foreign() {
+            self.give_up();
+        }
     }
 }
 

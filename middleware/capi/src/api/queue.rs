@@ -1,6 +1,6 @@
 //! Operations in flight: started with a queue, and told of when they end, by a call or as an event.
 //!
-//! Nothing runs between calls: operations go on while any thread waits in the library, and end in `talea_queue_poll`. Keys and
+//! Nothing runs between calls: operations go on while any thread waits in the library, in whatever call, and end in `talea_queue_poll`. Keys and
 //! extents are copied when an operation starts; data, and the entries of a fetch, stay the caller's until its end is told.
 
 use std::collections::{HashMap, VecDeque};
@@ -120,7 +120,7 @@ impl Operations {
 pub unsafe extern "C" fn talea_queue_create(system: *mut talea_system_t, out: *mut *mut talea_queue_t) -> c_int {
     public(|| {
         place(out, "queue")?;
-        let queue = Queue::new(&SYSTEMS.get(system)?.client);
+        let queue = Queue::carried(&SYSTEMS.get(system)?.client);
         let operations = Operations { queue, told: Mutex::default(), pending: AtomicUsize::new(0) };
         // SAFETY: checked above, valid by the caller's contract.
         unsafe { put(out, QUEUES.add(operations), "queue") }
@@ -256,6 +256,9 @@ impl Part {
 /// As `talea_object_update`, but returns at once; `queue` tells its end: calls `done` (if not NULL) with `context`, or gives an
 /// event with it. Returns an error, and nothing is told later, if the operation could not be started. The data stays the
 /// library's to read until the end is told.
+///
+/// It ends by its connection's deadline (talea_connect), of which only time counts in which some thread waits in the library: what the
+/// program does between two calls is not held against it. Such threads, in whatever call, carry it on.
 ///
 /// An update of an epoch is in flight from this call until its end is told: until then the epoch is not committed, and has no summary
 /// (TALEA_IN_FLIGHT, and nothing is lost: poll the queue until its updates have ended, then commit).

@@ -66,12 +66,14 @@ impl Shared {
             endpoint: self.waker.clone(),
         });
         let waker = Waker::from(parker.clone());
-        let _leaving = Leaving(self);
+        self.begin_driving();
+        let _leaving = Leaving(self, &waker);
         loop {
             while parker.notified.swap(false, SeqCst) {
                 if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
                     return output;
                 }
+                self.carry_on(&waker);
             }
             self.turn(&parker);
         }
@@ -94,6 +96,7 @@ impl Shared {
             drop(self.wait_for_endpoint(state));
             return;
         }
+        self.go(&state);
         let wakers = state.receive(self, false);
         if !wakers.is_empty() {
             drop(state);
@@ -109,7 +112,7 @@ impl Shared {
         if !parker.notified.load(SeqCst)
             && let Some(endpoint) = &mut endpoint
         {
-            endpoint.wait(deadline_ns);
+            endpoint.wait(self.machine_time_ns(deadline_ns));
         }
         parker.driving.store(false, SeqCst);
         let mut state = self.lock();
@@ -125,10 +128,12 @@ impl Shared {
 }
 
 /// Hands the driving on when a thread leaves, also by unwinding.
-struct Leaving<'a>(&'a Shared);
+struct Leaving<'a>(&'a Shared, &'a Waker);
 
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
+        self.0.carry_no_more(self.1);
+        self.0.stand();
         // Who parked while we had the endpoint did so under the lock that we have had since, to give it back.
         if !self.0.any_parked.load(Relaxed) || self.0.is_foreign() {
             return;

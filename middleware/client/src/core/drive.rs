@@ -19,6 +19,7 @@ impl Shared {
     /// Receives everything that is ready and wakes who waits for it. Returns whether there was anything.
     pub(crate) fn drive(&self) -> bool {
         let mut state = self.lock();
+        self.go(&state);
         // Without the endpoint here somebody else drives.
         let wakers = if state.endpoint.is_some() { state.receive(self, true) } else { Wakers::new() };
         drop(state);

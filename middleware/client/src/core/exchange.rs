@@ -77,12 +77,15 @@ struct Course {
     refused_since_ns: Option<u64>,
 }
 
+/// Now, by the clock of deadlines and by the machine's, and that one for the wall time.
+type Now<'a> = (u64, u64, &'a dyn Clock);
+
 impl State {
     /// Fills in what differs with each time that a request is sent.
-    fn fill(&mut self, head: &mut Head, question: Question, course: &mut Course, (now_ns, clock): (u64, &dyn Clock)) {
+    fn fill(&mut self, head: &mut Head, question: Question, course: &mut Course, (now_ns, machine_ns, clock): Now<'_>) {
         course.session = self.session();
         head.session = course.session;
-        head.hlc = self.hlc.tick(self.wall.unix_us(clock, now_ns));
+        head.hlc = self.hlc.tick(self.wall.unix_us(clock, machine_ns));
         head.map_version = self.map.version;
         head.deadline_ms = u32::try_from(question.deadline_ns.saturating_sub(now_ns).div_ceil(MS)).unwrap_or(u32::MAX);
         head.acknowledged_below = self.links.entry(question.target).or_default().acknowledged_below();
@@ -158,7 +161,7 @@ impl Shared {
         // From here on to the end nothing may return: a ticket is not dropped under the lock.
         let mut ticket = self.ticket_in(state, Some(place));
         request.head = question.head(ticket.id, place.1);
-        state.fill(&mut request.head, question, course, (now_ns, &*self.clock));
+        state.fill(&mut request.head, question, course, self.now(now_ns));
         ticket.head.clear();
         request.encode(&mut ticket.head);
         let parts = parts(&ticket.head, request);
@@ -169,11 +172,15 @@ impl Shared {
         Some((ticket, sent))
     }
 
+    fn now(&self, now_ns: u64) -> Now<'_> {
+        (now_ns, self.machine_time_ns(now_ns), &*self.clock)
+    }
+
     /// Waits for a place in flight.
     async fn enter(&self, question: Question, request: &mut Request<'_>) -> Result<Ticket<'_>> {
         let Question { what, target, began_ns, deadline_ns, .. } = question;
         let place = self.place(target, question.order.is_some(), deadline_ns).await;
-        let ticket = place.ok_or_else(|| self.late(PeerKey::Target(target), what, began_ns))?;
+        let ticket = place.ok_or_else(|| self.not_sent(target, what, began_ns))?;
         let sequence = ticket.place.map_or(0, |(_, sequence)| sequence);
         request.head = question.head(ticket.id, sequence);
         Ok(ticket)
@@ -196,7 +203,7 @@ impl Shared {
                 let why = "the session that sent it has expired".to_owned();
                 return Err(ClientError::Uncertain { what, why });
             }
-            state.fill(&mut request.head, question, course, (now_ns, &*self.clock));
+            state.fill(&mut request.head, question, course, self.now(now_ns));
         }
         ticket.head.clear();
         request.encode(&mut ticket.head);
@@ -268,7 +275,7 @@ impl Shared {
         let mut request = question.request(Body::Stat { read_in_place });
         let mut course = Course { session: SessionId(0), sends: 0, pauses: 0, refused_since_ns: None };
         let mut state = self.lock();
-        state.fill(&mut request.head, question, &mut course, (now_ns, &*self.clock));
+        state.fill(&mut request.head, question, &mut course, self.now(now_ns));
         let mut head = vec![];
         request.encode(&mut head);
         let Some(peer) = state.links.get(&target).and_then(|link| link.peer) else { return false };

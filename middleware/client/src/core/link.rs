@@ -234,6 +234,16 @@ impl Shared {
         ClientError::Deadline { what, who: format!("server {server} on {host}"), deadline_ms }
     }
 
+    /// The error of a call that never had a place in flight.
+    pub(super) fn not_sent(&self, target: TargetId, what: &'static str, began_ns: u64) -> ClientError {
+        match self.late(PeerKey::Target(target), what, began_ns) {
+            ClientError::Deadline { what, who, deadline_ms } => {
+                ClientError::NotSent { what, who, deadline_ms, ahead: self.tuning.in_flight }
+            }
+            lost => lost,
+        }
+    }
+
     /// The connection to a target, made if there is none: over the nearest fabric that this machine has.
     pub(crate) async fn target_peer(&self, target: TargetId, began_ns: u64, deadline_ns: u64) -> Result<PeerId> {
         let key = PeerKey::Target(target);
@@ -311,6 +321,7 @@ impl Shared {
                 return Ok(None);
             }
         }
+        let until_ns = self.machine_time_ns(until_ns);
         let connected = self.with_endpoint_unlocked(|endpoint| endpoint.connect(address, &hello, until_ns));
         let mut state = self.lock_with_endpoint();
         state.reach(key).connecting = false;
@@ -374,7 +385,8 @@ impl Shared {
                 waiting.ticket.arm(&mut state, None, deadline_ns);
                 state.links.entry(target).or_default().waiting.push_back(waiting.ticket.id);
             }
-            if matches!(waiting.ticket.outcome().await, Outcome::Timer) {
+            // The place may come from one that has ended at the same deadline.
+            if matches!(waiting.ticket.outcome().await, Outcome::Timer) || self.now_ns() >= deadline_ns {
                 return None;
             }
             _last = Some(waiting);

@@ -92,7 +92,7 @@ impl Object {
     /// Asks where records lie; false if that helps nobody.
     async fn ask_places(&self, question: Question, subject: &Subject<'_>, from: u64, count: u64) -> bool {
         let shared = &self.container.client.shared;
-        let asked_ns = shared.now_ns();
+        let asked_ns = shared.machine_ns();
         let extent = Extent { index: from, count: count.min(u64::MAX - from) };
         let Some(located) = self.ask(question, subject.dkey, subject.akey, extent).await else { return false };
         shared.places.learn(question.target, subject, from, *located, asked_ns)
@@ -166,7 +166,7 @@ impl Object {
         let shared = &self.container.client.shared;
         let (extent, (dkey, akey)) = (piece.entry.extents[0], (piece.entry.dkey, piece.entry.akey));
         let ValueKind::Array { record_bytes } = piece.entry.kind else { return (piece, None) };
-        let asked_ns = shared.now_ns();
+        let asked_ns = shared.machine_ns();
         let located = self.ask(question, dkey, akey, extent).await;
         let lent = located.and_then(|located| shared.places.lend(question.target, extent.index, *located, asked_ns));
         let Some(lent) = lent.filter(|lent| {
@@ -177,7 +177,7 @@ impl Object {
         let mut result = Found { found: false, filled: true, bytes: piece.out.len() };
         let copied = copy_records(&lent, extent.index, extent.end(), record_bytes as usize, piece.out, &mut result);
         // Only now is it certain that nothing of what was copied had been used again before.
-        if !copied || shared.now_ns() >= lent.until_ns {
+        if !copied || shared.machine_ns() >= lent.until_ns {
             return (piece, None);
         }
         lent.count(result.bytes);
@@ -202,7 +202,7 @@ impl Object {
             while at < extent.end() {
                 let holds = |lent: &Lent| (lent.map.from..lent.map.end).contains(&at);
                 if !lent.as_ref().is_some_and(holds) {
-                    lent = shared.places.find(target, subject, at, shared.now_ns());
+                    lent = shared.places.find(target, subject, at, shared.machine_ns());
                 }
                 let Some(lent) = &lent else { return Short::Ask(at) };
                 if lent.map.record_bytes != record_bytes && !lent.map.spans.is_empty() {
@@ -218,7 +218,7 @@ impl Object {
             }
         }
         // Only now is it certain that nothing of what was copied had been given back before.
-        if shared.now_ns() >= until_ns {
+        if shared.machine_ns() >= until_ns {
             return Short::Long;
         }
         lent.iter().for_each(|lent| lent.count(result.bytes));
