@@ -2,6 +2,7 @@
  * Operations in flight as a C program uses and misuses them: commits under updates that have not ended, threads that share a queue, and servers that
  * stand still meanwhile.  Its arguments are the servers' processes, which it stops and wakes.  Runs under `talea run`.
  */
+#include <dirent.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
@@ -28,10 +29,44 @@ enum { UPDATES = 200, BLOCK = 4096, HASTY_MS = 1000, LONG_MS = 60000 };
 static pid_t servers[16];
 static int server_count;
 
+/* Whether all threads of a process stand still: they do so some time after the signal. */
+static int is_stopped(pid_t server)
+{
+    char path[300], line[512];
+    struct dirent *task;
+    int stopped = 1;
+    snprintf(path, sizeof path, "/proc/%d/task", (int)server);
+    DIR *tasks = opendir(path);
+    CHECK(tasks != NULL);
+    while ((task = readdir(tasks)) != NULL) {
+        if (task->d_name[0] == '.')
+            continue;
+        snprintf(path, sizeof path, "/proc/%d/task/%s/stat", (int)server, task->d_name);
+        FILE *file = fopen(path, "r");
+        if (file == NULL)
+            continue; /* it has ended */
+        char *end = fgets(line, sizeof line, file) != NULL ? strrchr(line, ')') : NULL;
+        stopped &= end != NULL && end[2] == 'T';
+        fclose(file);
+    }
+    closedir(tasks);
+    return stopped;
+}
+
 static void tell_servers(int signal)
 {
     for (int i = 0; i < server_count; i++)
         CHECK(kill(servers[i], signal) == 0);
+    for (int i = 0; signal == SIGSTOP && i < server_count; i++)
+        while (!is_stopped(servers[i]))
+            usleep(1000);
+}
+
+/* Whatever fails, they do not stay stopped. */
+static void wake_servers(void)
+{
+    for (int i = 0; i < server_count; i++)
+        (void)kill(servers[i], SIGCONT);
 }
 
 static char names[UPDATES][8];
@@ -222,7 +257,7 @@ int main(int count, char **arguments)
     talea_container_t *run;
     for (int i = 1; i < count && server_count < 16; i++)
         servers[server_count++] = (pid_t)atoi(arguments[i]);
-    CHECK(server_count > 0);
+    CHECK(server_count > 0 && atexit(wake_servers) == 0);
     OK(talea_connect(NULL, 20000, &system));
     OK(talea_container_create(system, "run", 1, &run));
     commits(system, run);
