@@ -73,6 +73,58 @@ static void values_and_arrays(talea_container_t *run, talea_oid_t oid)
     CHECK(strcmp(value_of(run, NULL, NULL, oid, "d", "b"), "") == 0);
 }
 
+/* Data in pieces that end within extents and records. */
+static void pieces(talea_system_t *system, talea_container_t *run, talea_oid_t oid)
+{
+    static unsigned char data[3 << 20], back[3 << 20];
+    talea_extent_t extents[2] = {{0, 1 << 20}, {2 << 20, 1 << 19}}; /* of records of two bytes */
+    talea_iovec_t from[40], to[7];
+    talea_queue_t *queue;
+    talea_event_t event;
+    size_t told, at = 0;
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (unsigned char)(i * 2654435761u >> 13);
+    for (int i = 0; i < 40; i++) {
+        size_t bytes = i == 39 ? sizeof data - at : i % 5 == 0 ? 0 : i == 17 ? 2000001 : 777;
+        from[i] = (talea_iovec_t){data + at, bytes};
+        at += bytes;
+    }
+    for (int i = 0; i < 7; i++)
+        to[i] = (talea_iovec_t){back + i * 400003, i == 6 ? sizeof back - 6 * 400003 : 400003};
+    talea_update_iov_t update = {.key = key("d", "pieces"), .record_bytes = 2, .extents = extents, .extent_count = 2, .iov = from, .iov_count = 40};
+    talea_fetch_iov_t fetch = {.key = key("d", "pieces"), .record_bytes = 2, .extents = extents, .extent_count = 2, .iov = to, .iov_count = 7};
+    talea_epoch_t *epoch;
+    OK(talea_epoch_begin(run, &epoch));
+    OK(talea_object_update_iov(run, epoch, oid, &update, 1));
+    OK(talea_object_fetch_iov(run, epoch, NULL, oid, &fetch, 1));
+    CHECK(fetch.found == 1 && memcmp(data, back, sizeof data) == 0);
+    memset(data, 9, 777);
+    memset(back, 0, sizeof back);
+    OK(talea_queue_create(system, &queue));
+    OK(talea_object_update_iov_start(run, epoch, oid, &update, 1, queue, NULL, NULL));
+    OK(talea_queue_poll(queue, 20000, &event, 1, &told));
+    CHECK(told == 1 && event.code == TALEA_OK);
+    OK(talea_object_fetch_iov_start(run, epoch, NULL, oid, &fetch, 1, queue, NULL, NULL));
+    OK(talea_queue_poll(queue, 20000, &event, 1, &told));
+    CHECK(told == 1 && event.code == TALEA_OK && memcmp(data, back, sizeof data) == 0);
+    talea_queue_destroy(queue);
+    OK(talea_epoch_abort(epoch, NULL));
+    talea_epoch_close(epoch);
+    /* A value, whose places are too few for it. */
+    talea_update_iov_t value = {.key = key("d", "value"), .iov = (talea_iovec_t[]){{"one ", 4}, {"", 0}, {"two", 3}}, .iov_count = 3};
+    talea_fetch_iov_t part = {.key = key("d", "value"), .iov = (talea_iovec_t[]){{back, 2}, {back + 10, 3}}, .iov_count = 2};
+    OK(talea_object_update_iov(run, NULL, oid, &value, 1));
+    OK(talea_object_fetch_iov(run, NULL, NULL, oid, &part, 1));
+    CHECK(part.value_bytes == 7 && memcmp(back, "on", 2) == 0 && memcmp(back + 10, "e t", 3) == 0);
+    OK(talea_object_punch(run, NULL, oid, &(talea_key_t){"d", 1, "value", 5}, NULL));
+    update.iov_count = 39;
+    FAILS(talea_object_update_iov(run, NULL, oid, &update, 1), TALEA_ARGUMENT, "size");
+    update.iov = NULL;
+    FAILS(talea_object_update_iov(run, NULL, oid, &update, 1), TALEA_ARGUMENT, "null pointer");
+    fetch.iov = (talea_iovec_t[]){{NULL, 5}}, fetch.iov_count = 1;
+    FAILS(talea_object_fetch_iov(run, NULL, NULL, oid, &fetch, 1), TALEA_ARGUMENT, "null pointer");
+}
+
 static void epochs_and_steps(talea_system_t *system, talea_container_t *run, talea_oid_t oid)
 {
     talea_update_t update = single("e", "a", "first");
@@ -393,6 +445,7 @@ int main(void)
     OK(talea_object_new(run, "SX", &again));
     CHECK(memcmp(&oid, &again, sizeof oid) != 0 && strlen(talea_version()) > 0);
     values_and_arrays(run, oid);
+    pieces(system, run, oid);
     epochs_and_steps(system, run, oid);
     in_flight(system, run, oid);
     transactions_and_rollback(run, oid);

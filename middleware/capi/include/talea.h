@@ -221,6 +221,56 @@ typedef struct talea_fetch_t {
   size_t value_bytes;
 } talea_fetch_t;
 
+// A piece of memory. It is laid out as `struct iovec` of <sys/uio.h>, and an array of those may be given in its place by a cast.
+typedef struct talea_iovec_t {
+  // Where it begins.
+  void *base;
+  // Its size in bytes; 0 is fine.
+  size_t bytes;
+} talea_iovec_t;
+
+// As talea_update_t, with the data in several pieces of memory.
+typedef struct talea_update_iov_t {
+  // Where.
+  struct talea_key_t key;
+  // Bytes of a record of an array; 0: a single value.
+  uint32_t record_bytes;
+  // Zero, or one of TALEA_IF_*.
+  uint32_t condition;
+  // Extents of an array; unused for a single value.
+  const struct talea_extent_t *extents;
+  // Number of extents.
+  size_t extent_count;
+  // The pieces, which are the records of the extents, or the value, one after another. A piece may end anywhere.
+  const struct talea_iovec_t *iov;
+  // Number of pieces.
+  size_t iov_count;
+} talea_update_iov_t;
+
+// As talea_fetch_t, with the data put into several pieces of memory.
+typedef struct talea_fetch_iov_t {
+  // Where.
+  struct talea_key_t key;
+  // Bytes of a record of an array; 0: a single value.
+  uint32_t record_bytes;
+  // Set: 1 if there is a value, or any record in the extents, else 0.
+  uint32_t found;
+  // Extents of an array; unused for a single value.
+  const struct talea_extent_t *extents;
+  // Number of extents.
+  size_t extent_count;
+  // The pieces that get the records of the extents, whose size they have together (holes read as zeros), or as much of a value as fits.
+  const struct talea_iovec_t *iov;
+  // Number of pieces.
+  size_t iov_count;
+  // Set: size of the value, also if the pieces are smaller.
+  size_t value_bytes;
+} talea_fetch_iov_t;
+
+// Called when an operation has ended, by the thread that polls its queue: `code` is a talea_code_t, and `talea_error()` has the
+// text.
+typedef void (*talea_done_fn)(void *context, int code);
+
 // The end of an operation.
 typedef struct talea_event_t {
   // What was given when it was started.
@@ -230,10 +280,6 @@ typedef struct talea_event_t {
   // Text for people, NULL if all is well; lives until the next poll of the queue.
   const char *text;
 } talea_event_t;
-
-// Called when an operation has ended, by the thread that polls its queue: `code` is a talea_code_t, and `talea_error()` has the
-// text.
-typedef void (*talea_done_fn)(void *context, int code);
 
 #ifdef __cplusplus
 extern "C" {
@@ -485,6 +531,57 @@ int talea_object_list(struct talea_container_t *container,
                       size_t dkey_bytes,
                       talea_name_fn each,
                       void *context);
+
+// As talea_object_update, with the data of each entry in pieces. They go to the server as they are.
+//
+// # Safety
+// `entries` is an array of `count`; everything in it is valid for its size.
+int talea_object_update_iov(struct talea_container_t *container,
+                            struct talea_epoch_t *epoch,
+                            struct talea_oid_t oid,
+                            const struct talea_update_iov_t *entries,
+                            size_t count);
+
+// As talea_object_fetch, with the data of each entry put into pieces of memory, which do not overlap.
+//
+// # Safety
+// `entries` is an array of `count`; everything in it is valid for its size, the pieces for writing.
+int talea_object_fetch_iov(struct talea_container_t *container,
+                           struct talea_epoch_t *epoch,
+                           struct talea_snapshot_t *snapshot,
+                           struct talea_oid_t oid,
+                           struct talea_fetch_iov_t *entries,
+                           size_t count);
+
+// As talea_object_update_iov, but returns at once; see talea_object_update_start. The pieces stay the library's to read until the
+// end is told; the list of them is copied.
+//
+// # Safety
+// `entries` is an array of `count`; everything in it is valid for its size, the pieces until the operation's end is told.
+int talea_object_update_iov_start(struct talea_container_t *container,
+                                  struct talea_epoch_t *epoch,
+                                  struct talea_oid_t oid,
+                                  const struct talea_update_iov_t *entries,
+                                  size_t count,
+                                  struct talea_queue_t *queue,
+                                  talea_done_fn done,
+                                  void *context);
+
+// As talea_object_fetch_iov, but returns at once; see talea_object_fetch_start. The entries and their pieces stay the library's to
+// write until the end is told; the list of pieces is copied.
+//
+// # Safety
+// `entries` is an array of `count`; everything in it is valid for its size, and the array and the pieces until the operation's end
+// is told or its queue is destroyed.
+int talea_object_fetch_iov_start(struct talea_container_t *container,
+                                 struct talea_epoch_t *epoch,
+                                 struct talea_snapshot_t *snapshot,
+                                 struct talea_oid_t oid,
+                                 struct talea_fetch_iov_t *entries,
+                                 size_t count,
+                                 struct talea_queue_t *queue,
+                                 talea_done_fn done,
+                                 void *context);
 
 // A queue for operations on containers of `system`.
 //

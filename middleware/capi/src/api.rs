@@ -11,6 +11,7 @@ pub mod diff;
 pub mod epoch;
 pub mod follow;
 pub mod object;
+pub mod pieces;
 pub mod queue;
 pub mod snapshot;
 pub mod system;

@@ -31,7 +31,7 @@ pub use diff::Differences;
 pub use enumerate::{Listing, Page};
 pub use epoch::{CommitOutcome, Epoch, InFlight};
 pub use error::{ClientError, ErrorKind, Result};
-pub use object::{EntryFetch, EntryUpdate, Object, Punch, Write};
+pub use object::{EntryFetch, EntryUpdate, Object, PartsFetch, PartsUpdate, Punch, Write};
 pub use options::{ConnectOptions, Tuning};
 pub use queue::Queue;
 pub use snapshot::Snapshot;

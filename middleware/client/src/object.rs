@@ -9,7 +9,7 @@ use std::sync::Arc;
 use talea_fabric::endpoint::MAX_PAYLOAD_BYTES;
 use talea_model::{Extent, Layout, Oid, Order, TargetId, View, key};
 use talea_wire::RefusalCode;
-use talea_wire::data::{Body, Condition, Entry, Extents, QueryKind, ReadOf, ReplyBody, ReplyHead, ValueKind};
+use talea_wire::data::{Body, Condition, Entry, Extents, More, QueryKind, ReadOf, ReplyBody, ReplyHead, ValueKind};
 
 use crate::client::gather;
 use crate::container::Container;
@@ -18,13 +18,16 @@ use crate::epoch::Epoch;
 use crate::error::{ClientError, Result};
 
 mod fetch;
+mod parts;
 mod plan;
 mod short;
 #[cfg(test)]
 mod tests;
 
 pub use fetch::EntryFetch;
+pub use parts::{PartsFetch, PartsUpdate};
 
+use parts::{Front, Gathered, checksum_of};
 use plan::{Cost, Packer, cut, whole};
 
 /// How updates take effect.
@@ -131,6 +134,24 @@ impl Object {
 
     /// Asynchronous [`update`](Self::update). In flight, for its epoch, from this call on until it has ended or is dropped.
     pub fn update_async(&self, write: &Write<'_>, entries: &[EntryUpdate<'_>]) -> impl Future<Output = Result<()>> {
+        self.update_gathered(write, entries)
+    }
+
+    /// As [`update`](Self::update), of data that lies in several pieces: they go into the message as they are.
+    pub fn update_parts(&self, write: &Write<'_>, entries: &[PartsUpdate<'_>]) -> Result<()> {
+        self.container.client.block_on_pinned(pin!(self.update_parts_async(write, entries)))?
+    }
+
+    /// Asynchronous [`update_parts`](Self::update_parts).
+    pub fn update_parts_async(
+        &self,
+        write: &Write<'_>,
+        entries: &[PartsUpdate<'_>],
+    ) -> impl Future<Output = Result<()>> {
+        self.update_gathered(write, entries)
+    }
+
+    fn update_gathered<E: Gathered>(&self, write: &Write<'_>, entries: &[E]) -> impl Future<Output = Result<()>> {
         let flight = write.epoch().filter(|_| !entries.is_empty()).map(Epoch::begin_update);
         // One future, none in another: moving it costs more than a small request.
         async move {
@@ -144,8 +165,8 @@ impl Object {
             if let [entry] = entries
                 && let Some(entry) = whole_entry(entry)?
             {
-                return updating
-                    .end(self.update_whole(write, entry).await.err(), entries[0].condition != Condition::None);
+                let conditional = entry.condition != Condition::None;
+                return updating.end(self.update_whole(write, entry).await.err(), conditional);
             }
             let pieces = entries.iter().map(update_pieces).collect::<Result<Vec<_>>>()?;
             let mut messages = self.pack_updates(pieces.into_iter().flatten().collect())?;
@@ -167,17 +188,19 @@ impl Object {
                 }
                 messages = self.pack_updates(moved)?;
             }
-            updating.end(first_error, entries.iter().any(|entry| entry.condition != Condition::None))
+            let conditional = entries.iter().any(|entry| entry.gathered().0.condition != Condition::None);
+            updating.end(first_error, conditional)
         }
     }
 
     /// A condition is a read (rule 15).
-    fn note_conditions(&self, write: &Write<'_>, entries: &[EntryUpdate<'_>]) {
+    fn note_conditions<E: Gathered>(&self, write: &Write<'_>, entries: &[E]) {
         let (reads, view) = (&self.container.client.shared.reads, write.view());
         if !reads.wants(&view) {
             return;
         }
         for entry in entries {
+            let (entry, _) = entry.gathered();
             let (dkey, akey) = (entry.dkey.to_vec(), entry.akey.to_vec());
             match entry.condition {
                 Condition::DkeyInsert | Condition::DkeyUpdate => reads.note(&view, self.oid, ReadOf::Dkey(dkey)),
@@ -206,7 +229,7 @@ impl Object {
         let layout = self.layout()?;
         let mut packer = Packer::default();
         for entry in entries {
-            let cost = Cost::of(entry.dkey, entry.akey, entry.extents.len(), entry.data.len());
+            let cost = Cost::of(entry.dkey, entry.akey, entry.extents.len(), entry.data_bytes());
             packer.add(layout.leader_of(entry.dkey), cost, entry);
         }
         Ok(packer.messages())
@@ -219,7 +242,7 @@ impl Object {
         target: TargetId,
         mut entries: Vec<Entry<'a>>,
     ) -> (Vec<Entry<'a>>, Result<Answer<()>>) {
-        entries.iter_mut().for_each(|entry| entry.checksum = checksum(entry.data));
+        entries.iter_mut().for_each(|entry| entry.checksum = sum_of(entry));
         let question = Question { target, ..question };
         let mut request = question.request(Body::Update(entries));
         let shared = &self.container.client.shared;
@@ -433,17 +456,6 @@ fn done(body: ReplyBody<'_>) -> Result<()> {
 /// Bytes that are copied and summed at a time: the sum finds them in the cache.
 const CACHED_BYTES: usize = 32 * 1024;
 
-/// Copies `data` to the front of `out` and gives the checksum of the copy, in one pass over memory.
-fn copy_and_sum(data: &[u8], out: &mut [u8]) -> u32 {
-    let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
-    for (from, to) in data.chunks(CACHED_BYTES).zip(out.chunks_mut(CACHED_BYTES)) {
-        let to = &mut to[..from.len()];
-        to.copy_from_slice(from);
-        digest.update(to);
-    }
-    digest.finalize() as u32
-}
-
 fn checksum(data: &[u8]) -> u32 {
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, data) as u32
 }
@@ -464,8 +476,8 @@ fn check_punch(punch: &Punch<'_>) -> Result<()> {
     [punch.dkey, punch.akey].into_iter().filter(|key| !key.is_empty()).try_for_each(check_key)
 }
 
-fn check_autocommit(entries: &[EntryUpdate<'_>], messages: usize) -> Result<()> {
-    if entries.iter().any(|entry| entry.dkey != entries[0].dkey) {
+fn check_autocommit<E: Gathered>(entries: &[E], messages: usize) -> Result<()> {
+    if entries.iter().any(|entry| entry.gathered().0.dkey != entries[0].gathered().0.dkey) {
         let text = "an update outside an epoch covers one dkey: use an epoch, or one call a dkey";
         return Err(ClientError::Argument(text.to_owned()));
     }
@@ -477,27 +489,36 @@ fn check_autocommit(entries: &[EntryUpdate<'_>], messages: usize) -> Result<()> 
 }
 
 /// An entry as wire entries that each fit a message.
-fn update_pieces<'a>(entry: &EntryUpdate<'a>) -> Result<Vec<Entry<'a>>> {
+fn update_pieces<E: Gathered>(entry: &E) -> Result<Vec<Entry<'_>>> {
+    let (entry, more) = entry.gathered();
     check_key(entry.dkey)?;
     check_key(entry.akey)?;
-    let mut data = entry.data;
-    let pieces = cut(entry.kind, entry.extents, entry.data.len())?;
+    let pieces = cut(entry.kind, entry.extents, entry.data.len() + bytes_of(more))?;
+    let mut left = Front::of(entry.data, more);
     let piece = |(extents, bytes): (Extents, usize)| {
-        let (front, rest) = data.split_at(bytes);
-        data = rest;
+        let (data, more) = left.take(bytes);
         let (dkey, akey, kind, condition) = (entry.dkey, entry.akey, entry.kind, entry.condition);
-        Entry { dkey, akey, kind, condition, extents, checksum: 0, data: front }
+        Entry { dkey, akey, kind, condition, extents, checksum: 0, data, more }
     };
     Ok(pieces.into_iter().map(piece).collect())
 }
 
 /// An entry as one wire entry, if it is one.
-fn whole_entry<'a>(entry: &EntryUpdate<'a>) -> Result<Option<Entry<'a>>> {
-    check_key(entry.dkey)?;
-    check_key(entry.akey)?;
-    let EntryUpdate { dkey, akey, kind, condition, extents, data } = *entry;
-    let extents = whole(kind, extents, data.len())?;
-    Ok(extents.map(|extents| Entry { dkey, akey, kind, condition, extents, checksum: 0, data }))
+fn whole_entry<E: Gathered>(entry: &E) -> Result<Option<Entry<'_>>> {
+    let (EntryUpdate { dkey, akey, kind, condition, extents, data }, more) = entry.gathered();
+    check_key(dkey)?;
+    check_key(akey)?;
+    let extents = whole(kind, extents, data.len() + bytes_of(more))?;
+    Ok(extents.map(|extents| Entry { dkey, akey, kind, condition, extents, checksum: 0, data, more }))
+}
+
+fn sum_of(entry: &Entry<'_>) -> u32 {
+    let is_one = entry.more.whole.is_empty() && entry.more.last.is_empty();
+    if is_one { checksum(entry.data) } else { checksum_of(entry.parts()) }
+}
+
+fn bytes_of(more: More<'_>) -> usize {
+    more.whole.iter().map(|part| part.len()).sum::<usize>() + more.last.len()
 }
 
 /// The answer of the object from those of its targets.

@@ -6,7 +6,10 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::sync::Arc;
 
-use talea_client::{Client, Condition, EntryFetch, EntryUpdate, Object, Queue, ShortWay, Tuning, ValueKind, Write};
+use talea_client::{
+    Client, Condition, EntryFetch, EntryUpdate, Object, PartsFetch, PartsUpdate, Queue, ShortWay, Tuning, ValueKind,
+    Write,
+};
 use talea_fabric::endpoint::Waker;
 use talea_fabric::{Address, Endpoint, Event, FabricError, Hello, Message, PeerId, RealClock, SendError};
 use talea_model::{Extent, ObjectClass, Oid, View};
@@ -20,6 +23,8 @@ mod world;
 struct Counting;
 
 thread_local! {
+    /// The pieces of the last data request, as the endpoint got them.
+    static PIECES: std::cell::RefCell<Vec<(usize, usize)>> = const { std::cell::RefCell::new(vec![]) };
     static COUNTED: Cell<u64> = const { Cell::new(0) };
     static PAUSED: Cell<bool> = const { Cell::new(true) };
 }
@@ -91,6 +96,8 @@ impl Endpoint for Loop {
                 Ok(Envelope { id, body: Body::Request(request), .. }) => world::control_reply(id, &request, 1, 9),
                 _ => {
                     self.sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    let pieces = parts.iter().map(|part| (part.as_ptr() as usize, part.len())).collect();
+                    PIECES.set(pieces);
                     let request = data::Request::decode(&bytes).unwrap();
                     answer(&request)
                 }
@@ -197,4 +204,35 @@ fn many_entries_of_one_call_are_one_message() {
         names.iter().zip(places).map(|(name, place)| EntryFetch::array(b"d", name, 1, &EXTENTS, place)).collect();
     object.fetch(&View::Latest, &mut fetches).unwrap();
     assert_eq!(count() - before, 2);
+}
+
+#[test]
+fn pieces_of_memory_are_sent_as_they_lie_and_filled_where_they_lie() {
+    let (_client, object, _) = client();
+    let data: Vec<u8> = (0..4096u32).map(|at| at as u8).collect();
+    let parts: Vec<&[u8]> = data.chunks(64).collect();
+    let (kind, condition) = (BYTES, Condition::None);
+    let entry = [PartsUpdate { dkey: b"d", akey: b"a", kind, condition, extents: &EXTENTS, parts: &parts }];
+    let update = || object.update_parts(&Write::Auto, &entry).unwrap();
+    update();
+    let pieces = PIECES.take();
+    let wanted: Vec<(usize, usize)> = parts.iter().map(|part| (part.as_ptr() as usize, part.len())).collect();
+    assert_eq!(pieces[1..], wanted, "after the head the caller's own memory, with no copy between");
+    let mut out = vec![0u8; 4096];
+    let mut fetch = || {
+        let mut places: Vec<&mut [u8]> = out.chunks_mut(100).collect();
+        let (extents, found, filled, bytes) = (&EXTENTS, false, false, 0);
+        let mut entries =
+            [PartsFetch { dkey: b"d", akey: b"a", kind, extents, parts: &mut places, found, filled, bytes }];
+        object.fetch_parts(&View::Latest, &mut entries).unwrap();
+        assert!(entries[0].filled);
+    };
+    (0..10).for_each(|_| update());
+    (0..10).for_each(|_| fetch());
+    // As of one piece, and the lists of pieces: of the message, of the caller's places and ours.
+    let updates = allocations(|| (0..100).for_each(|_| update()));
+    let fetches = allocations(|| (0..100).for_each(|_| fetch()));
+    assert!(updates <= 300, "{updates} allocations for 100 updates of 64 pieces");
+    assert!(fetches <= 600, "{fetches} allocations for 100 fetches into 41 pieces");
+    assert_eq!(out, [7; 4096]);
 }

@@ -11,7 +11,7 @@ pub mod request;
 pub use diff::{Diff, DiffPlace, Difference, Differences, Differs};
 pub use prepare::{Prepare, Read, ReadOf};
 pub use reply::{Fetched, Histogram, Located, Reply, ReplyBody, ReplyHead, Share, Span, StoreStat};
-pub use request::{Body, Entry, EnumerateKind, Extents, Head, QueryKind, Request};
+pub use request::{Body, Entry, EnumerateKind, Extents, Head, More, QueryKind, Request};
 
 use crate::WireError;
 use talea_model::{LeaseId, Order, Position, Stamp, TxId, View};

@@ -64,8 +64,8 @@ proptest! {
     ) {
         let records = vec![7u8; count as usize * 3];
         let entries = vec![
-            Entry { dkey: b"d", akey: b"a", kind: ValueKind::Single, condition: Condition::Insert, extents: Default::default(), checksum: 9, data: &value },
-            Entry { dkey: b"d", akey: b"b", kind: ValueKind::Array { record_bytes: 3 }, condition: Condition::None, extents: [Extent::new(index as u64, count).unwrap()].into_iter().collect(), checksum: 1, data: &records },
+            Entry { dkey: b"d", akey: b"a", kind: ValueKind::Single, condition: Condition::Insert, extents: Default::default(), checksum: 9, data: &value, more: Default::default() },
+            Entry { dkey: b"d", akey: b"b", kind: ValueKind::Array { record_bytes: 3 }, condition: Condition::None, extents: [Extent::new(index as u64, count).unwrap()].into_iter().collect(), checksum: 1, data: &records, more: Default::default() },
         ];
         round_trip(&Request { head, body: Body::Update(entries) })?;
     }
@@ -100,7 +100,7 @@ proptest! {
 
     #[test]
     fn almost_right_bytes_are_taken(head in head(None), at in 0usize..200, flip in 1u8..) {
-        let entry = Entry { dkey: b"d", akey: b"b", kind: ValueKind::Array { record_bytes: 3 }, condition: Condition::None, extents: [Extent::new(1, 2).unwrap()].into_iter().collect(), checksum: 1, data: b"" };
+        let entry = Entry { dkey: b"d", akey: b"b", kind: ValueKind::Array { record_bytes: 3 }, condition: Condition::None, extents: [Extent::new(1, 2).unwrap()].into_iter().collect(), checksum: 1, data: b"", more: Default::default() };
         let mut bytes = Vec::new();
         Request { head, body: Body::Fetch(vec![entry]) }.encode(&mut bytes);
         let length = bytes.len();

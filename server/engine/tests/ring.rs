@@ -164,6 +164,7 @@ fn entry<'a>(dkey: &'a [u8], bytes: u64, data: &'a [u8]) -> Entry<'a> {
         extents: [Extent::new(0, bytes).unwrap()].into_iter().collect(),
         checksum: checksum(CrcAlgorithm::Crc32Iscsi, data) as u32,
         data,
+        more: Default::default(),
     }
 }
 

@@ -116,6 +116,7 @@ fn entry(value: &[u8]) -> Entry<'_> {
         condition: Condition::None,
         extents: Default::default(),
         data: value,
+        more: Default::default(),
         checksum: checksum(CrcAlgorithm::Crc32Iscsi, value) as u32,
     }
 }

@@ -121,7 +121,10 @@ pub(super) fn condition_of(condition: u32) -> Result<Condition, Fault> {
 }
 
 /// Runs `work` with the way of writing that an epoch handle stands for.
-fn writing(epoch: *mut talea_epoch_t, work: impl FnOnce(&Write<'_>) -> Result<(), Fault>) -> Result<(), Fault> {
+pub(super) fn writing(
+    epoch: *mut talea_epoch_t,
+    work: impl FnOnce(&Write<'_>) -> Result<(), Fault>,
+) -> Result<(), Fault> {
     if epoch.is_null() {
         return work(&Write::Auto);
     }

@@ -30,7 +30,7 @@ use crate::handles::Handles;
 const TAKEN_AT_ONCE: usize = 256;
 
 /// Something of the caller's that only he touches until the operation has ended.
-struct Callers<T>(T);
+pub(super) struct Callers<T>(pub(super) T);
 
 // SAFETY: a pointer that is carried along and used by whoever polls the queue, one at a time, under the caller's word that it
 // is valid until then.
@@ -60,7 +60,7 @@ pub(crate) struct Operations {
     pending: AtomicUsize,
 }
 
-static QUEUES: Handles<talea_queue_t, Operations> = Handles::new("queue");
+pub(super) static QUEUES: Handles<talea_queue_t, Operations> = Handles::new("queue");
 
 impl Operations {
     fn told(&self) -> MutexGuard<'_, Told> {
@@ -68,7 +68,7 @@ impl Operations {
     }
 
     /// Starts an operation whose end `context` and `done` tell.
-    fn start(
+    pub(super) fn start(
         &self,
         (done, context): (talea_done_fn, *mut c_void),
         operation: impl Future<Output = Result<(), Fault>> + Send + 'static,
@@ -209,17 +209,17 @@ fn event_of(one: &Ended, texts: &mut Vec<CString>) -> talea_event_t {
 }
 
 /// An update that was started and may not have begun: a commit sees it from the start, and its epoch fails if it never begins.
-struct Started(Option<(Arc<Epoch>, InFlight)>);
+pub(super) struct Started(Option<(Arc<Epoch>, InFlight)>);
 
 impl Started {
-    fn of(epoch: Option<&Arc<Epoch>>) -> Result<Self, Fault> {
+    pub(super) fn of(epoch: Option<&Arc<Epoch>>) -> Result<Self, Fault> {
         let Some(epoch) = epoch else { return Ok(Self(None)) };
         let flight = epoch.begin_update().map_err(fault)?;
         Ok(Self(Some((epoch.clone(), flight))))
     }
 
     /// The update itself is in flight now.
-    fn has_begun(&mut self) {
+    pub(super) fn has_begun(&mut self) {
         self.0 = None;
     }
 }
@@ -233,12 +233,12 @@ impl Drop for Started {
 }
 
 /// An entry of an operation in flight. What is read when it starts is a copy.
-struct Part {
-    dkey: Vec<u8>,
-    akey: Vec<u8>,
-    kind: ValueKind,
-    condition: Condition,
-    extents: Vec<Extent>,
+pub(super) struct Part {
+    pub(super) dkey: Vec<u8>,
+    pub(super) akey: Vec<u8>,
+    pub(super) kind: ValueKind,
+    pub(super) condition: Condition,
+    pub(super) extents: Vec<Extent>,
 }
 
 impl Part {

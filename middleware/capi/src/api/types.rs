@@ -216,6 +216,58 @@ pub type talea_name_fn =
 /// text.
 pub type talea_done_fn = Option<unsafe extern "C" fn(context: *mut c_void, code: c_int)>;
 
+/// A piece of memory. It is laid out as `struct iovec` of <sys/uio.h>, and an array of those may be given in its place by a cast.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct talea_iovec_t {
+    /// Where it begins.
+    pub base: *mut c_void,
+    /// Its size in bytes; 0 is fine.
+    pub bytes: usize,
+}
+
+/// As talea_update_t, with the data in several pieces of memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct talea_update_iov_t {
+    /// Where.
+    pub key: talea_key_t,
+    /// Bytes of a record of an array; 0: a single value.
+    pub record_bytes: u32,
+    /// Zero, or one of TALEA_IF_*.
+    pub condition: u32,
+    /// Extents of an array; unused for a single value.
+    pub extents: *const talea_extent_t,
+    /// Number of extents.
+    pub extent_count: usize,
+    /// The pieces, which are the records of the extents, or the value, one after another. A piece may end anywhere.
+    pub iov: *const talea_iovec_t,
+    /// Number of pieces.
+    pub iov_count: usize,
+}
+
+/// As talea_fetch_t, with the data put into several pieces of memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct talea_fetch_iov_t {
+    /// Where.
+    pub key: talea_key_t,
+    /// Bytes of a record of an array; 0: a single value.
+    pub record_bytes: u32,
+    /// Set: 1 if there is a value, or any record in the extents, else 0.
+    pub found: u32,
+    /// Extents of an array; unused for a single value.
+    pub extents: *const talea_extent_t,
+    /// Number of extents.
+    pub extent_count: usize,
+    /// The pieces that get the records of the extents, whose size they have together (holes read as zeros), or as much of a value as fits.
+    pub iov: *const talea_iovec_t,
+    /// Number of pieces.
+    pub iov_count: usize,
+    /// Set: size of the value, also if the pieces are smaller.
+    pub value_bytes: usize,
+}
+
 /// The end of an operation.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

@@ -95,7 +95,9 @@ impl State {
 /// A message: its head, and the data as it lies in the caller's memory.
 fn parts<'a>(head: &'a [u8], request: &'a Request<'_>) -> SmallVec<[IoSlice<'a>; 4]> {
     let mut parts = smallvec![IoSlice::new(head)];
-    parts.extend(request.data().filter(|data| !data.is_empty()).map(IoSlice::new));
+    let pieces = || request.data().filter(|data| !data.is_empty());
+    parts.reserve_exact(pieces().count());
+    parts.extend(pieces().map(IoSlice::new));
     parts
 }
 

@@ -5,10 +5,11 @@ use std::pin::pin;
 use smallvec::{SmallVec, smallvec};
 use talea_model::{Extent, TargetId, View};
 use talea_wire::RefusalCode;
-use talea_wire::data::{Body, Condition, Entry, Extents, Fetched, ReadOf, ReplyBody, ValueKind};
+use talea_wire::data::{Body, Condition, Entry, Extents, Fetched, More, ReadOf, ReplyBody, ValueKind};
 
+use super::parts::{Asked, Out, PartsFetch, Places, Scattered, clear, copy_and_sum, room};
 use super::plan::{Cost, Packer, cut, whole};
-use super::{Object, check_key, checksum, copy_and_sum};
+use super::{Object, check_key};
 use crate::client::gather;
 use crate::core::exchange::{Answer, Question};
 use crate::error::{ClientError, Result};
@@ -67,7 +68,14 @@ impl Found {
 pub(super) struct Piece<'k, 'o> {
     pub(super) index: usize,
     pub(super) entry: Entry<'k>,
-    pub(super) out: &'o mut [u8],
+    pub(super) out: Out<'o>,
+}
+
+impl Piece<'_, '_> {
+    /// Bytes of its places.
+    pub(super) fn bytes(&self) -> usize {
+        room(&self.out)
+    }
 }
 
 /// Pieces of a call or message; most have one, and that one needs no allocation.
@@ -83,7 +91,25 @@ impl Object {
     }
 
     /// Asynchronous [`fetch`](Self::fetch).
-    pub async fn fetch_async(&self, view: &View, entries: &mut [EntryFetch<'_>]) -> Result<()> {
+    pub fn fetch_async(&self, view: &View, entries: &mut [EntryFetch<'_>]) -> impl Future<Output = Result<()>> {
+        self.fetch_scattered(view, entries)
+    }
+
+    /// As [`fetch`](Self::fetch), into several pieces of memory.
+    pub fn fetch_parts(&self, view: &View, entries: &mut [PartsFetch<'_, '_>]) -> Result<()> {
+        self.container.client.block_on_pinned(pin!(self.fetch_parts_async(view, entries)))?
+    }
+
+    /// Asynchronous [`fetch_parts`](Self::fetch_parts).
+    pub fn fetch_parts_async(
+        &self,
+        view: &View,
+        entries: &mut [PartsFetch<'_, '_>],
+    ) -> impl Future<Output = Result<()>> {
+        self.fetch_scattered(view, entries)
+    }
+
+    async fn fetch_scattered<'k, E: Scattered<'k>>(&self, view: &View, entries: &mut [E]) -> Result<()> {
         self.note_reads(view, entries);
         let mut results: SmallVec<[Found; 1]> =
             smallvec![Found { found: false, filled: true, bytes: 0 }; entries.len()];
@@ -123,15 +149,16 @@ impl Object {
             return Err(error);
         }
         for (entry, result) in entries.iter_mut().zip(results) {
-            (entry.found, entry.filled, entry.bytes) = (result.found, result.filled && result.found, result.bytes);
+            entry.tell(Found { filled: result.filled && result.found, ..result });
         }
         Ok(())
     }
 
-    fn note_reads(&self, view: &View, entries: &[EntryFetch<'_>]) {
+    fn note_reads<'k, E: Scattered<'k>>(&self, view: &View, entries: &[E]) {
         let reads = &self.container.client.shared.reads;
         if reads.wants(view) {
             for entry in entries {
+                let entry = entry.asked();
                 let (dkey, akey, extents) = (entry.dkey.to_vec(), entry.akey.to_vec(), entry.extents.to_vec());
                 reads.note(view, self.oid, ReadOf::Akey { dkey, akey, extents });
             }
@@ -149,7 +176,7 @@ impl Object {
         let mut packer = Packer::default();
         for piece in pieces {
             let Entry { dkey, akey, ref extents, .. } = piece.entry;
-            let cost = Cost::of(dkey, akey, extents.len(), piece.out.len());
+            let cost = Cost::of(dkey, akey, extents.len(), piece.bytes());
             packer.add(layout.leader_of(dkey), cost, piece);
         }
         Ok(packer.messages().into_iter().map(|(target, pieces)| (target, pieces.into())).collect())
@@ -202,22 +229,15 @@ impl Object {
                 let text = format!("the array has records of {} bytes, not {record_bytes}", fetched.record_bytes);
                 return Err(ClientError::Argument(text));
             }
-            bytes = piece.out.len();
+            bytes = piece.bytes();
             if data.is_empty() {
-                piece.out.fill(0);
+                clear(&mut piece.out);
             } else if data.len() != bytes {
                 return Err(ClientError::unexpected("fetching"));
             }
         }
-        let sum = if data.len() <= piece.out.len() {
-            copy_and_sum(data, piece.out)
-        } else {
-            let fits = piece.out.len();
-            piece.out.copy_from_slice(&data[..fits]);
-            checksum(data)
-        };
-        if sum != fetched.checksum {
-            piece.out.fill(0);
+        if copy_and_sum(data, &mut piece.out) != fetched.checksum {
+            clear(&mut piece.out);
             return Err(ClientError::DataLost {
                 oid: self.oid,
                 dkey: piece.entry.dkey.escape_ascii().to_string(),
@@ -233,24 +253,26 @@ fn is_too_long(error: &ClientError) -> bool {
     matches!(error, ClientError::Refused { refusal, .. } if refusal.code == RefusalCode::TooLong)
 }
 
-fn push_pieces<'k: 'o, 'o>(index: usize, entry: &'o mut EntryFetch<'k>, pieces: &mut Pieces<'k, 'o>) -> Result<()> {
-    check_key(entry.dkey)?;
-    check_key(entry.akey)?;
-    let (dkey, akey, kind) = (entry.dkey, entry.akey, entry.kind);
-    let mut out: &mut [u8] = entry.out;
+fn push_pieces<'k: 'o, 'o, E: Scattered<'k>>(
+    index: usize,
+    entry: &'o mut E,
+    pieces: &mut Pieces<'k, 'o>,
+) -> Result<()> {
+    let (Asked { dkey, akey, kind, extents }, bytes) = (entry.asked(), entry.bytes());
+    check_key(dkey)?;
+    check_key(akey)?;
+    let mut places = Places::new(entry.places());
     let single = !matches!(kind, ValueKind::Array { .. });
     // A single value is as large as it is: its buffer's size says nothing.
-    let one =
-        if single && entry.extents.is_empty() { Some(Extents::new()) } else { whole(kind, entry.extents, out.len())? };
+    let one = if single && extents.is_empty() { Some(Extents::new()) } else { whole(kind, extents, bytes)? };
     let sizes: SmallVec<[(Extents, usize); 1]> = match one {
-        Some(extents) => smallvec![(extents, out.len())],
-        None => cut(kind, entry.extents, out.len())?.into(),
+        Some(extents) => smallvec![(extents, bytes)],
+        None => cut(kind, extents, bytes)?.into(),
     };
     for (extents, bytes) in sizes {
-        let (front, rest) = out.split_at_mut(bytes);
-        out = rest;
-        let entry = Entry { dkey, akey, kind, condition: Condition::None, extents, checksum: 0, data: &[] };
-        pieces.push(Piece { index, entry, out: front });
+        let (condition, more) = (Condition::None, More::default());
+        let entry = Entry { dkey, akey, kind, condition, extents, checksum: 0, data: &[], more };
+        pieces.push(Piece { index, entry, out: places.take(bytes) });
     }
     Ok(())
 }

@@ -70,7 +70,7 @@ impl Object {
                     Short::Done(found) => break done(piece.index, found),
                     Short::Ask(from) if pays && asked <= piece.entry.extents.len() => {
                         asked += 1;
-                        let records = (piece.out.len() as u64 / u64::from(record_bytes.max(1))).max(1);
+                        let records = (piece.bytes() as u64 / u64::from(record_bytes.max(1))).max(1);
                         let count = match seen {
                             Seen::At(_) => u64::MAX,
                             Seen::Inside(..) => records.saturating_mul(AHEAD_PIECES),
@@ -159,10 +159,11 @@ impl Object {
     }
 
     fn is_long(&self, piece: &Piece<'_, '_>) -> bool {
-        piece.out.len() >= self.container.client.shared.tuning.near_bytes && piece.entry.extents.len() == 1
+        let near_bytes = self.container.client.shared.tuning.near_bytes;
+        piece.bytes() >= near_bytes && piece.entry.extents.len() == 1 && piece.out.len() == 1
     }
 
-    async fn read_near<'k, 'o>(&self, question: Question, piece: Piece<'k, 'o>) -> (Piece<'k, 'o>, Option<Found>) {
+    async fn read_near<'k, 'o>(&self, question: Question, mut piece: Piece<'k, 'o>) -> (Piece<'k, 'o>, Option<Found>) {
         let shared = &self.container.client.shared;
         let (extent, (dkey, akey)) = (piece.entry.extents[0], (piece.entry.dkey, piece.entry.akey));
         let ValueKind::Array { record_bytes } = piece.entry.kind else { return (piece, None) };
@@ -174,8 +175,9 @@ impl Object {
         }) else {
             return (piece, None);
         };
-        let mut result = Found { found: false, filled: true, bytes: piece.out.len() };
-        let copied = copy_records(&lent, extent.index, extent.end(), record_bytes as usize, piece.out, &mut result);
+        let mut result = Found { found: false, filled: true, bytes: piece.bytes() };
+        let copied =
+            copy_records(&lent, extent.index, extent.end(), record_bytes as usize, &mut *piece.out[0], &mut result);
         // Only now is it certain that nothing of what was copied had been used again before.
         if !copied || shared.machine_ns() >= lent.until_ns {
             return (piece, None);
@@ -193,13 +195,23 @@ impl Object {
     ) -> Short {
         let shared = &self.container.client.shared;
         let size = record_bytes as usize;
-        let mut result = Found { found: false, filled: true, bytes: piece.out.len() };
+        let mut result = Found { found: false, filled: true, bytes: piece.bytes() };
         let mut lent: Option<Lent> = None;
         let mut until_ns = u64::MAX;
-        let mut out = &mut *piece.out;
+        let mut places = piece.out.iter_mut();
+        let mut out: &mut [u8] = &mut [];
         for extent in &piece.entry.extents {
             let mut at = extent.index;
             while at < extent.end() {
+                while out.is_empty() {
+                    let Some(place) = places.next() else { return Short::Long };
+                    out = place;
+                }
+                // A record that lies in two places goes the long way.
+                let room = (out.len() / size) as u64;
+                if room == 0 {
+                    return Short::Long;
+                }
                 let holds = |lent: &Lent| (lent.map.from..lent.map.end).contains(&at);
                 if !lent.as_ref().is_some_and(holds) {
                     lent = shared.places.find(target, subject, at, shared.machine_ns());
@@ -209,8 +221,8 @@ impl Object {
                     return Short::Long;
                 }
                 until_ns = until_ns.min(lent.until_ns);
-                let end = extent.end().min(lent.map.end);
-                let (here, rest) = out.split_at_mut((end - at) as usize * size);
+                let end = extent.end().min(lent.map.end).min(at + room);
+                let (here, rest) = std::mem::take(&mut out).split_at_mut((end - at) as usize * size);
                 if !copy_records(lent, at, end, size, here, &mut result) {
                     return Short::Long;
                 }

@@ -58,6 +58,29 @@ pub struct Entry<'a> {
     pub checksum: u32,
     /// The data (updates): extents' records in order, or the value. Empty for fetches.
     pub data: &'a [u8],
+    /// Data that goes on in other pieces of the sender's memory. Whoever receives an entry has all of it in `data`.
+    pub more: More<'a>,
+}
+
+/// Pieces of memory that follow one another in a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct More<'a> {
+    /// Pieces.
+    pub whole: &'a [&'a [u8]],
+    /// One more.
+    pub last: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    /// All pieces of its data.
+    pub fn parts(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        std::iter::once(self.data).chain(self.more.whole.iter().copied()).chain(std::iter::once(self.more.last))
+    }
+
+    /// Bytes of all of them.
+    pub fn data_bytes(&self) -> usize {
+        self.data.len() + self.more.whole.iter().map(|part| part.len()).sum::<usize>() + self.more.last.len()
+    }
 }
 
 /// What is enumerated.
@@ -225,6 +248,7 @@ impl<'a> Request<'a> {
             extents: Extents::new(),
             checksum: 0,
             data: &[],
+            more: More::default(),
         };
         match &self.body {
             Body::Update(entries) => self.put(UPDATE, 0, entries, out),
@@ -254,10 +278,10 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The data that follows what [`encode`](Self::encode) made: one slice an entry.
+    /// The data that follows what [`encode`](Self::encode) made: the pieces of each entry, some of which are empty.
     pub fn data(&self) -> impl Iterator<Item = &'a [u8]> {
         let entries: &[Entry<'a>] = if let Body::Update(entries) = &self.body { entries } else { &[] };
-        entries.iter().map(|entry| entry.data)
+        entries.iter().flat_map(|entry| entry.parts())
     }
 
     /// A body without entries, in the codec of control messages.
@@ -272,6 +296,7 @@ impl<'a> Request<'a> {
             extents: Extents::new(),
             checksum: 0,
             data: &data,
+            more: More::default(),
         };
         self.put(kind, 0, &[whole], out);
         out.extend_from_slice(&data);
@@ -281,7 +306,7 @@ impl<'a> Request<'a> {
         let head = &self.head;
         let (order_kind, order_tx) = order_fields(head.order);
         let (view_kind, view_tx, view_stamp, view_position, view_lease) = view_fields(head.view);
-        let data_bytes: usize = entries.iter().map(|entry| entry.data.len()).sum();
+        let data_bytes: usize = entries.iter().map(Entry::data_bytes).sum();
         let raw = RawHead {
             version: PROTOCOL_VERSION.into(),
             kind,
@@ -372,7 +397,7 @@ fn put_entry(entry: &Entry<'_>, out: &mut Vec<u8>) {
         condition: entry.condition as u8,
         extents: (entry.extents.len() as u16).into(),
         record_bytes: record_bytes.into(),
-        data_bytes: (entry.data.len() as u32).into(),
+        data_bytes: (entry.data_bytes() as u32).into(),
         checksum: entry.checksum.into(),
         reserved: 0.into(),
     };
@@ -419,7 +444,8 @@ fn take_entries<'a>(rest: &mut &'a [u8], count: usize) -> Result<(Vec<Entry<'a>>
             _ => return Err(WireError::Malformed("unknown kind of value")),
         };
         let condition = Condition::from_u8(raw.condition)?;
-        let entry = Entry { dkey, akey, kind, condition, extents, checksum: raw.checksum.get(), data: &[] };
+        let (checksum, more) = (raw.checksum.get(), More::default());
+        let entry = Entry { dkey, akey, kind, condition, extents, checksum, data: &[], more };
         entries.push(entry);
         claims.push(raw.data_bytes.get() as usize);
     }

@@ -218,6 +218,7 @@ pub(super) fn single<'a>(dkey: &'a [u8], data: &'a [u8], condition: Condition) -
         extents: Default::default(),
         checksum: crc(data),
         data,
+        more: Default::default(),
     }
 }
 
