@@ -215,7 +215,7 @@ pub(crate) async fn writer(context: Context, job: Arc<Mutex<Job>>, writer: u32, 
             let cell = CELLS + context.draw(u64::from(AUTO_CELLS)) as Cell;
             context.write(&container, &Write::Auto, cell, context.draw(u64::MAX)).await;
         }
-        lock(&job).flushed.push((round, epoch.summary().unwrap()));
+        lock(&job).flushed.push((round, epoch.summary()));
         context.time.moved();
         if writer == 0 {
             next = commit(&context, &container, &job, &epoch, round).await;

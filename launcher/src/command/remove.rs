@@ -57,7 +57,7 @@ fn drop_steps(client: &Client, container: &str) -> Result<(), Failure> {
     for _ in 0..kept_steps {
         let epoch = container.begin(true)?;
         container.object(client.new_oid(ObjectClass::S1)).punch(&Write::Inside(&epoch), &Punch::default())?;
-        epoch.commit(&epoch.summary()?, &[], false).committed?;
+        epoch.commit(&epoch.try_summary()?, &[], false).committed?;
     }
     Ok(())
 }

@@ -160,8 +160,14 @@ impl Epoch {
         self.gate.close().map_err(|held| self.held(held))
     }
 
+    /// This process's part so far. While an update is in flight, which would be missing in it, it says that one has failed: no process
+    /// commits with it. [`try_summary`](Self::try_summary) tells instead, and then the epoch can be committed later.
+    pub fn summary(&self) -> Summary {
+        self.try_summary().unwrap_or_else(|_| Summary { failed: true, ..self.part() })
+    }
+
     /// This process's part so far. [`ClientError::InFlight`] while an update is in flight: what it writes would be missing in it.
-    pub fn summary(&self) -> Result<Summary> {
+    pub fn try_summary(&self) -> Result<Summary> {
         if let Err(held @ Held::InFlight(_)) = self.gate.check() {
             return Err(self.held(held));
         }

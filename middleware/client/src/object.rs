@@ -291,7 +291,7 @@ impl Object {
         let epoch = self.container.begin_async(false).await?;
         epoch.enter_async().await?;
         match self.punch_all(&Write::Inside(&epoch), punch, &*self.layout()?).await {
-            None => epoch.commit_async(&epoch.summary()?, &[], false).await.committed.map(drop),
+            None => epoch.commit_async(&epoch.try_summary()?, &[], false).await.committed.map(drop),
             Some(error) => {
                 // The punch failed: that is the error to tell. The abort's own would only follow from it.
                 let _ = epoch.abort_async("a punch failed").await;

@@ -57,7 +57,7 @@ impl Container {
         let snapshot = self.snapshot_async(to).await?;
         let epoch = self.begin_async(true).await?;
         match self.write_back(&epoch, &snapshot.view(), progress).await {
-            Ok(()) => epoch.commit_async(&epoch.summary()?, attributes, false).await.committed,
+            Ok(()) => epoch.commit_async(&epoch.try_summary()?, attributes, false).await.committed,
             Err(error) => {
                 // What failed is the error to tell; what the abort says could only follow from it.
                 let _ = epoch.abort_async("a rollback failed").await;

@@ -68,8 +68,8 @@ fn epochs_of_two_processes_become_visible_at_once_and_snapshots_never_change() {
         assert_eq!(read(&container.object(b), &epoch.view(), 100).unwrap(), [step; 100], "inside the epoch");
         assert_eq!(read(&same.object(b), &View::Latest, 100).unwrap(), [step - 1; 100], "not outside of it");
         assert!(same.query().unwrap().pending_updates > 0);
-        let mut summary = epoch.summary().unwrap();
-        summary.merge(&theirs.summary().unwrap());
+        let mut summary = epoch.summary();
+        summary.merge(&theirs.summary());
         theirs.closed_elsewhere();
         let outcome = epoch.commit(&summary, b"attributes", true);
         assert_eq!(outcome.committed.unwrap().step, Step(step as u64));

@@ -119,7 +119,7 @@ fn latencies(client: &Client) -> Vec<f64> {
     let mut one = || {
         client.block_on(write(&run, &epoch)).unwrap().unwrap();
         let begun = Instant::now();
-        let outcome = epoch.commit(&epoch.summary().unwrap(), b"", true);
+        let outcome = epoch.commit(&epoch.summary(), b"", true);
         let took = us(begun);
         outcome.committed.unwrap();
         epoch = outcome.next.unwrap();
@@ -137,7 +137,7 @@ fn commits_per_s(client: &Client, containers: usize) -> f64 {
         let mut epoch = run.begin_async(true).await?;
         for _ in 0..each {
             write(run, &epoch).await?;
-            let outcome = epoch.commit_async(&epoch.summary().unwrap(), b"", true).await;
+            let outcome = epoch.commit_async(&epoch.summary(), b"", true).await;
             outcome.committed?;
             let Some(next) = outcome.next else { break };
             epoch = next;
@@ -224,7 +224,7 @@ fn wake_ups(writer: &Client, reader: &Client, subscribers: usize) -> (f64, f64) 
         let epoch = run.begin(true).unwrap();
         writer.block_on(write(&run, &epoch)).unwrap().unwrap();
         let begun = Instant::now();
-        epoch.commit(&epoch.summary().unwrap(), b"", false).committed.unwrap();
+        epoch.commit(&epoch.summary(), b"", false).committed.unwrap();
         let mut after: Vec<f64> =
             woken.recv().unwrap().into_iter().map(|at: Instant| (at - begun).as_secs_f64() * 1e6).collect();
         after.sort_by(f64::total_cmp);
@@ -245,7 +245,7 @@ fn failover() -> f64 {
     let commit = || -> Result<()> {
         let epoch = run.begin(true)?;
         // On no target of the leader's: its data is gone with it.
-        epoch.commit(&epoch.summary().unwrap(), b"", false).committed.map(drop)
+        epoch.commit(&epoch.summary(), b"", false).committed.map(drop)
     };
     commit().unwrap();
     assert_eq!(writer.status().unwrap().leader.0, 0);

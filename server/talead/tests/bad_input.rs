@@ -102,20 +102,20 @@ fn a_full_pool_refuses_the_write_fails_the_commit_and_keeps_what_was_committed()
     let object = run.object(client.new_oid(ObjectClass::SX));
     let epoch = run.begin(true).unwrap();
     fill(&object, &Write::Inside(&epoch), 8, 1).unwrap();
-    assert_eq!(epoch.commit(&epoch.summary().unwrap(), b"", false).committed.unwrap().step, Step(1));
+    assert_eq!(epoch.commit(&epoch.summary(), b"", false).committed.unwrap().step, Step(1));
     let epoch = run.begin(true).unwrap();
     let other = run.object(client.new_oid(ObjectClass::SX));
     let error = fill(&other, &Write::Inside(&epoch), 1000, 2).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
     assert!(error.to_string().contains("larger tier"), "no remedy: {error}");
-    let error = epoch.commit(&epoch.summary().unwrap(), b"", false).committed.map(drop).unwrap_err();
+    let error = epoch.commit(&epoch.summary(), b"", false).committed.map(drop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
     assert!(error.to_string().contains("is aborted") && error.to_string().contains("capacity"), "{error}");
     assert_eq!(look(&object, &View::Latest, 8), Ok(1));
     // The space of what was aborted is there again, without help.
     let epoch = run.begin(true).unwrap();
     fill(&object, &Write::Inside(&epoch), 8, 3).unwrap();
-    assert_eq!(epoch.commit(&epoch.summary().unwrap(), b"", false).committed.unwrap().step, Step(2));
+    assert_eq!(epoch.commit(&epoch.summary(), b"", false).committed.unwrap().step, Step(2));
     assert_eq!(look(&object, &View::Latest, 8), Ok(3));
 }
 

@@ -68,7 +68,7 @@ fn write_part(run: &Container, blob: &[u8], oid: Oid, writer: u64, bytes: usize)
         };
         run.object(oid).update(&Write::Inside(&epoch), &[entry]).unwrap();
     }
-    let summary = epoch.summary().unwrap();
+    let summary = epoch.summary();
     epoch.closed_elsewhere();
     summary
 }
@@ -98,7 +98,7 @@ fn cost(clients: &[Client], bytes: usize) -> (Cost, Duration) {
     let oid = clients[0].new_oid(ObjectClass::SX);
     let epoch: Epoch = run.begin(true).unwrap();
     let blob = epoch.blob();
-    let mut summary = epoch.summary().unwrap();
+    let mut summary = epoch.summary();
     for (writer, client) in clients.iter().enumerate() {
         let run = client.container_open("run").unwrap();
         summary.merge(&write_part(&run, &blob, oid, writer as u64, bytes / clients.len()));
@@ -172,7 +172,7 @@ fn i3_readers_of_snapshots_wait_for_no_writer_and_see_no_change() {
     let commit = |value| {
         let epoch = run.begin(true).unwrap();
         fill(&object, &Write::Inside(&epoch), 8, value).unwrap();
-        epoch.commit(&epoch.summary().unwrap(), b"", false).committed.unwrap();
+        epoch.commit(&epoch.summary(), b"", false).committed.unwrap();
     };
     commit(1);
     let snapshot = seen.snapshot(SnapshotAt::Latest).unwrap();
@@ -187,7 +187,7 @@ fn i3_readers_of_snapshots_wait_for_no_writer_and_see_no_change() {
     }
     // One round trip to each target and read, and none that was asked again.
     assert!(fetches() - before <= 2 * 50 * u64::from(TARGETS), "{} fetches", fetches() - before);
-    held.commit(&held.summary().unwrap(), b"", false).committed.unwrap();
+    held.commit(&held.summary(), b"", false).committed.unwrap();
 
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {

@@ -45,7 +45,7 @@ fn attempt(client: &Client, run: &Container) -> talea_client::Result<Step> {
         data: b"data",
     };
     run.object(client.new_oid(ObjectClass::S1)).update(&Write::Inside(&epoch), &[entry])?;
-    epoch.commit(&epoch.summary().unwrap(), b"", false).committed.map(|committed| committed.step)
+    epoch.commit(&epoch.summary(), b"", false).committed.map(|committed| committed.step)
 }
 
 /// Whose leader gets a signal while a client commits and another follows: commits go on, and each step is told once.

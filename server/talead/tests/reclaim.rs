@@ -130,7 +130,7 @@ fn first_step(client: &Client) {
     let run = container(client);
     let epoch = run.begin(true).unwrap();
     fill(&run.object(OBJECT), &Write::Inside(&epoch), CHUNKS, 1).unwrap();
-    epoch.commit(&epoch.summary().unwrap(), b"", false).committed.unwrap();
+    epoch.commit(&epoch.summary(), b"", false).committed.unwrap();
 }
 
 #[test]

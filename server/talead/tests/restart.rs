@@ -95,7 +95,7 @@ fn value(name: &str, step: u64) -> u8 {
 fn commit(run: &Container, oid: Oid, step: u64) -> Result<()> {
     let epoch = run.begin(true)?;
     fill(&run.object(oid), &Write::Inside(&epoch), CHUNKS, value(run.name(), step))?;
-    let committed = epoch.commit(&epoch.summary().unwrap(), format!("step {step}").as_bytes(), false).committed?;
+    let committed = epoch.commit(&epoch.summary(), format!("step {step}").as_bytes(), false).committed?;
     assert_eq!(committed.step, Step(step));
     Ok(())
 }

@@ -81,7 +81,7 @@ fn a_writer_whose_server_is_killed_finishes_its_epoch() {
         system.kill(home);
         system.restart(home);
         fill(&object, &Write::Inside(&epoch), CHUNKS, 7).unwrap();
-        let committed = epoch.commit(&epoch.summary().unwrap(), b"over a restart", false).committed.unwrap();
+        let committed = epoch.commit(&epoch.summary(), b"over a restart", false).committed.unwrap();
         assert_eq!((committed.step, client.session()), (Step(1), session), "{servers} servers, home {home}");
         let snapshot = run.snapshot(SnapshotAt::Step(Step(1))).unwrap();
         assert_eq!(look(&object, &snapshot.view(), CHUNKS), Ok(7));
@@ -99,7 +99,7 @@ fn a_call_that_is_under_way_when_its_server_is_killed_is_done_once() {
         let epoch = run.begin(true).unwrap();
         fill(&run.object(OBJECT), &Write::Inside(&epoch), CHUNKS, round + 1).unwrap();
         let committed = std::thread::scope(|scope| {
-            let call = scope.spawn(|| epoch.commit(&epoch.summary().unwrap(), &[], false).committed);
+            let call = scope.spawn(|| epoch.commit(&epoch.summary(), &[], false).committed);
             // Before it came, while it was logged, and when it was answered.
             std::thread::sleep(Duration::from_micros(400 * u64::from(round)));
             system.kill(0);
@@ -183,8 +183,8 @@ fn who_writes_in_what_outlives_the_server() {
                 std::thread::sleep(Duration::from_millis(10));
             }
             fill(&run.object(OBJECT), &Write::Inside(&untouched), CHUNKS, 3).unwrap();
-            untouched.commit(&untouched.summary().unwrap(), &[], false).committed.unwrap();
-            let mut summary = epoch.summary().unwrap();
+            untouched.commit(&untouched.summary(), &[], false).committed.unwrap();
+            let mut summary = epoch.summary();
             (0..2 * servers).for_each(|target| summary.touched.insert(talea_model::TargetId(target)));
             summary.map_version = owner.map().version;
             let committed = epoch.commit(&summary, &[], false).committed;

@@ -80,7 +80,7 @@ fn a_snapshot_is_read_in_place_and_stays_what_it_was() {
     let before = fetches(&reader);
     for step in 1..=40u8 {
         write(&object, &Write::Inside(&epoch), step, 0, BYTES);
-        let outcome = epoch.commit(&epoch.summary().unwrap(), b"", true);
+        let outcome = epoch.commit(&epoch.summary(), b"", true);
         outcome.committed.unwrap();
         epoch = outcome.next.unwrap();
         let snapshot = seen.snapshot(SnapshotAt::Latest).unwrap();

@@ -29,7 +29,7 @@ fn epochs_become_visible_whole_and_snapshots_never_change() {
         assert_eq!(look(&other, &View::Latest, 8), Ok(value - 1), "nobody else sees any of it");
         let usage = seen.query().unwrap();
         assert!(usage.pending_updates >= 8 && usage.targets == 4 && usage.servers == 2, "{usage:?}");
-        let outcome = epoch.commit(&epoch.summary().unwrap(), b"", true);
+        let outcome = epoch.commit(&epoch.summary(), b"", true);
         assert_eq!(outcome.committed.unwrap().step, Step(value as u64));
         epoch = outcome.next.unwrap();
         let WaitOutcome::Steps { steps, .. } = steps.wait(10_000).unwrap() else { panic!("no step") };
@@ -115,7 +115,7 @@ fn a_durable_system_comes_back_after_a_kill_with_what_was_acknowledged() {
     let mut epoch = run.begin(true).unwrap();
     for value in 1..=3u8 {
         fill(&object, &Write::Inside(&epoch), 8, value).unwrap();
-        let outcome = epoch.commit(&epoch.summary().unwrap(), b"", true);
+        let outcome = epoch.commit(&epoch.summary(), b"", true);
         outcome.committed.unwrap();
         epoch = outcome.next.unwrap();
     }
@@ -139,6 +139,6 @@ fn a_durable_system_comes_back_after_a_kill_with_what_was_acknowledged() {
     // It goes on from the last committed step.
     let epoch = run.begin(true).unwrap();
     fill(&object, &Write::Inside(&epoch), 8, 4).unwrap();
-    assert_eq!(epoch.commit(&epoch.summary().unwrap(), b"", false).committed.unwrap().step, Step(4));
+    assert_eq!(epoch.commit(&epoch.summary(), b"", false).committed.unwrap().step, Step(4));
     assert_eq!(look(&object, &View::Latest, 8), Ok(4));
 }

@@ -37,7 +37,7 @@ pub(super) async fn name(
     let object = container.object(manifest::object());
     let written = object.update_async(&Write::Inside(epoch), &[entry]).await;
     let before = summary.touched.clone();
-    summary.merge(&epoch.summary().unwrap());
+    summary.merge(&epoch.summary());
     if summary.touched != before {
         let what = format!("{}: its files are named on a target that it did not write to", epoch.tx());
         lock(&context.history).misnamed.push(what);

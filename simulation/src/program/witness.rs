@@ -100,7 +100,7 @@ async fn step(context: &Context, container: &Container, round: u64) {
         let value = (epoch.tx().0 << 24) | (round << 8) | u64::from(cell - KEEPER + 1);
         context.write(container, &Write::Inside(&epoch), cell, value).await;
     }
-    if epoch.commit_async(&epoch.summary().unwrap(), &[], false).await.committed.is_err() {
+    if epoch.commit_async(&epoch.summary(), &[], false).await.committed.is_err() {
         let _ = epoch.abort_async("its commit has no answer").await;
     }
 }
@@ -132,7 +132,7 @@ pub(crate) async fn mother(context: Context, family: Arc<Mutex<Family>>) {
     let mut summary = orphan.await;
     context.time.sleep_us(NOTICED_US).await;
     let wrote = !summary.touched.is_empty();
-    summary.merge(&epoch.summary().unwrap());
+    summary.merge(&epoch.summary());
     let outcome = epoch.commit_async(&summary, &epoch.tx().0.to_le_bytes(), false).await;
     if wrote {
         let told = if outcome.committed.is_ok() { Told::Done } else { Told::Refused };
@@ -149,7 +149,7 @@ pub(crate) async fn orphan(context: Context, family: Arc<Mutex<Family>>) {
     let mut held = None;
     if let Ok(epoch) = container.join(&blob) {
         context.write(&container, &Write::Inside(&epoch), ORPHAN, (epoch.tx().0 << 24) | 1).await;
-        summary = epoch.summary().unwrap();
+        summary = epoch.summary();
         held = Some(epoch);
     }
     lock(&family).last_words = Some(summary);

@@ -108,7 +108,7 @@ pub unsafe extern "C" fn talea_epoch_summary(
         let epoch = EPOCHS.get(epoch)?;
         let targets = epoch.container().client().map().targets.len();
         let mut content = vec![0; Summary::encoded_bytes(targets + SPARE_TARGETS)];
-        epoch.summary().map_err(fault)?.encode(&mut content).map_err(|error| argument(error.to_string()))?;
+        epoch.try_summary().map_err(fault)?.encode(&mut content).map_err(|error| argument(error.to_string()))?;
         // SAFETY: the caller's contract.
         unsafe { copy_out(&content, summary, summary_bytes) }
     })
@@ -152,7 +152,7 @@ pub unsafe extern "C" fn talea_epoch_commit(
         // SAFETY: the caller's contract.
         let attributes = unsafe { bytes(attributes.cast(), attributes_bytes, "attributes") }?;
         let merged = if summary.is_null() {
-            epoch.summary().map_err(fault)?
+            epoch.try_summary().map_err(fault)?
         } else {
             // SAFETY: the caller's contract.
             let content = unsafe { bytes(summary.cast(), summary_bytes, "summary") }?;

@@ -162,7 +162,7 @@ pub(crate) fn commits(report: &mut Report) {
         let open = epoch.take().expect("the next epoch");
         update(&object, &Write::Inside(&open), number, Extent { index: 0, count: 64 }, &[1; 64]);
         let commit = Samples::take(1, |_| {
-            let outcome = open.commit(&open.summary().unwrap(), &[], true);
+            let outcome = open.commit(&open.summary(), &[], true);
             outcome.committed.expect("a commit");
             epoch = outcome.next;
         });

@@ -261,7 +261,7 @@ impl Epoch for Part {
     }
 
     fn summary(&self) -> Result<Summary, Fault> {
-        self.epoch.summary().map_err(fault)
+        self.epoch.try_summary().map_err(fault)
     }
 
     fn commit(&self, summary: &Summary, manifest: Option<u32>, next: bool) -> Result<Done, Refused> {

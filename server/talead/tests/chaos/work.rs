@@ -223,7 +223,7 @@ impl Writer {
                 let _ = caller.call("abort", || epoch.abort("an update failed"), |(), _| {});
                 continue;
             }
-            let commit = || epoch.commit(&epoch.summary().unwrap(), mark.as_bytes(), false).committed;
+            let commit = || epoch.commit(&epoch.summary(), mark.as_bytes(), false).committed;
             let committed = caller.call("commit", commit, |done, line| {
                 (line.step, line.mark) = (done.step.0, mark.clone());
             });
