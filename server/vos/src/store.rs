@@ -215,6 +215,15 @@ impl Store {
         Ok(Tag { stamp, from: stamp, minor, tx, tied })
     }
 
+    /// The tag of versions that belong to a commit at C that is known already.
+    fn tag_committed(&self, container: ContainerId, commit: Stamp) -> Result<Tag, StoreError> {
+        if self.memory.index.destroyed.contains(&container) {
+            return Err(StoreError::Destroyed(container));
+        }
+        let minor = self.log.next_lsn() << 16;
+        Ok(Tag { stamp: commit, from: commit, minor, tx: TxId(0), tied: false })
+    }
+
     /// Nodes of the index, and keys in them, that a look-up of a record of an akey looks at; for tests.
     #[doc(hidden)]
     pub fn cost_of_lookup(&self, at: ObjectRef, dkey: &[u8], akey: &[u8]) -> Option<(u32, u32)> {

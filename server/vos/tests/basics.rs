@@ -442,3 +442,29 @@ fn a_container_s_end_takes_nothing_of_others() {
         assert_eq!(store.stats().versions, 12);
     }
 }
+
+#[test]
+fn what_a_groups_leader_took_before_it_knew_of_a_commit_is_part_of_it() {
+    let medium = SimMedium::new(8 << 20, Torn::Lines);
+    let open = || Store::open(Box::new(medium.clone()), StoreOptions::default()).unwrap().0;
+    let mut store = open();
+    let caller = Caller { session: SessionId(7), sequence: 3, acknowledged_below: 1 };
+    follow(&mut store, &[Change::Begin(TxId(1))], 1);
+    put(&mut store, Order::Pending(TxId(1)), 0, b"k", b"first").unwrap();
+    put(&mut store, Order::Pending(TxId(1)), 0, b"gone", b"first").unwrap();
+    put(&mut store, AUTO, 40, b"k", b"later").unwrap();
+    follow(&mut store, &[Change::Commit(TxId(1), Stamp(30))], 2);
+    // Settled and forgotten: who knows the commit's stamp by now is the group's member.
+    while store.background(1).unwrap() {}
+    store.update_committed(at(1), Stamp(30), caller, &[entry(b"d", b"k", b"second")]).unwrap();
+    store.punch_committed(at(1), Stamp(30), NOBODY, Punch::Akey { dkey: b"d", akey: b"gone" }).unwrap();
+    store.update_committed(at(1), Stamp(30), caller, &[entry(b"d", b"k", b"again?")]).unwrap();
+    store.flush().unwrap();
+    for store in [store, open()] {
+        assert_eq!(get(&store, snapshot(29), b"k"), None);
+        assert_eq!(get(&store, snapshot(30), b"k").unwrap(), b"second", "the order inside the transaction");
+        assert_eq!(get(&store, snapshot(30), b"gone"), None);
+        assert_eq!(get(&store, snapshot(40), b"k").unwrap(), b"later", "its place among stamps");
+        assert!(store.already_done(&caller));
+    }
+}

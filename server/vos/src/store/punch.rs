@@ -44,25 +44,38 @@ impl Store {
         if condition != Condition::None {
             self.judge(at, base, &[what.ask(condition)], judged)?;
         }
+        let tag = self.tag(at.container, order, stamp)?;
+        self.punch_tagged(Head { at, tag, caller }, &what)
+    }
+
+    /// As [`update_committed`](Self::update_committed).
+    pub fn punch_committed(
+        &mut self,
+        at: ObjectRef,
+        commit: Stamp,
+        caller: Caller,
+        what: Punch,
+    ) -> Result<(), StoreError> {
+        if self.already_done(&caller) {
+            return Ok(());
+        }
+        self.check_punch(at, &what)?;
+        let tag = self.tag_committed(at.container, commit)?;
+        self.punch_tagged(Head { at, tag, caller }, &what)
+    }
+
+    fn punch_tagged(&mut self, head: Head, what: &Punch) -> Result<(), StoreError> {
         self.refresh_reserve();
-        match self.try_punch(at, order, stamp, caller, &what) {
+        match self.try_punch(head, what) {
             Err(full @ StoreError::NoSpace { .. }) => {
                 self.make_room(full)?;
-                self.try_punch(at, order, stamp, caller, &what).map_err(|error| self.room_to_come(error))
+                self.try_punch(head, what).map_err(|error| self.room_to_come(error))
             }
             result => result,
         }
     }
 
-    fn try_punch(
-        &mut self,
-        at: ObjectRef,
-        order: Order,
-        stamp: Stamp,
-        caller: Caller,
-        what: &Punch,
-    ) -> Result<(), StoreError> {
-        let mut head = Head { at, tag: self.tag(at.container, order, stamp)?, caller };
+    fn try_punch(&mut self, mut head: Head, what: &Punch) -> Result<(), StoreError> {
         let mut payload = std::mem::take(&mut self.scratch);
         payload.begin_record();
         if !self.log.is_volatile() {
@@ -72,8 +85,8 @@ impl Store {
         let appended = self.log.append(kind::PUNCH, &mut payload, &Data::default());
         self.scratch = payload;
         head.tag.minor = appended?.lsn << 16;
-        self.memory.index.punch(at, *what, head.tag)?;
-        self.memory.note_done(&caller);
+        self.memory.index.punch(head.at, *what, head.tag)?;
+        self.memory.note_done(&head.caller);
         self.memory.ceiling = self.memory.ceiling.max(head.tag.stamp);
         Ok(())
     }

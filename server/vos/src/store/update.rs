@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 use talea_model::limit::{MAX_ENTRIES, MAX_EXTENTS, MAX_VALUE_BYTES};
-use talea_model::{Extent, Order, Stamp, View, key};
+use talea_model::{Extent, Order, Stamp, TxId, View, key};
 
 use super::Store;
 use crate::checksum::{crc32c_of_parts, granules};
@@ -78,6 +78,36 @@ impl Store {
         }
         check_shape(order, entries)?;
         let tag = self.tag(at.container, order, stamp)?;
+        self.update_tagged(Head { at, tag, caller }, base, entries, judged)
+    }
+
+    /// An update of a transaction that committed at C as far as this target knows, and that its redundancy group's leader took
+    /// before the leader knew (docs/design.md §4 rules 7 and 9): it is stored as part of what was committed. Only for
+    /// members of groups, which have not served a snapshot that knows of the commit. Without conditions.
+    pub fn update_committed(
+        &mut self,
+        at: ObjectRef,
+        commit: Stamp,
+        caller: Caller,
+        entries: &[EntryUpdate],
+    ) -> Result<(), StoreError> {
+        if self.already_done(&caller) {
+            return Ok(());
+        }
+        // Not an autocommit: it may cover several dkeys.
+        check_shape(Order::Pending(TxId(0)), entries)?;
+        let tag = self.tag_committed(at.container, commit)?;
+        self.update_tagged(Head { at, tag, caller }, View::Latest, entries, None)
+    }
+
+    fn update_tagged(
+        &mut self,
+        head: Head,
+        base: View,
+        entries: &[EntryUpdate],
+        judged: Option<Judged>,
+    ) -> Result<(), StoreError> {
+        let Head { at, caller, .. } = head;
         let mut prepared = prepare(entries, self.keeping)?;
         if entries.iter().any(|entry| entry.condition != Condition::None) {
             let asks: SmallVec<[Ask<'_>; 4]> = entries.iter().map(EntryUpdate::ask).collect();
@@ -88,7 +118,6 @@ impl Store {
             return Ok(());
         }
         self.refresh_reserve();
-        let head = Head { at, tag, caller };
         let result = self.store(head, entries, &known, &mut prepared);
         match result {
             Err(full @ StoreError::NoSpace { .. }) => {
