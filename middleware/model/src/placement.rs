@@ -7,7 +7,7 @@
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::class::ALL_GROUPS;
-use crate::{ObjectClass, Oid, PoolMap, TargetId, TargetState};
+use crate::{ObjectClass, Oid, PoolMap, SessionId, TargetId, TargetState};
 
 /// The redundancy groups of one object, in order; each has [`ObjectClass::group_width`] targets, the first being the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +65,17 @@ impl Layout {
     pub fn targets(&self) -> &[TargetId] {
         &self.targets
     }
+}
+
+/// The name under which a target remembers a session's updates of one redundancy group (rule 14). Updates of several groups reach
+/// a member through several leaders, in no common order: what a session says in one of what it has seen answered holds
+/// for that one.
+pub fn session_of_group(session: SessionId, group: &[TargetId]) -> SessionId {
+    if session == SessionId(0) {
+        return session;
+    }
+    let bytes: Vec<u8> = group.iter().flat_map(|target| target.0.to_le_bytes()).collect();
+    SessionId(xxh3_64_with_seed(&bytes, session.0).max(1))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use talea_model::Summary;
 use crate::control::Envelope;
 use crate::data::{Reply, Request};
 use crate::log::Record;
-use crate::{WireError, codec};
+use crate::{WireError, codec, group};
 
 /// Feeds `bytes` to every decoder; what decodes must encode to the same meaning.
 pub fn all(bytes: &[u8]) {
@@ -16,6 +16,14 @@ pub fn all(bytes: &[u8]) {
         request.encode(&mut again);
         request.data().for_each(|data| again.extend_from_slice(data));
         assert!(Request::decode(&again).is_ok_and(|decoded| decoded == request), "a request changed its meaning");
+    }
+    if let Ok(message) = group::Message::decode(bytes)
+        && let Ok(again) = message.encode()
+    {
+        assert!(
+            group::Message::decode(&again).is_ok_and(|decoded| decoded == message),
+            "a message changed its meaning"
+        );
     }
     let _: Result<Envelope, WireError> = codec::decode(bytes);
     let _: Result<Record, WireError> = codec::decode(bytes);

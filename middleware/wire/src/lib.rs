@@ -9,6 +9,7 @@ pub mod control;
 pub mod data;
 pub mod figures;
 pub mod fuzz;
+pub mod group;
 pub mod log;
 pub mod refusal;
 
