@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod driver;
+pub mod group;
 pub mod lease;
 pub mod outbox;
 pub mod target;

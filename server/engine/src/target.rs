@@ -6,7 +6,7 @@
 
 mod admit;
 mod arrive;
-mod clock;
+pub(crate) mod clock;
 mod counters;
 mod error;
 mod evict;
@@ -20,7 +20,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 mod watch;
-mod write;
+pub(crate) mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -3,7 +3,7 @@
 //! Must never acknowledge: that is the turn's end, after the flush.
 
 use smallvec::SmallVec;
-use talea_model::{Order, Stamp};
+use talea_model::{Extent, Order, Stamp};
 use talea_vos::{Ask, Caller, EntryUpdate, ObjectRef, Punch, StoreError};
 use talea_wire::data::request::Head;
 use talea_wire::data::{self, Body, Request};
@@ -41,12 +41,7 @@ impl Target {
                 self.count(head, entries.iter().map(|entry| entry.data.len() as u64).sum());
             }
             Body::Punch { dkey, akey, extent, condition } => {
-                let what = match (dkey.is_empty(), akey.is_empty(), *extent) {
-                    (true, ..) => Punch::Object,
-                    (_, true, _) => Punch::Dkey(dkey),
-                    (_, _, None) => Punch::Akey { dkey, akey },
-                    (_, _, Some(extent)) => Punch::Range { dkey, akey, extent },
-                };
+                let what = punch_of(dkey, akey, *extent);
                 let condition = condition_of(*condition);
                 let Some(judged) = self.judge(at, head.view, &[what.ask(condition)])? else { return Ok(false) };
                 self.store.punch_judged(at, order, stamp, head.view, caller, what, condition, judged)?;
@@ -85,7 +80,17 @@ impl Target {
     }
 }
 
-fn entry_update<'a>(entry: &'a data::Entry<'a>) -> EntryUpdate<'a> {
+/// What a request punches.
+pub(crate) fn punch_of<'a>(dkey: &'a [u8], akey: &'a [u8], extent: Option<Extent>) -> Punch<'a> {
+    match (dkey.is_empty(), akey.is_empty(), extent) {
+        (true, ..) => Punch::Object,
+        (_, true, _) => Punch::Dkey(dkey),
+        (_, _, None) => Punch::Akey { dkey, akey },
+        (_, _, Some(extent)) => Punch::Range { dkey, akey, extent },
+    }
+}
+
+pub(crate) fn entry_update<'a>(entry: &'a data::Entry<'a>) -> EntryUpdate<'a> {
     EntryUpdate {
         dkey: entry.dkey,
         akey: entry.akey,
@@ -105,7 +110,7 @@ fn kind_of(kind: data::ValueKind) -> talea_vos::ValueKind {
     }
 }
 
-fn condition_of(condition: data::Condition) -> talea_vos::Condition {
+pub(crate) fn condition_of(condition: data::Condition) -> talea_vos::Condition {
     match condition {
         data::Condition::None => talea_vos::Condition::None,
         data::Condition::Insert => talea_vos::Condition::Insert,
