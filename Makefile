@@ -92,6 +92,7 @@ bench: prepare build examples
 
 sim:
 	$(CARGO) run -p talea-simulation -- --seeds $(SEEDS)
+	$(CARGO) run -p talea-simulation -- --groups --seeds $(SEEDS)
 
 # The store's crash harness, with more seeds than the tests have: LAYOUT=pmem, nvme or two; FROM=first seed.
 crash:

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod check;
+pub mod groups;
 pub mod history;
 pub mod plant;
 mod program;

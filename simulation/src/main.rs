@@ -2,12 +2,13 @@
 #![forbid(unsafe_code)]
 
 use std::io::IsTerminal;
+use std::ops::Range;
 use std::process::ExitCode;
 
 use clap::Parser;
 use indicatif::ProgressBar;
 use talea_simulation::world::Struck;
-use talea_simulation::{Plant, Settings, check, run};
+use talea_simulation::{Plant, Settings, check, groups, run};
 
 /// Runs the simulated cluster over many seeds and checks every run.
 #[derive(Parser)]
@@ -36,6 +37,9 @@ struct Arguments {
     /// A planted bug
     #[arg(long, default_value = "none")]
     plant: Plant,
+    /// Redundancy groups of several members, in a world of their own
+    #[arg(long)]
+    groups: bool,
 }
 
 fn settings(arguments: &Arguments, seed: u64) -> Settings {
@@ -52,13 +56,52 @@ fn main() -> ExitCode {
         Some(seed) => seed..seed + 1,
         None => arguments.first..arguments.first + arguments.seeds,
     };
+    if arguments.groups { all_groups(&arguments, seeds) } else { all_clusters(&arguments, seeds) }
+}
+
+/// Runs the worlds of redundancy groups.
+fn all_groups(arguments: &Arguments, seeds: Range<u64>) -> ExitCode {
+    let count = seeds.end - seeds.start;
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(count) } else { ProgressBar::hidden() };
+    let mut struck = Struck::new();
+    let (mut failed, mut messages, mut reads, mut updates, mut refused) = (0, 0, 0, 0, 0);
+    let (mut excluded, mut completed, mut complete, mut members) = (0, 0, 0, 0);
+    for seed in seeds {
+        let settings = groups::Settings { seed, plant: arguments.plant.group(), calm: arguments.calm };
+        let run = groups::run(settings);
+        bar.inc(1);
+        (messages, reads) = (messages + run.messages, reads + run.history.reads.len());
+        (updates, refused) = (updates + run.updates, refused + run.refused);
+        (excluded, completed) = (excluded + run.excluded, completed + run.completed);
+        (complete, members) = (complete + run.complete.0, members + run.complete.1);
+        run.struck.iter().for_each(|(name, times)| *struck.entry(*name).or_default() += times);
+        if run.violations.is_empty() {
+            continue;
+        }
+        failed += 1;
+        println!("seed {seed}: {} violations; replay: {}", run.violations.len(), settings.replay());
+        run.violations.iter().take(5).for_each(|violation| println!("  {violation}"));
+    }
+    bar.finish_and_clear();
+    println!("{count} seeds of redundancy groups: {} kept all invariants, {failed} did not", count - failed);
+    println!("{updates} updates acknowledged and {refused} refused, {reads} reads, {messages} messages");
+    println!(
+        "{excluded} servers excluded, {completed} members declared complete again; at the end {complete} of {members} were"
+    );
+    let struck: Vec<String> = struck.iter().map(|(name, times)| format!("{name} {times}")).collect();
+    println!("faults: {}", struck.join(", "));
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs whole clusters.
+fn all_clusters(arguments: &Arguments, seeds: Range<u64>) -> ExitCode {
     let count = seeds.end - seeds.start;
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(count) } else { ProgressBar::hidden() };
     let mut struck = Struck::new();
     let (mut full, mut lost) = (0, 0);
     let (mut failed, mut steps, mut reads, mut messages, mut in_place) = (0, 0, 0, 0, 0);
     for seed in seeds {
-        let run = run(settings(&arguments, seed));
+        let run = run(settings(arguments, seed));
         bar.inc(1);
         steps += run.history.steps.len();
         reads += run.history.reads.len();
@@ -72,7 +115,7 @@ fn main() -> ExitCode {
             continue;
         }
         failed += 1;
-        println!("seed {seed}: {} violations; replay: {}", violations.len(), settings(&arguments, seed).replay());
+        println!("seed {seed}: {} violations; replay: {}", violations.len(), settings(arguments, seed).replay());
         violations.iter().take(5).for_each(|violation| println!("  {violation}"));
         println!("  faults: {}", run.told.join(", "));
     }

@@ -3,6 +3,7 @@
 
 use std::str::FromStr;
 
+use talea_engine::group::Plant as GroupPlant;
 use talea_vos::Plant as StorePlant;
 
 /// A planted bug.
@@ -35,6 +36,28 @@ pub enum Plant {
     NoCatchUp,
     /// Rule 8: a server that passes the log on makes an end up when it is asked for the log's.
     EarlyEnd,
+    /// Rule 9: a member serves snapshots without a mark.
+    Unmarked,
+    /// Rule 9: an update is acknowledged when the leader holds it.
+    EarlyDone,
+    /// Rule 9: a new leader begins with what it holds itself.
+    NoCopy,
+    /// Rule 9: a new leader stamps by its own clock alone.
+    LowStamp,
+    /// Rule 9: members take updates from whoever has led.
+    OldLeader,
+    /// Rule 9: marks do not wait for updates of closed transactions.
+    EarlyPosition,
+    /// Rule 9: marks do not wait for stamped updates.
+    EarlyStamp,
+    /// Rule 9: whoever is there counts as complete.
+    Incomplete,
+    /// Rules 7 and 9: a member refuses its leader's updates of transactions that it knows as closed.
+    OwnFate,
+    /// Rule 9: whoever begins to catch up counts as complete.
+    EarlyComplete,
+    /// Rules 9 and 14: a session's updates of all groups are remembered together.
+    SharedSessions,
     /// Rule 10: a target that lost its log does not say so.
     SilentLoss,
     /// Rule 11: a server's targets serve on when its lease is over.
@@ -63,7 +86,7 @@ pub enum Plant {
     StuckBoard,
 }
 
-const NAMES: [(Plant, &str); 26] = [
+const NAMES: [(Plant, &str); 37] = [
     (Plant::None, "none"),
     (Plant::NoClock, "no-clock"),
     (Plant::LateStamp, "late-stamp"),
@@ -77,6 +100,17 @@ const NAMES: [(Plant, &str); 26] = [
     (Plant::SkipEntry, "skip-entry"),
     (Plant::NoCatchUp, "no-catch-up"),
     (Plant::EarlyEnd, "early-end"),
+    (Plant::Unmarked, "unmarked"),
+    (Plant::EarlyDone, "early-done"),
+    (Plant::NoCopy, "no-copy"),
+    (Plant::LowStamp, "low-stamp"),
+    (Plant::OldLeader, "old-leader"),
+    (Plant::EarlyPosition, "early-position"),
+    (Plant::EarlyStamp, "early-stamp"),
+    (Plant::Incomplete, "incomplete"),
+    (Plant::OwnFate, "own-fate"),
+    (Plant::EarlyComplete, "early-complete"),
+    (Plant::SharedSessions, "shared-sessions"),
     (Plant::SilentLoss, "silent-loss"),
     (Plant::EndlessLease, "endless-lease"),
     (Plant::OwnWord, "own-word"),
@@ -109,6 +143,24 @@ impl Plant {
             Plant::Nameless => StorePlant::Nameless,
             Plant::Unconditional => StorePlant::Unconditional,
             _ => StorePlant::None,
+        }
+    }
+
+    /// The part of it that redundancy groups have: it shows in their own world ([`crate::groups`]).
+    pub fn group(self) -> GroupPlant {
+        match self {
+            Plant::Unmarked => GroupPlant::Unmarked,
+            Plant::EarlyDone => GroupPlant::EarlyDone,
+            Plant::NoCopy => GroupPlant::NoCopy,
+            Plant::LowStamp => GroupPlant::LowStamp,
+            Plant::OldLeader => GroupPlant::OldLeader,
+            Plant::EarlyPosition => GroupPlant::EarlyPosition,
+            Plant::EarlyStamp => GroupPlant::EarlyStamp,
+            Plant::Incomplete => GroupPlant::Incomplete,
+            Plant::OwnFate => GroupPlant::OwnFate,
+            Plant::EarlyComplete => GroupPlant::EarlyComplete,
+            Plant::SharedSessions => GroupPlant::SharedSessions,
+            _ => GroupPlant::None,
         }
     }
 

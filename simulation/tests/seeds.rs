@@ -2,7 +2,7 @@
 
 use talea_simulation::history::Told;
 use talea_simulation::world::{FAULTS, Struck};
-use talea_simulation::{Settings, check, run};
+use talea_simulation::{Settings, check, groups, run};
 
 /// Seeds of each of the four tests, which run beside each other where there are cores for it.
 const SEEDS: u64 = 500;
@@ -66,5 +66,54 @@ fn a_seed_replays_identically() {
         assert_eq!(first.digest, second.digest, "seed {seed}");
         assert_eq!(first.history.reads, second.history.reads, "seed {seed}");
         assert_eq!(first.history.optimistic, second.history.optimistic, "seed {seed}");
+    }
+}
+
+/// Seeds of each of the two tests of redundancy groups.
+const GROUP_SEEDS: u64 = 150;
+
+/// Every second seed from `first` on, of redundancy groups of two and three members.
+fn all_groups_keep_all_invariants(first: u64) {
+    let (mut updates, mut reads, mut excluded, mut completed, mut struck) = (0, 0, 0, 0, Struck::new());
+    let (mut complete, mut members) = (0, 0);
+    for seed in (0..GROUP_SEEDS).map(|number| first + 2 * number) {
+        let settings = groups::Settings::of(seed);
+        let run = groups::run(settings);
+        assert!(run.violations.is_empty(), "replay: {}\n{:#?}", settings.replay(), run.violations);
+        (updates, reads) = (updates + run.updates, reads + run.history.reads.len());
+        (excluded, completed) = (excluded + run.excluded, completed + run.completed);
+        (complete, members) = (complete + run.complete.0, members + run.complete.1);
+        run.struck.iter().for_each(|(name, times)| *struck.entry(*name).or_default() += times);
+    }
+    assert!(updates > 50_000 && reads > 100_000, "programs must get something done: {updates} updates, {reads} reads");
+    assert!(excluded > 200 && completed > 200, "{excluded} servers excluded, {completed} members complete again");
+    assert!(complete > members / 2, "{complete} of {members} members are complete at the end");
+    assert!(groups::FAULTS.iter().all(|fault| struck.get(fault).is_some_and(|times| *times > 20)), "{struck:?}");
+}
+
+#[test]
+fn groups_of_the_first_half_keep_all_invariants() {
+    all_groups_keep_all_invariants(1);
+}
+
+#[test]
+fn groups_of_the_second_half_keep_all_invariants() {
+    all_groups_keep_all_invariants(2);
+}
+
+#[test]
+fn a_calm_group_stays_complete() {
+    let run = groups::run(groups::Settings { calm: true, ..groups::Settings::of(5) });
+    assert_eq!(run.violations, []);
+    assert_eq!((run.excluded, run.complete.0), (0, run.complete.1));
+    assert_eq!(run.history.transactions.len(), 80, "two writers of forty epochs");
+}
+
+#[test]
+fn a_seed_of_groups_replays_identically() {
+    for seed in 3..7 {
+        let (first, second) = (groups::run(groups::Settings::of(seed)), groups::run(groups::Settings::of(seed)));
+        assert_eq!(first.digest, second.digest, "seed {seed}");
+        assert_eq!(first.history.reads, second.history.reads, "seed {seed}");
     }
 }
