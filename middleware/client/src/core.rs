@@ -25,6 +25,7 @@ pub(crate) mod driven;
 pub(crate) mod exchange;
 pub(crate) mod home;
 pub(crate) mod link;
+mod news;
 pub(crate) mod place;
 pub(crate) mod reads;
 mod ticket;
@@ -33,6 +34,7 @@ use block::Parker;
 use calls::Calls;
 use home::Home;
 use link::{Link, PeerKey};
+use news::News;
 use place::{Places, ShortWay};
 pub(crate) use ticket::Ticket;
 
@@ -92,6 +94,7 @@ pub(crate) struct State {
     map: Arc<PoolMap>,
     layouts: BTreeMap<Oid, Arc<Layout>>,
     home: Home,
+    news: News,
     links: BTreeMap<TargetId, Link>,
     peers: BTreeMap<PeerId, PeerKey>,
     /// Calls that wait for room in a connection.
@@ -131,6 +134,7 @@ impl Shared {
             map: Arc::new(map),
             layouts: BTreeMap::new(),
             home: Home::new(home),
+            news: News::default(),
             links: BTreeMap::new(),
             peers: BTreeMap::new(),
             full: vec![],
@@ -354,6 +358,13 @@ impl State {
     fn backoff_ns(&mut self, attempt: u32, tuning: &Tuning) -> u64 {
         let ms = (tuning.backoff_ms << attempt.min(16)).min(tuning.backoff_max_ms).max(1);
         ms * 500_000 + self.random_u64() % (ms * 500_000)
+    }
+
+    /// The number of a message that nobody waits for an answer to.
+    fn number_of_nobody(&mut self) -> u64 {
+        let id = self.calls.add();
+        self.calls.remove(id);
+        id
     }
 
     fn complete(&mut self, id: u64, outcome: Outcome) -> Option<Waker> {

@@ -228,7 +228,7 @@ fn refusal_kind(code: RefusalCode) -> ErrorKind {
         RefusalCode::NoContainer => ErrorKind::NoContainer,
         RefusalCode::Access => ErrorKind::Access,
         RefusalCode::NoSpace => ErrorKind::NoSpace,
-        RefusalCode::ServerLost => ErrorKind::ServerLost,
+        RefusalCode::ServerLost | RefusalCode::NoLeader => ErrorKind::ServerLost,
         RefusalCode::Deadline => ErrorKind::Deadline,
         RefusalCode::Closed | RefusalCode::SessionExpired => ErrorKind::Aborted,
         RefusalCode::Unsupported => ErrorKind::Unsupported,

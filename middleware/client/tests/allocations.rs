@@ -12,7 +12,7 @@ use talea_client::{
 };
 use talea_fabric::endpoint::Waker;
 use talea_fabric::{Address, Endpoint, Event, FabricError, Hello, Message, PeerId, RealClock, SendError};
-use talea_model::{Extent, ObjectClass, Oid, View};
+use talea_model::{Extent, ObjectClass, Oid, TargetState, View};
 use talea_wire::codec;
 use talea_wire::control::{Body, Envelope};
 use talea_wire::data::{self, Fetched, ReplyBody};
@@ -93,7 +93,9 @@ impl Endpoint for Loop {
         uncounted(|| {
             let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
             let answer = match codec::decode::<Envelope>(&bytes) {
-                Ok(Envelope { id, body: Body::Request(request), .. }) => world::control_reply(id, &request, 1, 9),
+                Ok(Envelope { id, body: Body::Request(request), .. }) => {
+                    world::control_reply(id, &request, world::map(1, TargetState::Up), 9)
+                }
                 _ => {
                     self.sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     let pieces = parts.iter().map(|part| (part.as_ptr() as usize, part.len())).collect();

@@ -6,6 +6,7 @@ mod world;
 use talea_client::{ClientError, Condition, EntryFetch, EntryUpdate, ErrorKind, ValueKind, Write};
 use talea_model::{ServerId, TargetState, View};
 use talea_wire::RefusalCode;
+use talea_wire::control::Request;
 use talea_wire::data::{self, Fetched, ReplyBody};
 use world::{CLIENT, SERVER, STAMP, World, map, refuse, reply};
 
@@ -57,6 +58,54 @@ fn a_target_that_the_map_calls_down_is_lost_at_once() {
         "{error}"
     );
     assert!(world.network.now_ns() - began_ns < 1_000_000_000, "not only at the deadline");
+}
+
+#[test]
+fn a_target_that_is_up_again_is_found_by_asking_though_nobody_else_tells_of_it() {
+    let mut world = World::new(|n, request| match n {
+        1 => reply(request, ReplyBody::StaleMap(Box::new(map(2, TargetState::Down)))),
+        _ => reply(request, ReplyBody::Done),
+    });
+    let object = world.object();
+    (world.version, world.target) = (2, TargetState::Down);
+    for _ in 0..100 {
+        world.run(object.update_async(&Write::Auto, &[value(b"v")])).unwrap_err();
+    }
+    let asked = world.count(|request| *request == Request::Map);
+    assert!(asked <= 2, "asked {asked} times for what may come in a while");
+    (world.version, world.target) = (3, TargetState::Up);
+    world.network.advance(world.network.now_ns() + 60_000_000);
+    world.run(object.update_async(&Write::Auto, &[value(b"v")])).unwrap();
+    assert_eq!(world.seen.len(), 2);
+}
+
+#[test]
+fn a_changed_map_reaches_the_client_with_the_next_control_reply() {
+    let mut world = World::new(|_, request| reply(request, ReplyBody::Done));
+    let client = world.client.clone();
+    let object = world.object();
+    (world.version, world.target) = (2, TargetState::Down);
+    world.run(client.container_open_async("c")).unwrap();
+    world.run(client.container_open_async("c")).unwrap();
+    assert_eq!((client.map().version.0, world.count(|request| *request == Request::Map)), (2, 1));
+    world.run(object.update_async(&Write::Auto, &[value(b"v")])).unwrap_err();
+    assert!(world.seen.is_empty(), "the target is known to be down");
+}
+
+#[test]
+fn a_verdict_is_taken_and_only_who_has_lost_the_leader_is_asked_again() {
+    for (verdict, is_final) in [(RefusalCode::ServerLost, true), (RefusalCode::NoLeader, false)] {
+        let mut world = World::new(|_, request| reply(request, ReplyBody::Done));
+        world.verdict = verdict;
+        let client = world.client.clone();
+        let container = world.run(client.container_open_async("c")).unwrap();
+        let epoch = world.run(container.begin_async(true)).unwrap();
+        let outcome = world.run(epoch.commit_async(&epoch.summary(), b"", false));
+        let error = outcome.committed.map(drop).unwrap_err();
+        assert!(error.kind() == ErrorKind::ServerLost && error.to_string().contains("scripted"), "{error}");
+        let commits = world.count(|request| matches!(request, Request::Commit { .. }));
+        assert_eq!(commits == 1, is_final, "{verdict:?}: sent {commits} times");
+    }
 }
 
 #[test]

@@ -4,7 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 use talea_model::{
-    ContainerId, LeaseId, PoolMap, Position, Process, ServerInfo, SessionId, Stamp, Step, Summary, TargetInfo, TxId,
+    ContainerId, LeaseId, MapVersion, PoolMap, Position, Process, ServerInfo, SessionId, Stamp, Step, Summary,
+    TargetInfo, TxId,
 };
 
 use crate::Refusal;
@@ -24,6 +25,8 @@ pub struct Envelope {
     pub sequence: u64,
     /// Milliseconds after which the asker has given up.
     pub deadline_ms: u64,
+    /// Version of the pool map that the sender knows: who is told of a newer one asks for it.
+    pub map_version: MapVersion,
     /// What.
     pub body: Body,
 }

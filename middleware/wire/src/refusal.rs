@@ -36,13 +36,15 @@ pub enum RefusalCode {
     Internal = 21,
     /// A commit's bound was overtaken by later stamps; the transaction is open still: prepare it again with a higher one.
     Restart = 22,
+    /// The server knows nobody who leads the pool's log: nothing was decided, and it may be asked again, here or elsewhere.
+    NoLeader = 23,
 }
 
 impl RefusalCode {
     /// The code of a number on the wire.
     pub fn from_u16(number: u16) -> Option<Self> {
         use RefusalCode::*;
-        const ALL: [RefusalCode; 22] = [
+        const ALL: [RefusalCode; 23] = [
             Argument,
             NotFound,
             Exists,
@@ -65,6 +67,7 @@ impl RefusalCode {
             Malformed,
             Internal,
             Restart,
+            NoLeader,
         ];
         ALL.into_iter().find(|code| *code as u16 == number)
     }

@@ -404,13 +404,19 @@ impl Node {
         }
     }
 
+    /// What goes to others with this server's clock and the version of the map that it knows.
+    fn envelope(&mut self, id: u64, body: Body) -> Envelope {
+        let hlc = self.clock.tick(self.now.unix_us);
+        let map_version = self.pool.map().map_or(MapVersion(0), |map| map.version);
+        Envelope { id, hlc, session: SessionId(0), sequence: 0, deadline_ms: 0, map_version, body }
+    }
+
     /// Sends an answer (or a batch) to a peer that is still there.
     fn send(&mut self, peer: PeerId, id: u64, body: Body) {
         if !self.peers.contains_key(&peer) {
             return;
         }
-        let hlc = self.clock.tick(self.now.unix_us);
-        let mut envelope = Envelope { id, hlc, session: SessionId(0), sequence: 0, deadline_ms: 0, body };
+        let mut envelope = self.envelope(id, body);
         let bytes = match codec::encode(&envelope) {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -425,16 +431,10 @@ impl Node {
 
     /// Sends a request with the asker's session and sequence.
     fn send_request(&mut self, peer: PeerId, id: u64, question: &Question) {
-        let hlc = self.clock.tick(self.now.unix_us);
         let left_ns = question.deadline_ns.saturating_sub(self.now.monotonic_ns);
-        let envelope = Envelope {
-            id,
-            hlc,
-            session: question.session,
-            sequence: question.sequence,
-            deadline_ms: left_ns / 1_000_000,
-            body: Body::Request(question.request.clone()),
-        };
+        let (session, sequence, deadline_ms) = (question.session, question.sequence, left_ns / 1_000_000);
+        let envelope = self.envelope(id, Body::Request(question.request.clone()));
+        let envelope = Envelope { session, sequence, deadline_ms, ..envelope };
         match codec::encode(&envelope) {
             Ok(bytes) => {
                 self.counters.messages_out += 1;

@@ -118,7 +118,7 @@ fn a_lost_follower_goes_down_and_a_lost_leader_is_named() {
     let mut client = Client::connect(&system, &one, 0);
     zero.stop();
     let refusal = client.ask(Request::ContainerList).unwrap_err();
-    assert!(refusal.code == RefusalCode::ServerLost && refusal.text.contains("server 0"), "{refusal}");
+    assert!(refusal.code == RefusalCode::NoLeader && refusal.text.contains("server 0"), "{refusal}");
     wait_for(|| !one.told().serving);
     let server: &Server = &one;
     assert!(server.told().ready);

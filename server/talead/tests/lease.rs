@@ -153,7 +153,8 @@ fn old_connection(stopped: usize) {
         });
         signal(Signal::CONT);
         let answers = old.answers();
-        let allowed = [Answer::StaleMap, Answer::Refused(RefusalCode::ServerLost)];
+        let allowed =
+            [Answer::StaleMap, Answer::Refused(RefusalCode::ServerLost), Answer::Refused(RefusalCode::NoLeader)];
         assert!(answers.iter().all(|answer| allowed.contains(answer)), "round {round}: {answers:?}");
         until("it does not come back", || is_up(&home, target));
         let mut new = Raw::connect(&all[stopped], target, &home, run);

@@ -38,7 +38,7 @@ impl State {
             any = true;
             match event {
                 Event::Up { .. } => {}
-                Event::Message { peer, message } => wakers.extend(self.message(peer, message)),
+                Event::Message { peer, message } => self.message(shared, peer, message, &mut wakers),
                 Event::Down { peer } => self.peer_down(peer, shared.now_ns(), &mut wakers),
             }
         }
@@ -59,19 +59,21 @@ impl State {
         wakers
     }
 
-    fn message(&mut self, peer: PeerId, message: Message) -> Option<Waker> {
-        match self.peers.get(&peer)? {
+    fn message(&mut self, shared: &Shared, peer: PeerId, message: Message, wakers: &mut Wakers) {
+        let Some(key) = self.peers.get(&peer) else { return };
+        match key {
             PeerKey::Home => {
-                let envelope: Envelope = codec::decode(&message).ok()?;
+                let Ok(envelope) = codec::decode::<Envelope>(&message) else { return };
                 self.hlc.observe(envelope.hlc);
+                self.hear_of_map(shared, envelope.map_version, &envelope.body, wakers);
                 match envelope.body {
                     // Servers ask clients nothing.
-                    Body::Request(_) | Body::Batch(_) => None,
-                    body => self.complete(envelope.id, Outcome::Control(Box::new(body))),
+                    Body::Request(_) | Body::Batch(_) => {}
+                    body => wakers.extend(self.complete(envelope.id, Outcome::Control(Box::new(body)))),
                 }
             }
             PeerKey::Target(_) => {
-                let (id, hlc) = reply::id_and_hlc(&message)?;
+                let Some((id, hlc)) = reply::id_and_hlc(&message) else { return };
                 self.hlc.observe(hlc);
                 let message = match message {
                     Message::Lent(lent) if lent.len() <= SMALL_BYTES || self.lent >= LENT_MAX => {
@@ -79,7 +81,7 @@ impl State {
                     }
                     message => message,
                 };
-                self.complete(id, Outcome::Data(message))
+                wakers.extend(self.complete(id, Outcome::Data(message)));
             }
         }
     }

@@ -324,7 +324,7 @@ impl Shared {
             // It was not executed, and a new session may be had. What was sent twice may have been.
             RefusalCode::SessionExpired if course.sends > 1 && question.order.is_some() => 0,
             // Its lease has run out: it may be renewed, or the map will say that it is lost.
-            RefusalCode::ServerLost | RefusalCode::SessionExpired => {
+            RefusalCode::ServerLost | RefusalCode::NoLeader | RefusalCode::SessionExpired => {
                 course.sends = 0;
                 let since_ns = *course.refused_since_ns.get_or_insert(self.now_ns());
                 question.deadline_ns.min(since_ns + self.tuning.lost_after_ms * MS)
@@ -335,7 +335,7 @@ impl Shared {
             return Ok(Attempt::Pause);
         }
         Err(match refusal.code {
-            RefusalCode::ServerLost | RefusalCode::Closed => {
+            RefusalCode::ServerLost | RefusalCode::NoLeader | RefusalCode::Closed => {
                 self.refused_by(PeerKey::Target(question.target), question.what, refusal)
             }
             _ => ClientError::refused(question.what, refusal),

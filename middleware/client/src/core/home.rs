@@ -21,8 +21,6 @@ use crate::error::{ClientError, Result};
 const MS: u64 = 1_000_000;
 /// Messages without an answer that wait for the connection.
 const OUTBOX_MAX: usize = 4096;
-/// The map is asked for at most this often.
-const MAP_PAUSE_MS: u64 = 50;
 
 /// State of the connection to the home server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +40,6 @@ pub(crate) struct Home {
     secret: u128,
     sequence: u64,
     pub(super) reach: Reach,
-    map_asked_ns: Option<u64>,
     outbox: VecDeque<Vec<u8>>,
 }
 
@@ -56,16 +53,32 @@ impl Home {
             secret: 0,
             sequence: 0,
             reach: Reach::default(),
-            map_asked_ns: None,
             outbox: VecDeque::new(),
         }
     }
 }
 
+impl Home {
+    /// Sends something when the connection takes it, if not too much waits for that already.
+    pub(super) fn put_out(&mut self, bytes: Vec<u8>) {
+        if self.outbox.len() < OUTBOX_MAX {
+            self.outbox.push_back(bytes);
+        }
+    }
+}
+
 impl State {
-    fn envelope(&mut self, shared: &Shared, id: u64, sequence: u64, deadline_ms: u64, request: Request) -> Envelope {
+    pub(super) fn envelope(
+        &mut self,
+        shared: &Shared,
+        id: u64,
+        sequence: u64,
+        deadline_ms: u64,
+        request: Request,
+    ) -> Envelope {
         let hlc = self.hlc.tick(shared.clock.unix_us());
-        Envelope { id, hlc, session: self.home.session, sequence, deadline_ms, body: Body::Request(request) }
+        let (session, map_version) = (self.home.session, self.map.version);
+        Envelope { id, hlc, session, sequence, deadline_ms, map_version, body: Body::Request(request) }
     }
 
     /// Sends what waits for the connection; what cannot be sent now stays.
@@ -149,8 +162,8 @@ impl Shared {
             let now_ns = self.now_ns();
             let patience_ns = match refusal.code {
                 RefusalCode::Busy => deadline_ns,
-                // The home server has lost the leader; it may come back.
-                RefusalCode::ServerLost => {
+                // The home server has lost the leader, which may come back. `ServerLost` is the leader's verdict.
+                RefusalCode::NoLeader => {
                     let since_ns = *refused_since_ns.get_or_insert(now_ns);
                     deadline_ns.min(since_ns + self.tuning.lost_after_ms * MS)
                 }
@@ -167,13 +180,15 @@ impl Shared {
                 }
                 _ => 0,
             };
-            if now_ns >= patience_ns {
+            let pause_ns = self.lock().backoff_ns(busy, &self.tuning);
+            // Who has lost the leader has said so: at the deadline that is the news, and not that nobody answered.
+            let is_last = refusal.code == RefusalCode::NoLeader && now_ns + pause_ns >= patience_ns;
+            if now_ns >= patience_ns || is_last {
                 return Err(match refusal.code {
-                    RefusalCode::ServerLost => self.refused_by(PeerKey::Home, what, refusal),
+                    RefusalCode::ServerLost | RefusalCode::NoLeader => self.refused_by(PeerKey::Home, what, refusal),
                     _ => ClientError::refused(what, refusal),
                 });
             }
-            let pause_ns = self.lock().backoff_ns(busy, &self.tuning);
             busy += 1;
             self.pause((now_ns + pause_ns).min(deadline_ns)).await;
         }
@@ -208,14 +223,10 @@ impl Shared {
     }
 
     fn tell_locked(&self, mut state: MutexGuard<'_, State>, request: Request) {
-        // A number that nobody waits for.
-        let id = state.calls.add();
-        state.calls.remove(id);
+        let id = state.number_of_nobody();
         let envelope = state.envelope(self, id, 0, self.tuning.deadline_ms, request);
         let Ok(bytes) = codec::encode(&envelope) else { return };
-        if state.home.outbox.len() < OUTBOX_MAX {
-            state.home.outbox.push_back(bytes);
-        }
+        state.home.put_out(bytes);
         if state.endpoint.is_some() {
             state.flush_outbox();
         } else {
@@ -227,22 +238,6 @@ impl Shared {
     pub(super) fn goodbye(&self) {
         self.tell_reads(0);
         self.tell(Request::SessionClose);
-    }
-
-    /// The pool map may have changed: asks for it, unless that was just done.
-    pub(crate) async fn ask_map(&self, deadline_ns: u64) {
-        let now_ns = self.now_ns();
-        {
-            let mut state = self.lock();
-            if state.home.map_asked_ns.is_some_and(|asked_ns| now_ns < asked_ns + MAP_PAUSE_MS * MS) {
-                return;
-            }
-            state.home.map_asked_ns = Some(now_ns);
-        }
-        let until_ns = deadline_ns.min(now_ns + self.tuning.connect_ms * MS);
-        if let Ok(Reply::Map(map)) = self.control("asking for the pool map", Request::Map, until_ns).await {
-            self.take_map(map);
-        }
     }
 
     /// A send said that the peer is gone.
@@ -360,7 +355,7 @@ impl Shared {
                     }
                     Body::Refused(refusal) => match refusal.code {
                         RefusalCode::SessionExpired if resume.is_some() => resume = None,
-                        RefusalCode::Busy | RefusalCode::ServerLost if self.now_ns() < deadline_ns => {
+                        RefusalCode::Busy | RefusalCode::NoLeader if self.now_ns() < deadline_ns => {
                             let pause_ns = self.lock().backoff_ns(sends, &self.tuning);
                             self.pause((self.now_ns() + pause_ns).min(deadline_ns)).await;
                         }

@@ -214,7 +214,7 @@ impl Shared {
             .collect();
         lost.extend(state.map.targets.iter().filter(|target| state.map.is_lost(target.id)).map(|target| target.server));
         lost.remove(&server);
-        if refusal.code == RefusalCode::ServerLost || !lost.is_empty() {
+        if matches!(refusal.code, RefusalCode::ServerLost | RefusalCode::NoLeader) || !lost.is_empty() {
             let name =
                 |server: &ServerId| state.map.server(*server).map_or("an unknown host", |known| known.host.as_str());
             let lost: String =
@@ -248,7 +248,7 @@ impl Shared {
     pub(crate) async fn target_peer(&self, target: TargetId, began_ns: u64, deadline_ns: u64) -> Result<PeerId> {
         let key = PeerKey::Target(target);
         let policy = self.policy();
-        let (mut tries, mut fabric) = (0, 0);
+        let (mut tries, mut fabric, mut has_asked) = (0, 0, false);
         loop {
             let (up, peer, addresses, session) = {
                 let mut state = self.lock();
@@ -261,7 +261,12 @@ impl Shared {
             };
             match peer {
                 _ if session == 0 => _ = self.home_peer("opening a session", began_ns, deadline_ns).await?,
-                _ if !up => return Err(self.lost(key)),
+                // Another target of ours may never tell of a newer map, and an idle home neither.
+                _ if !up && has_asked => return Err(self.lost(key)),
+                _ if !up => {
+                    has_asked = true;
+                    self.ask_map(deadline_ns).await;
+                }
                 Some(peer) => return Ok(peer),
                 None => {
                     if tries > 0 {

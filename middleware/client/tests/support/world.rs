@@ -12,10 +12,10 @@ use talea_client::{Client, Container, ContainerProperties, Object, ShortWay, Tun
 use talea_fabric::sim::{SimEndpoint, SimNetwork};
 use talea_fabric::{Address, Endpoint, Event, PeerId};
 use talea_model::{
-    ContainerId, MapVersion, ObjectClass, PoolId, PoolMap, ServerId, ServerInfo, SessionId, Stamp, Step, TargetId,
-    TargetInfo, TargetState,
+    ContainerId, MapVersion, ObjectClass, PoolId, PoolMap, Position, ServerId, ServerInfo, SessionId, Stamp, Step,
+    TargetId, TargetInfo, TargetState, TxId,
 };
-use talea_wire::control::{Body, ContainerInfo, Envelope, Reply, Request};
+use talea_wire::control::{Begun, Body, ContainerInfo, Envelope, Reply, Request};
 use talea_wire::data::{self, ReplyBody, ReplyHead};
 use talea_wire::{Refusal, RefusalCode, codec};
 
@@ -34,6 +34,12 @@ pub(crate) struct World {
     script: Script,
     pub(crate) seen: Vec<(u64, u64, MapVersion, usize)>,
     pub(crate) version: u32,
+    /// State of the target in the home server's map.
+    pub(crate) target: TargetState,
+    /// What the home server was asked.
+    pub(crate) asked: Vec<Request>,
+    /// What it says to a commit.
+    pub(crate) verdict: RefusalCode,
     /// The session that the home server gives.
     pub(crate) session: u64,
     /// When the network heals, whatever is wrong with it.
@@ -87,7 +93,21 @@ impl World {
         let client = Client::with_endpoint(endpoint, clock, Address::Sim(SERVER), 1, tuning);
         let (script, hellos) = (Box::new(script), BTreeMap::new());
         let (version, session, heal_ns, strange) = (1, 9, u64::MAX, 0);
-        Self { network, server, client, script, seen: vec![], version, session, heal_ns, hellos, strange }
+        Self {
+            network,
+            server,
+            client,
+            script,
+            seen: vec![],
+            version,
+            target: TargetState::Up,
+            asked: vec![],
+            verdict: RefusalCode::Unsupported,
+            session,
+            heal_ns,
+            hellos,
+            strange,
+        }
     }
 
     /// Runs a future on virtual time.
@@ -143,8 +163,19 @@ impl World {
     }
 
     fn control(&mut self, peer: PeerId, id: u64, request: &Request) {
-        let reply = control_reply(id, request, self.version, self.session);
+        self.asked.push(request.clone());
+        let mut reply = control_reply(id, request, map(self.version, self.target), self.session);
+        if let Request::Commit { .. } = request {
+            let mut envelope: Envelope = codec::decode(&reply).unwrap();
+            envelope.body = Body::Refused(Refusal::new(self.verdict, "scripted"));
+            reply = codec::encode(&envelope).unwrap();
+        }
         self.server.send(peer, &[IoSlice::new(&reply)]).unwrap();
+    }
+
+    /// Control requests of a kind so far.
+    pub(crate) fn count(&self, kind: impl Fn(&Request) -> bool) -> usize {
+        self.asked.iter().filter(|request| kind(request)).count()
     }
 
     pub(crate) fn object(&mut self) -> Object {
@@ -154,8 +185,8 @@ impl World {
     }
 }
 
-/// The home server's answer: one container, and the map of a version.
-pub(crate) fn control_reply(id: u64, request: &Request, version: u32, session: u64) -> Vec<u8> {
+/// The home server's answer: one container, and its map.
+pub(crate) fn control_reply(id: u64, request: &Request, map: PoolMap, session: u64) -> Vec<u8> {
     let info = ContainerInfo {
         container: ContainerId(1),
         name: "c".into(),
@@ -169,14 +200,20 @@ pub(crate) fn control_reply(id: u64, request: &Request, version: u32, session: u
         subscriptions: 0,
     };
     let body = match request {
-        Request::SessionOpen { .. } => {
-            Body::Reply(Reply::Session { session: SessionId(session), map: map(version, TargetState::Up) })
-        }
+        Request::SessionOpen { .. } => Body::Reply(Reply::Session { session: SessionId(session), map: map.clone() }),
         Request::ContainerOpen { .. } => Body::Reply(Reply::Container(info)),
-        Request::Map => Body::Reply(Reply::Map(map(version, TargetState::Up))),
+        Request::Begin { container, .. } => Body::Reply(Reply::Begun(Begun {
+            tx: TxId(1),
+            container: *container,
+            base: STAMP,
+            position: Position(1),
+            base_step: Step(0),
+        })),
+        Request::Map => Body::Reply(Reply::Map(map.clone())),
         _ => Body::Refused(Refusal::new(RefusalCode::Unsupported, "scripted")),
     };
-    let envelope = Envelope { id, hlc: STAMP, session: SessionId(session), sequence: 0, deadline_ms: 0, body };
+    let (session, map_version) = (SessionId(session), map.version);
+    let envelope = Envelope { id, hlc: STAMP, session, sequence: 0, deadline_ms: 0, map_version, body };
     codec::encode(&envelope).unwrap()
 }
 

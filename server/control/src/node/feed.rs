@@ -1,9 +1,9 @@
 //! Sending records to servers that follow: in batches, each of them encoded once for all who get it.
 
 use talea_fabric::PeerId;
-use talea_model::{Position, SessionId};
+use talea_model::Position;
 use talea_wire::codec;
-use talea_wire::control::{Body, Envelope};
+use talea_wire::control::Body;
 use talea_wire::log::Record;
 
 use super::raft::Tail;
@@ -33,8 +33,7 @@ pub(super) fn batches(tail: &Tail, after: Position, end: Position) -> Option<Vec
 impl Node {
     /// Sends the same to several peers that are there.
     pub(super) fn send_all(&mut self, peers: &[PeerId], body: Body) {
-        let hlc = self.clock.tick(self.now.unix_us);
-        let envelope = Envelope { id: 0, hlc, session: SessionId(0), sequence: 0, deadline_ms: 0, body };
+        let envelope = self.envelope(0, body);
         let bytes = match codec::encode(&envelope) {
             Ok(bytes) => bytes,
             Err(error) => return tracing::error!(%error, "records of the pool's log do not fit into a message"),

@@ -234,13 +234,13 @@ impl Node {
     pub(super) fn leader_lost(&self) -> Refusal {
         let here = self.config.server.id;
         let Role::Follower(Follower { leader, .. }) = &self.role else {
-            return Refusal::new(RefusalCode::ServerLost, format!("server {here} leads the log no more: try again"));
+            return Refusal::new(RefusalCode::NoLeader, format!("server {here} leads the log no more: try again"));
         };
         let text = format!(
             "no server that leads the pool's log can be reached from server {here}; the last one tried is server {leader}. If \
              most of the log's replicas are gone, so is what was not committed; start the system anew"
         );
-        Refusal::new(RefusalCode::ServerLost, text)
+        Refusal::new(RefusalCode::NoLeader, text)
     }
 
     /// Another server says who leads.
@@ -371,7 +371,7 @@ impl Node {
             if let Some(question) = self.follower().and_then(|follower| follower.remove(id))
                 && !matches!(question.origin, Origin::Own(_))
             {
-                self.answer(question.origin, Err(Refusal::new(RefusalCode::ServerLost, text.clone())));
+                self.answer(question.origin, Err(Refusal::new(RefusalCode::NoLeader, text.clone())));
             }
         }
     }

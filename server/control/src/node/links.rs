@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use talea_fabric::PeerId;
 use talea_model::{ServerId, ServerInfo};
 use talea_wire::codec;
-use talea_wire::control::{Body, Card, Envelope};
+use talea_wire::control::{Body, Card};
 
 use super::clients::PeerKind;
 use super::raft::{Outgoing, Replica, ReplicaId, Stored};
@@ -277,8 +277,7 @@ impl Node {
 
     /// Sends a message of Raft's.
     pub(super) fn send_raft(&mut self, peer: PeerId, id: u64, body: Body) {
-        let hlc = self.clock.tick(self.now.unix_us);
-        let envelope = Envelope { id, hlc, session: talea_model::SessionId(0), sequence: 0, deadline_ms: 0, body };
+        let envelope = self.envelope(id, body);
         match codec::encode(&envelope) {
             Ok(bytes) => {
                 self.counters.messages_out += 1;

@@ -241,7 +241,7 @@ impl Node {
                     self.forward(*question);
                 }
                 (Some(_), origin) => {
-                    self.answer(origin, Err(Refusal::new(RefusalCode::ServerLost, text.clone())));
+                    self.answer(origin, Err(Refusal::new(RefusalCode::NoLeader, text.clone())));
                 }
                 // A server's question is asked again by that server; the leader's own notes are the next leader's to make.
                 (None, _) => {}

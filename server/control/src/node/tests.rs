@@ -15,7 +15,7 @@ mod view;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use talea_model::{ContainerId, ServerInfo, Stamp, Step, Summary, TargetId, TargetInfo, TargetState, TxId};
+use talea_model::{ContainerId, MapVersion, ServerInfo, Stamp, Step, Summary, TargetId, TargetInfo, TargetState, TxId};
 use talea_wire::control::{Begun, Committed, Waited};
 use talea_wire::log::{ContainerProperties, ProducerState};
 
@@ -456,6 +456,7 @@ impl World {
             session: self.clients[client].session,
             sequence: if is_open { 0 } else { sequence },
             deadline_ms: 10_000,
+            map_version: MapVersion(0),
             body: Body::Request(request),
         };
         if let Some(other) = self.links.get(&End::Client(client)) {

@@ -221,6 +221,7 @@ impl Client {
             session: self.session,
             sequence: if self.session == SessionId(0) { 0 } else { self.last_id },
             deadline_ms: self.deadline_ms,
+            map_version: MapVersion(0),
             body: Body::Request(request),
         };
         let bytes = codec::encode(&envelope).unwrap();
@@ -234,7 +235,15 @@ impl Client {
             self.last_id += 1;
             let body = Body::Request(request.clone());
             let (id, session) = (self.last_id, self.session);
-            let envelope = Envelope { id, hlc: Stamp::ZERO, session, sequence: 0, deadline_ms: self.deadline_ms, body };
+            let envelope = Envelope {
+                id,
+                hlc: Stamp::ZERO,
+                session,
+                sequence: 0,
+                deadline_ms: self.deadline_ms,
+                map_version: MapVersion(0),
+                body,
+            };
             let bytes = codec::encode(&envelope).unwrap();
             let end = Instant::now() + Duration::from_secs(20);
             loop {

@@ -48,7 +48,7 @@ fn a_session_whose_opening_was_never_heard_of_is_swept() {
     world.advance(200);
     assert_eq!(world.node(0).pool().sessions_of(ServerId(1)).count(), 0);
     let answer = world.clients[client].answers.pop_first().unwrap().1.unwrap_err();
-    assert_eq!(answer.code, RefusalCode::ServerLost, "the outcome was unknown");
+    assert_eq!(answer.code, RefusalCode::NoLeader, "the outcome was unknown");
 }
 
 #[test]
@@ -176,11 +176,11 @@ fn rule_11_a_follower_without_leader_stops_serving_and_says_whom_it_misses() {
     let held = world.send(remote, Request::ContainerList);
     world.advance(LEASE_MS + 1);
     assert!(!world.may_serve(1));
-    assert_eq!(world.told[1].failed, vec![(7, RefusalCode::ServerLost)]);
+    assert_eq!(world.told[1].failed, vec![(7, RefusalCode::NoLeader)]);
     let refusal = world.clients[remote].answers.remove(&held).unwrap().unwrap_err();
-    assert!(refusal.code == RefusalCode::ServerLost && refusal.text.contains("server 0"), "{refusal}");
+    assert!(refusal.code == RefusalCode::NoLeader && refusal.text.contains("server 0"), "{refusal}");
     let refusal = world.ask(remote, Request::Join { tx: TxId(1) }).unwrap_err();
-    assert_eq!(refusal.code, RefusalCode::ServerLost, "nobody would abort what is joined now");
+    assert_eq!(refusal.code, RefusalCode::NoLeader, "nobody would abort what is joined now");
     world.advance(10_000);
     assert!(world.clients[remote].answers.contains_key(&waiting), "a wait ends within its deadline");
 }
