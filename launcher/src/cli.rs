@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Down(DownArgs),
     /// Start servers of a system again that have ended; their data must lie on media, not in memory.
     Restart(RestartArgs),
+    /// End sessions by hand: what their programs have open is aborted, and what they hold is given back.
+    Evict(EvictArgs),
     /// Run a command as part of a running system (sets up the MPI-IO driver for it).
     Exec(ExecArgs),
     /// Show running systems: servers, targets, fill, containers, who has what open.
@@ -158,6 +160,16 @@ pub(crate) struct DownArgs {
 pub(crate) struct RestartArgs {
     /// The servers' numbers, as `talea status` shows them [default: all that have ended]
     pub(crate) servers: Vec<u32>,
+    /// Which system [default: $TALEA_SYSTEM, or the only one that runs]
+    #[arg(long)]
+    pub(crate) system: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct EvictArgs {
+    /// The sessions' numbers, as `talea status` shows them
+    #[arg(required = true)]
+    pub(crate) sessions: Vec<u64>,
     /// Which system [default: $TALEA_SYSTEM, or the only one that runs]
     #[arg(long)]
     pub(crate) system: Option<String>,

@@ -4,6 +4,7 @@ pub(crate) mod attach;
 pub(crate) mod copy;
 pub(crate) mod diff;
 pub(crate) mod doctor;
+pub(crate) mod evict;
 pub(crate) mod exec;
 pub(crate) mod follow;
 pub(crate) mod gc;
@@ -20,6 +21,7 @@ pub(crate) mod up;
 
 use crate::cli::{Cli, Command};
 use crate::failure::Failure;
+use crate::output::SystemView;
 
 /// Runs a command and returns its exit code.
 pub(crate) fn dispatch(arguments: Cli) -> Result<u8, Failure> {
@@ -36,6 +38,7 @@ pub(crate) fn dispatch(arguments: Cli) -> Result<u8, Failure> {
         Command::Diff(arguments) => diff::diff(&arguments),
         Command::Rollback(arguments) => rollback::rollback(&arguments),
         Command::Snapshot(arguments) => snapshot::snapshot(&arguments),
+        Command::Evict(arguments) => evict::evict(&arguments),
         Command::Restart(arguments) => block_on(restart::restart(&arguments)),
         Command::Attach(arguments) => block_on(attach::attach(&arguments)),
         Command::Gc(arguments) => gc::gc(&arguments),
@@ -63,13 +66,31 @@ fn picture(arguments: &crate::cli::PictureArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Connects to a running system as this program.
-pub(crate) fn connect(system: Option<&str>) -> Result<talea_client::Client, Failure> {
-    let options = talea_client::ConnectOptions {
+/// How long a look at a system may take, in milliseconds.
+const LOOK_MS: u64 = 10_000;
+
+fn options(system: Option<&str>) -> talea_client::ConnectOptions {
+    talea_client::ConnectOptions {
         system: system.map(str::to_owned),
         // `talea follow`, say: whoever looks at the system sees who that is.
         name: Some(format!("talea {}", std::env::args().nth(1).unwrap_or_default())),
         ..talea_client::ConnectOptions::default()
-    };
-    Ok(talea_client::Client::connect_to(&talea_client::System::find(system)?, &options)?)
+    }
+}
+
+/// Connects to a running system as this program.
+pub(crate) fn connect(system: Option<&str>) -> Result<talea_client::Client, Failure> {
+    Ok(talea_client::Client::connect_to(&talea_client::System::find(system)?, &options(system))?)
+}
+
+/// How a running system is, also if nobody leads its log.
+pub(crate) fn look(name: &str) -> Result<SystemView, Failure> {
+    let options = talea_client::ConnectOptions { deadline_ms: Some(LOOK_MS), ..options(Some(name)) };
+    let client = talea_client::Client::without_session(&talea_client::System::find(Some(name))?, &options)?;
+    let status = client.status_of_anybody()?;
+    match status.unled {
+        // Without a leader there is no session, and without a session no target says anything.
+        Some(_) => Ok(SystemView::from(name, &status, &[])),
+        None => Ok(SystemView::of(&client, name)?),
+    }
 }

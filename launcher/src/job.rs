@@ -341,7 +341,7 @@ impl<'a> Job<'a> {
         let mut told = false;
         loop {
             let Ok(status) = self.client.status() else { return };
-            let runs = status.sessions.iter().filter(|(_, name, _)| name == SESSION).count();
+            let runs = status.sessions.iter().filter(|info| info.name == SESSION).count();
             let followed = status.containers.iter().any(|container| container.subscriptions > 0);
             if runs <= 1 && (!followed || Instant::now() >= until) {
                 return;

@@ -89,11 +89,23 @@ pub(crate) fn kept_at(name: &str) -> Option<KeptAt> {
     serde_json::from_slice(&fs::read(kept_path(name)?).ok()?).ok()
 }
 
-/// The tiers of all systems of this user that are kept, as far as is known here.
-pub(crate) fn kept_tiers() -> Vec<String> {
+/// All systems of this user that are kept, by name, as far as is known here.
+pub(crate) fn kept() -> Vec<(String, KeptAt)> {
     let entries = directory().and_then(|path| fs::read_dir(path.join("kept")).ok()).into_iter().flatten().flatten();
-    let notes = entries.filter_map(|entry| fs::read(entry.path()).ok());
-    notes.filter_map(|bytes| serde_json::from_slice::<KeptAt>(&bytes).ok()).map(|kept| kept.tier).collect()
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut kept: Vec<(String, KeptAt)> = names
+        .filter_map(|name| {
+            let name = name.strip_suffix(".json")?;
+            Some((name.to_owned(), kept_at(name)?))
+        })
+        .collect();
+    kept.sort_by(|(a, _), (b, _)| a.cmp(b));
+    kept
+}
+
+/// Their tiers.
+pub(crate) fn kept_tiers() -> Vec<String> {
+    kept().into_iter().map(|(_, kept)| kept.tier).collect()
 }
 
 /// A node keeps nothing of this name any more (`None`: no node does). Returns those that still do.

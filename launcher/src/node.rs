@@ -83,7 +83,7 @@ async fn launcher_gone(system: &System) {
         ConnectOptions { name: Some("talea node".to_owned()), deadline_ms: Some(2_000), ..Default::default() };
     let watched = System::read(&system.directory).map_err(ClientError::from);
     let Ok(client) = watched.and_then(|system| Client::connect_to(&system, &options)) else { return };
-    while client.status().is_ok_and(|status| status.sessions.iter().any(|(_, name, _)| name == SESSION)) {
+    while client.status().is_ok_and(|status| status.sessions.iter().any(|info| info.name == SESSION)) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

@@ -22,7 +22,7 @@ const LAST_WORDS: Duration = Duration::from_millis(1000);
 pub(crate) fn processes(client: &Client, since_unix_us: u64) -> Result<Processes, ClientError> {
     let until = Instant::now() + LAST_WORDS;
     let ours = |name: &str| name.starts_with("talea");
-    while client.status()?.sessions.iter().any(|(_, name, _)| !ours(name)) && Instant::now() < until {
+    while client.status()?.sessions.iter().any(|info| !ours(&info.name)) && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(10));
     }
     Ok(Processes::of(client.reports()?, since_unix_us))

@@ -3,10 +3,18 @@
 use std::fmt::{self, Write as _};
 
 use serde::Serialize;
-use talea_client::{Client, ClientError};
+use talea_client::{Client, ClientError, Status};
+use talea_model::TargetId;
 use talea_model::size::Iec;
+use talea_wire::control::SessionInfo;
+use talea_wire::data::StoreStat;
 
-use crate::notice::count;
+use crate::notice::{ago, count};
+
+/// How long each target has for its counters, in milliseconds.
+const STAT_MS: u64 = 1_000;
+/// Sessions that people are shown at most.
+const SESSIONS_MAX: usize = 12;
 
 /// A system as `talea status` shows it.
 #[derive(Serialize)]
@@ -24,6 +32,9 @@ pub(crate) struct SystemView {
     replicas: Vec<u32>,
     /// Servers of which some target does not serve.
     missing: Vec<u32>,
+    /// Why nobody leads the log, if so: then all this is what a server knew last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unled: Option<String>,
     /// What of the data is damaged or gone, and what to do.
     troubles: Vec<Trouble>,
 }
@@ -47,6 +58,8 @@ struct ServerView {
 struct TargetView {
     target: u32,
     state: String,
+    /// Whether it told its counters; all of them are 0 if not.
+    answers: bool,
     used_bytes: u64,
     capacity_bytes: u64,
     /// Of these, on the bulk tier; 0 if there is one tier for all.
@@ -80,22 +93,38 @@ struct ContainerView {
 struct SessionView {
     session: u64,
     name: String,
+    /// The server that it lives at.
     home: u32,
+    /// Its process and that one's node, if the kernel of its home server's node vouched for it.
+    pid: Option<u32>,
+    host: Option<String>,
+    /// When it was opened.
+    since_unix_us: u64,
 }
 
 impl SystemView {
     /// Asks a system for all of it.
     pub(crate) fn of(client: &Client, name: &str) -> Result<Self, ClientError> {
         let status = client.status()?;
+        client.refresh_map()?;
+        let stats = client.target_stats(STAT_MS)?;
+        Ok(Self::from(name, &status, &stats))
+    }
+
+    /// What a status says, with the counters that are known.
+    pub(crate) fn from(name: &str, status: &Status, stats: &[(TargetId, Option<StoreStat>)]) -> Self {
+        let stat_of = |id| stats.iter().find(|(target, _)| *target == id).and_then(|(_, stat)| *stat);
         let mut servers = Vec::new();
         for server in &status.map.servers {
             let mut targets = Vec::new();
             for target in status.map.targets.iter().filter(|target| target.server == server.id) {
-                // A target that does not answer is shown with its state alone.
-                let stat = client.target_stat(target.id).unwrap_or_default();
+                let told = stat_of(target.id);
+                let answers = told.is_some();
+                let stat = told.unwrap_or_default();
                 targets.push(TargetView {
                     target: target.id.0,
                     state: target.state.name().to_owned(),
+                    answers,
                     used_bytes: stat.used_bytes,
                     capacity_bytes: target.capacity_bytes,
                     bulk_used_bytes: stat.bulk_used_bytes,
@@ -137,12 +166,18 @@ impl SystemView {
             producer: format!("{:?}", info.producer).to_lowercase(),
             snapshots: info.snapshots.iter().map(|(name, _)| name.clone()).collect(),
         };
-        let session = |(session, name, home): &(talea_model::SessionId, String, talea_model::ServerId)| SessionView {
-            session: session.0,
-            name: name.clone(),
-            home: home.0,
+        let session = |info: &SessionInfo| {
+            let host = status.map.server(info.home).map(|server| server.host.clone());
+            SessionView {
+                session: info.session.0,
+                name: info.name.clone(),
+                home: info.home.0,
+                pid: info.process.map(|process| process.pid),
+                host: info.process.and(host),
+                since_unix_us: info.since.unix_us(),
+            }
         };
-        Ok(Self {
+        Self {
             name: name.to_owned(),
             servers,
             containers: status.containers.iter().map(container).collect(),
@@ -153,8 +188,9 @@ impl SystemView {
             leader: status.leader.0,
             replicas: status.replicas.iter().map(|server| server.0).collect(),
             missing,
+            unled: status.unled.clone(),
             troubles,
-        })
+        }
     }
 }
 
@@ -200,6 +236,11 @@ impl SystemView {
     /// Data that is damaged or gone.
     pub(crate) fn troubles(&self) -> &[Trouble] {
         &self.troubles
+    }
+
+    /// Why nobody leads the log, if so.
+    pub(crate) fn unled(&self) -> Option<&str> {
+        self.unled.as_deref()
     }
 
     /// How many servers there are.
@@ -262,6 +303,10 @@ impl fmt::Display for TargetView {
         let fill = |used: u64, capacity: u64| {
             format!("{} of {} ({:.0} %)", Iec(used), Iec(capacity), 100.0 * used as f64 / capacity.max(1) as f64)
         };
+        if !self.answers {
+            let silent = if self.state == "up" { ": does not answer" } else { "" };
+            return write!(f, "target {} {}{silent}", self.target, self.state);
+        }
         write!(f, "target {} {}: {}", self.target, self.state, fill(self.used_bytes, self.capacity_bytes))?;
         if self.bulk_capacity_bytes > 0 {
             let tiers: Vec<String> = self
@@ -279,6 +324,16 @@ impl fmt::Display for TargetView {
     }
 }
 
+impl fmt::Display for SessionView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "session {}: {}", self.session, self.name)?;
+        if let (Some(pid), Some(host)) = (self.pid, &self.host) {
+            write!(f, ", process {pid} on {host}")?;
+        }
+        write!(f, ", at server {}, opened {}", self.home, ago(self.since_unix_us))
+    }
+}
+
 impl fmt::Display for SystemView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -288,7 +343,10 @@ impl fmt::Display for SystemView {
             count(self.servers.len() as u64, "server"),
             self.log_position
         )?;
-        writeln!(f, "  led by server {}, log on {}", self.leader, numbers(&self.replicas))?;
+        match &self.unled {
+            None => writeln!(f, "  led by server {}, log on {}", self.leader, numbers(&self.replicas))?,
+            Some(why) => writeln!(f, "  nobody leads it: {why}; what follows is what one server knew last")?,
+        }
         if !self.missing.is_empty() {
             writeln!(
                 f,
@@ -319,6 +377,13 @@ impl fmt::Display for SystemView {
             )?;
         }
         let (sessions, open) = (self.sessions.len() as u64, self.open_transactions as u64);
-        writeln!(f, "  {}, {}", count(sessions, "session"), count(open, "open transaction"))
+        writeln!(f, "  {}, {}", count(sessions, "session"), count(open, "open transaction"))?;
+        for session in self.sessions.iter().take(SESSIONS_MAX) {
+            writeln!(f, "    {session}")?;
+        }
+        if self.sessions.len() > SESSIONS_MAX {
+            writeln!(f, "    and {} more, with --json", self.sessions.len() - SESSIONS_MAX)?;
+        }
+        Ok(())
     }
 }

@@ -4,6 +4,8 @@
 //! system's directory; servers of `talea up` outside of one belong to nobody, and `talea restart` starts them itself. Only a
 //! server whose data lie on media comes back with them.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -77,9 +79,42 @@ pub(crate) fn may_come_back(system: &System) -> bool {
     note.is_some_and(|note| note.persist.is_none() && tier::is_durable(&note.tier) && on_media(&note))
 }
 
-/// Removes what dead systems left that cannot come back; returns their names.
-pub(crate) fn sweep(runtime: &RuntimeDir) -> Result<Vec<String>, Failure> {
-    Ok(runtime.gc_but(may_come_back)?)
+/// A dead system whose directory has been removed.
+pub(crate) struct Swept {
+    name: String,
+    /// The name that its media keep it under, and their tier.
+    kept: Option<(String, String)>,
+}
+
+impl fmt::Display for Swept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, kept } = self;
+        match kept {
+            None => write!(f, "removed what the dead system '{name}' had left"),
+            Some((kept, tier)) => write!(
+                f,
+                "all servers of system '{name}' have ended; its data are kept: {} brings all of it back",
+                how_to_bring_back(kept, tier)
+            ),
+        }
+    }
+}
+
+/// The command that starts a kept system again.
+pub(crate) fn how_to_bring_back(kept: &str, tier: &str) -> String {
+    format!("`talea up --persist {kept} --tier {tier}`")
+}
+
+/// Removes what dead systems left that cannot come back by themselves.
+pub(crate) fn sweep(runtime: &RuntimeDir) -> Result<Vec<Swept>, Failure> {
+    let kept = |system: System| {
+        let note = LaunchNote::read(&system.directory)?;
+        Some((system.file.name, (note.persist?, note.tier)))
+    };
+    let mut kept: BTreeMap<String, (String, String)> =
+        runtime.all()?.into_iter().filter(|system| !system.file.is_running()).filter_map(kept).collect();
+    let names = runtime.gc_but(may_come_back)?;
+    Ok(names.into_iter().map(|name| Swept { kept: kept.remove(&name), name }).collect())
 }
 
 /// What to do about a dead system that may come back.

@@ -103,8 +103,8 @@ impl Sample {
 
 /// Name of a session's program.
 pub(crate) fn program(status: &Status, session: SessionId) -> String {
-    let found = status.sessions.iter().find(|(id, ..)| *id == session);
-    found.map_or_else(|| format!("session {session}"), |(_, name, _)| name.clone())
+    let found = status.sessions.iter().find(|info| info.session == session);
+    found.map_or_else(|| format!("session {session}"), |info| info.name.clone())
 }
 
 fn writers(status: &Status) -> Vec<WriterSample> {

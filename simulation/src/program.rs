@@ -9,7 +9,7 @@ mod optimistic;
 mod witness;
 
 pub(crate) use optimistic::{inserter, transactor};
-pub(crate) use witness::{Family, keeper, mother, orphan, teller};
+pub(crate) use witness::{Family, keeper, mother, orphan, teller, visitor};
 
 use talea_client::{Client, Container, EntryFetch, EntryUpdate, Epoch, ErrorKind, WaitOutcome as Waited, Write};
 use talea_model::{Extent, ObjectClass, Oid, Step, Summary, TxId};

@@ -230,6 +230,8 @@ impl World {
             let done = done.clone();
             self.spawn(format!("inserter {number}"), None, |context| Box::pin(program::inserter(context, done)));
         }
+        let visitor = done.clone();
+        self.spawn("visitor".to_owned(), None, |context| Box::pin(program::visitor(context, visitor)));
         let (teller, keeper) = (done.clone(), done);
         self.spawn("teller".to_owned(), None, |context| Box::pin(program::teller(context, teller)));
         self.spawn("keeper".to_owned(), None, |context| Box::pin(program::keeper(context, keeper)));

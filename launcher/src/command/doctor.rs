@@ -10,11 +10,10 @@ use talea_client::System;
 use talea_client::system::RuntimeDir;
 use talea_slurm::{Allocation, Family, Site};
 
-use super::connect;
+use super::look;
 use crate::cli::DoctorArgs;
 use crate::failure::Failure;
 use crate::notice::count;
-use crate::output::SystemView;
 use crate::{locate, media};
 
 /// How bad it is.
@@ -211,7 +210,8 @@ fn runtime() -> Vec<Finding> {
     match crate::restart::sweep(&runtime) {
         Ok(dead) if dead.is_empty() => findings.push(good("leftovers", "none of dead systems")),
         Ok(dead) => {
-            findings.push(note("leftovers", format!("of {}", dead.join(", ")), "nothing: they are removed now"))
+            findings
+                .extend(dead.iter().map(|swept| note("leftovers", swept.to_string(), "nothing is left of it here")));
         }
         Err(error) => findings.push(bad("leftovers", error.to_string(), "look at the directory")),
     }
@@ -281,11 +281,22 @@ fn of_system(system: &System) -> Vec<Finding> {
     if !system.file.is_running() {
         return vec![bad(what, format!("{name}: none of its servers runs"), crate::restart::how_to_come_back(name))];
     }
-    let asked = connect(Some(name)).and_then(|client| Ok(SystemView::of(&client.with_deadline_ms(5_000), name)?));
-    let view = match asked {
+    let view = match look(name) {
         Ok(view) => view,
-        Err(error) => return vec![bad(what, format!("{name}: {error}"), format!("talea down {name}"))],
+        Err(error) => {
+            let remedy = format!(
+                "`talea restart --system {name}` if servers have ended; `talea down {name}` gives the system up, with its data"
+            );
+            return vec![bad(what, format!("{name}: {error}"), remedy)];
+        }
     };
+    if let Some(why) = view.unled() {
+        return vec![bad(
+            what,
+            format!("{name}: nobody leads the pool's log: {why}"),
+            format!("talea restart --system {name}"),
+        )];
+    }
     let text =
         format!("{name}: {}, {}", count(view.servers() as u64, "server"), count(view.sessions() as u64, "session"));
     let mut findings = vec![match view.down() {

@@ -18,9 +18,9 @@ pub(crate) fn gc(arguments: &GcArgs) -> Result<u8, Failure> {
     };
     let runtime = RuntimeDir::from_env()?;
     let mut found = false;
-    for name in crate::restart::sweep(&runtime)? {
+    for swept in crate::restart::sweep(&runtime)? {
         found = true;
-        say(format!("removed what the dead system '{name}' had left in {}", runtime.path().display()));
+        say(format!("{}: {swept}", runtime.path().display()));
     }
     // An empty directory of ours is a leftover too; one that is not empty stays.
     let _ = std::fs::remove_dir(runtime.path());

@@ -3,10 +3,9 @@
 use serde::Serialize;
 use talea_client::system::RuntimeDir;
 
-use super::connect;
+use super::look;
 use crate::cli::StatusArgs;
 use crate::failure::Failure;
-use crate::output::SystemView;
 
 #[derive(Serialize)]
 struct Unreachable {
@@ -17,9 +16,7 @@ struct Unreachable {
 /// Shows one system, or all of this node.
 pub(crate) fn status(arguments: &StatusArgs) -> Result<u8, Failure> {
     let runtime = RuntimeDir::from_env()?;
-    for name in crate::restart::sweep(&runtime)? {
-        eprintln!("talea: removed what the dead system '{name}' had left");
-    }
+    crate::restart::sweep(&runtime)?.iter().for_each(|swept| eprintln!("talea: {swept}"));
     let names = match arguments.system.name() {
         Some(name) => vec![runtime.load(name)?.file.name],
         None => runtime.all()?.into_iter().map(|system| system.file.name).collect(),
@@ -31,7 +28,7 @@ pub(crate) fn status(arguments: &StatusArgs) -> Result<u8, Failure> {
             lost.push(Unreachable { error: crate::restart::how_to_come_back(&name), name });
             continue;
         }
-        match connect(Some(&name)).and_then(|client| Ok(SystemView::of(&client, &name)?)) {
+        match look(&name) {
             Ok(view) => shown.push(view),
             // One that ended while it was asked is no news, unless it was asked for.
             Err(_) if arguments.system.name().is_none() && runtime.load(&name).is_err() => {}
@@ -48,5 +45,6 @@ pub(crate) fn status(arguments: &StatusArgs) -> Result<u8, Failure> {
         shown.iter().for_each(|view| print!("{view}"));
         lost.iter().for_each(|lost| eprintln!("talea: system {}: {}", lost.name, lost.error));
     }
-    Ok(if lost.is_empty() { 0 } else { 125 })
+    let is_whole = lost.is_empty() && shown.iter().all(|view| view.unled().is_none());
+    Ok(if is_whole { 0 } else { 125 })
 }

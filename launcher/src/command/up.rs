@@ -202,7 +202,7 @@ fn is_free(system: &System, yes: bool) -> Result<bool, Failure> {
     };
     // One that does not answer holds nobody up.
     let status = Client::connect_to(system, &options).and_then(|client| client.status());
-    let runs = status.map_or(0, |status| status.sessions.iter().filter(|(_, name, _)| name == SESSION).count());
+    let runs = status.map_or(0, |status| status.sessions.iter().filter(|info| info.name == SESSION).count());
     if yes || runs == 0 {
         return Ok(true);
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use talea_fabric::{Address, Clock, Credentials, Endpoint, RealClock, client_endpoint, node_id};
-use talea_model::{ContainerId, ObjectClass, Oid, PoolMap, SessionId, TargetId};
+use talea_model::{ContainerId, ObjectClass, Oid, PoolMap, ServerId, SessionId, TargetId};
 use talea_wire::control::{ContainerInfo, Reply, Request, Status};
 use talea_wire::data::StoreStat;
 use talea_wire::figures::{ProcessFigures, Reports};
@@ -15,6 +15,7 @@ use talea_wire::log::{ContainerProperties, ProducerState};
 
 use crate::container::Container;
 use crate::core::Shared;
+use crate::core::homes::distance;
 use crate::core::place::ShortWay;
 use crate::error::{ClientError, Result};
 use crate::options::{ConnectOptions, Tuning};
@@ -45,6 +46,13 @@ impl Client {
 
     /// Connects to this system.
     pub fn connect_to(system: &System, options: &ConnectOptions) -> Result<Self> {
+        let client = Self::without_session(system, options)?;
+        client.open()?;
+        Ok(client)
+    }
+
+    /// A client of this system that has asked nobody yet; its first call opens the session.
+    pub fn without_session(system: &System, options: &ConnectOptions) -> Result<Self> {
         let fabric = options.fabric.unwrap_or(system.file.fabric);
         let id = system.file.id().unwrap_or_default();
         let credentials = Credentials::new(id, *system.secret());
@@ -60,23 +68,23 @@ impl Client {
             FabricPolicy::Libfabric => talea_fabric::Policy::Libfabric,
         };
         let endpoint = client_endpoint(&credentials, policy, options.spin.unwrap_or_default())?;
-        let (server, home) = home_of(&system.file.servers, &node_id())
-            .ok_or_else(|| SystemError::NotFound { name: system.file.name.clone(), running: vec![] })?;
+        let mut homes = homes_of(&system.file.servers, &node_id()).into_iter();
+        let (server, home) =
+            homes.next().ok_or_else(|| SystemError::NotFound { name: system.file.name.clone(), running: vec![] })?;
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|_| SystemError::Random)?;
         let defaults = Tuning::default();
         let tuning = Tuning {
             name: options.name.clone().unwrap_or_else(program_name),
-            home: talea_model::ServerId(server),
+            home: server,
+            others: homes.collect(),
             fabric,
             short_way,
             deadline_ms: options.deadline_ms.unwrap_or(defaults.deadline_ms),
             ..defaults
         };
         let seed = u64::from_le_bytes(seed);
-        let client = Self::with_endpoint(Box::new(endpoint), Arc::new(RealClock), home, seed, tuning);
-        client.open()?;
-        Ok(client)
+        Ok(Self::with_endpoint(Box::new(endpoint), Arc::new(RealClock), home, seed, tuning))
     }
 
     /// A client over any endpoint and clock, for simulations and tests. Nothing is sent before the first call.
@@ -189,6 +197,22 @@ impl Client {
         }
     }
 
+    /// The same without a session, from the first server that answers: also where no server leads the pool's log, and what is told is
+    /// as old as what that server knows ([`Status::unled`]). For a client that has opened no session.
+    pub fn status_of_anybody(&self) -> Result<Status> {
+        let what = "asking for the status";
+        let deadline_ns = self.times().deadline_ns;
+        match self.block_on(self.shared.ask_anybody(what, Request::Status, deadline_ns))?? {
+            Reply::Status(status) => Ok(*status),
+            _ => Err(ClientError::unexpected(what)),
+        }
+    }
+
+    /// Ends a session, whosever it is, with all that hangs on it.
+    pub fn evict(&self, session: SessionId) -> Result<()> {
+        self.block_on(self.control("ending a session", Request::Evict { session }))?.map(drop)
+    }
+
     /// Makes a container; with `exist_ok` an existing one is opened.
     pub fn container_create(&self, name: &str, properties: ContainerProperties, exist_ok: bool) -> Result<Container> {
         self.block_on(self.container_create_async(name, properties, exist_ok))?
@@ -260,6 +284,32 @@ impl Client {
         self.block_on(Container::none(self).stat(target))?
     }
 
+    /// Counters of all targets that the map has up, in the map's order: all servers are asked at once, each answer is waited for so long, and
+    /// who does not answer, or is down, has none. A server of which one target does not answer is not asked for the others.
+    pub fn target_stats(&self, patience_ms: u64) -> Result<Vec<(TargetId, Option<StoreStat>)>> {
+        let each = self.with_deadline_ms(patience_ms.min(self.deadline_ms));
+        let map = self.map();
+        let of_server = |server: ServerId| {
+            let (each, map) = (&each, &map);
+            async move {
+                let (mut stats, mut answers) = (vec![], true);
+                for target in map.targets.iter().filter(|target| target.server == server) {
+                    let stat = match answers && map.is_up(target.id) {
+                        true => Container::none(each).stat(target.id).await.ok(),
+                        false => None,
+                    };
+                    answers = stat.is_some();
+                    stats.push((target.id, stat));
+                }
+                stats
+            }
+        };
+        let servers = map.servers.iter().map(|server| of_server(server.id)).collect();
+        let mut stats: Vec<_> = self.block_on(gather(servers))?.into_iter().flatten().collect();
+        stats.sort_by_key(|(target, _)| *target);
+        Ok(stats)
+    }
+
     /// What the processes said of themselves that have ended.
     pub fn reports(&self) -> Result<Reports> {
         let what = "asking for the processes' figures";
@@ -297,25 +347,20 @@ impl Client {
     }
 }
 
-/// The first server with an address on this node, else the first that can be reached at all, of those not known to be dead if there
-/// are any: its id and address.
-fn home_of(servers: &[ServerEntry], node: &str) -> Option<(u32, Address)> {
-    let rank = |address: &Address| match address {
-        Address::Unix { node: theirs, .. } if theirs == node => Some(0),
-        Address::Tcp { .. } => Some(1),
-        _ => None,
-    };
+/// Where a session can be had, in the order in which servers are tried: those on this node first, then those that can be reached at
+/// all; of either, those not known to be dead.
+fn homes_of(servers: &[ServerEntry], node: &str) -> Vec<(ServerId, Address)> {
     let is_dead = |server: &ServerEntry| server.process.as_ref().is_some_and(|process| !process.is_alive());
-    let of_server = |server: &ServerEntry| {
-        let (id, is_dead) = (server.id, is_dead(server));
-        let ranked = server.control.iter().filter_map(|text| {
-            let address: Address = text.parse().ok()?;
-            Some(((is_dead, rank(&address)?), id, address))
-        });
-        ranked.collect::<Vec<_>>()
-    };
-    // min_by_key gives the first of equals.
-    servers.iter().flat_map(of_server).min_by_key(|(rank, ..)| *rank).map(|(_, id, address)| (id, address))
+    let mut homes = vec![];
+    for server in servers {
+        let addresses = server.control.iter().filter_map(|text| text.parse::<Address>().ok());
+        let ranked = addresses.filter_map(|address| Some((distance(&address, node)?, address)));
+        if let Some((rank, address)) = ranked.min_by_key(|(rank, _)| *rank) {
+            homes.push(((is_dead(server), rank), ServerId(server.id), address));
+        }
+    }
+    homes.sort_by_key(|(rank, ..)| *rank);
+    homes.into_iter().map(|(_, server, address)| (server, address)).collect()
 }
 
 fn program_name() -> String {
@@ -349,7 +394,7 @@ mod tests {
             control: vec![address.to_owned()],
             process: Some(process.clone()),
         };
-        let home = |servers: &[ServerEntry]| home_of(servers, "here").map(|(id, _)| id);
+        let home = |servers: &[ServerEntry]| homes_of(servers, "here").first().map(|(id, _)| id.0);
         let (near, far) = ("unix:here:/tmp/a.sock", "tcp:10.0.0.1:7");
         assert_eq!(home(&[entry(0, far, &living), entry(1, near, &living), entry(2, near, &living)]), Some(1));
         assert_eq!(home(&[entry(0, far, &living), entry(1, near, &dead), entry(2, near, &living)]), Some(2));

@@ -4,7 +4,7 @@
 //! held while anybody sleeps; the endpoint is taken out for that, and who needs it meanwhile wakes the sleeper. Must never
 //! iterate in an order that a seed does not determine, and never touch anything in a forked child.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IoSlice;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use std::task::Waker;
 
 use smallvec::SmallVec;
 use talea_fabric::{Address, Clock, Endpoint, Message, PeerId, SendError, Wall};
-use talea_model::{Hlc, Layout, Oid, PoolMap, Stamp, TargetId};
+use talea_model::{Hlc, Layout, Oid, PoolMap, Stamp, TargetId, TxId};
 use talea_wire::control::Body;
 
 use crate::error::{ClientError, Result};
@@ -24,6 +24,7 @@ pub(crate) mod drive;
 pub(crate) mod driven;
 pub(crate) mod exchange;
 pub(crate) mod home;
+pub(crate) mod homes;
 pub(crate) mod link;
 mod news;
 pub(crate) mod place;
@@ -96,6 +97,8 @@ pub(crate) struct State {
     home: Home,
     news: News,
     links: BTreeMap<TargetId, Link>,
+    /// Transactions that this process writes in.
+    pub(crate) joined: BTreeSet<TxId>,
     peers: BTreeMap<PeerId, PeerKey>,
     /// Calls that wait for room in a connection.
     full: Vec<u64>,
@@ -133,9 +136,10 @@ impl Shared {
             random: seed,
             map: Arc::new(map),
             layouts: BTreeMap::new(),
-            home: Home::new(home),
+            home: Home::new((tuning.home, home), tuning.others.clone()),
             news: News::default(),
             links: BTreeMap::new(),
+            joined: BTreeSet::new(),
             peers: BTreeMap::new(),
             full: vec![],
             rounds: 0,

@@ -122,6 +122,8 @@ impl Epoch {
             return Err(self.over(OVER));
         }
         if !self.joined.load(SeqCst) {
+            // First, so that it goes along if the session moves meanwhile.
+            self.container.client.shared.lock().joined.insert(self.begun.tx);
             // Once an epoch: boxed, so that each write's future stays small.
             Box::pin(self.container.client.control("joining an epoch", Request::Join { tx: self.begun.tx })).await?;
             self.joined.store(true, SeqCst);
@@ -317,8 +319,11 @@ impl Epoch {
 impl Drop for Epoch {
     fn drop(&mut self) {
         let (tx, shared) = (self.begun.tx, &self.container.client.shared);
-        if self.independent && !shared.is_foreign() {
-            shared.reads.end(tx);
+        if !shared.is_foreign() {
+            shared.lock().joined.remove(&tx);
+            if self.independent {
+                shared.reads.end(tx);
+            }
         }
         match (self.gate.is_over(), self.independent, *self.joined.get_mut()) {
             (false, true, _) => shared.tell(Request::Abort { tx, reason: "its program dropped it".to_owned() }),

@@ -1,5 +1,6 @@
 //! What a program can choose when it connects.
 
+use talea_fabric::Address;
 use talea_model::ServerId;
 use talea_model::limit::{DEFAULT_DEADLINE_MS, MAX_IN_FLIGHT};
 
@@ -30,8 +31,10 @@ pub struct ConnectOptions {
 pub struct Tuning {
     /// Name of the program, for people.
     pub name: String,
-    /// The server that the session lives at.
+    /// The server that a session is opened at first.
     pub home: ServerId,
+    /// Other servers where one can be had, for as long as no pool map tells of them.
+    pub others: Vec<(ServerId, Address)>,
     /// Fabric of the data plane.
     pub fabric: FabricPolicy,
     /// Deadline of calls in milliseconds.
@@ -46,6 +49,8 @@ pub struct Tuning {
     pub backoff_ms: u64,
     /// Longest such pause.
     pub backoff_max_ms: u64,
+    /// A session moves to another server when its own has been out of reach for that long.
+    pub move_after_ms: u64,
     /// A server that was out of reach for that long fails further calls after one attempt.
     pub lost_after_ms: u64,
     /// Requests in flight at one target.
@@ -63,6 +68,7 @@ impl Default for Tuning {
         Self {
             name: String::new(),
             home: ServerId(0),
+            others: vec![],
             fabric: FabricPolicy::Auto,
             deadline_ms: DEFAULT_DEADLINE_MS,
             resend_ms: None,
@@ -70,6 +76,7 @@ impl Default for Tuning {
             connect_ms: 1_000,
             backoff_ms: 2,
             backoff_max_ms: 250,
+            move_after_ms: 1_000,
             lost_after_ms: 5_000,
             in_flight: MAX_IN_FLIGHT,
             wait_round_ms: 10_000,

@@ -11,7 +11,7 @@ use talea_client::{
 };
 use talea_fabric::endpoint::Waker;
 use talea_fabric::{Address, Clock, Endpoint, Event, FabricError, Hello, Message, PeerId, SendError};
-use talea_model::{ObjectClass, Oid, View};
+use talea_model::{ObjectClass, Oid, TargetState, View};
 use talea_wire::codec;
 use talea_wire::control::{Body, Envelope};
 use talea_wire::data::{self, Fetched, ReplyBody};
@@ -78,7 +78,9 @@ impl Endpoint for Near {
     fn send(&mut self, peer: PeerId, parts: &[IoSlice<'_>]) -> Result<(), SendError> {
         let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         let (answer, at_once) = match codec::decode::<Envelope>(&bytes) {
-            Ok(Envelope { id, body: Body::Request(request), .. }) => (world::control_reply(id, &request, 1, 9), true),
+            Ok(Envelope { id, body: Body::Request(request), .. }) => {
+                (world::control_reply(id, &request, world::map(1, TargetState::Up), 9), true)
+            }
             _ => {
                 self.0.requests.fetch_add(1, SeqCst);
                 (answer(&data::Request::decode(&bytes).unwrap()), self.0.answers.load(SeqCst))

@@ -92,7 +92,16 @@ pub struct Card {
 pub enum Request {
     /// A client's first: opens its session at this home server, under a secret that it has drawn. `resume` is its session after a lost
     /// connection. Which process that is, the home server says.
-    SessionOpen { name: String, secret: u128, resume: Option<SessionId>, process: Option<Process> },
+    /// If that lived at another server, which is out of reach, it moves here, with the transactions that the process has `joined`;
+    /// `attempt` counts, so that an earlier move that comes late does not undo a later one.
+    SessionOpen {
+        name: String,
+        secret: u128,
+        resume: Option<SessionId>,
+        process: Option<Process>,
+        joined: Vec<TxId>,
+        attempt: u64,
+    },
     /// Says goodbye: transactions still open abort, leases end.
     SessionClose,
     /// The current pool map.
@@ -141,8 +150,8 @@ pub enum Request {
     LogEnd,
     /// From a server to the leader, also as its heartbeat: all my targets are durable up to here. Answered with the log's end.
     Horizon { durable: Position },
-    /// From a client that met a server that it cannot reach; a hint, never proof.
-    Suspect { server: talea_model::ServerId },
+    /// Ends a session, whosever it is: its transactions abort, its leases and subscriptions end.
+    Evict { session: SessionId },
     /// From a server to the leader: a session that lived here ended; the transactions that it had joined abort (rule 12).
     SessionEnded { session: SessionId, joined: Vec<TxId>, orderly: bool },
     /// What a client did, said at its end; nobody waits for the answer.
@@ -164,6 +173,10 @@ pub enum Request {
     /// From a server to the leader, or to one that passes the log on: heartbeats, its own and those of servers that follow through
     /// it. Answered with [`Reply::Heard`].
     Beats(Vec<Beat>),
+    /// From a server to the leader: a client has come to it with its session, which lives at a server that the client cannot reach.
+    SessionMove { session: SessionId, secret: u128, process: Option<Process>, attempt: u64 },
+    /// Is anybody there? Answered at once by who is asked.
+    Alive,
 }
 
 /// A server's heartbeat on its way through others.
@@ -318,8 +331,8 @@ pub struct Status {
     pub map: PoolMap,
     /// Containers.
     pub containers: Vec<ContainerInfo>,
-    /// Open sessions: number, name, home server.
-    pub sessions: Vec<(SessionId, String, talea_model::ServerId)>,
+    /// Open sessions.
+    pub sessions: Vec<SessionInfo>,
     /// Open transactions: number, container, session that began it.
     pub transactions: Vec<(TxId, ContainerId, SessionId)>,
     /// Open subscriptions: container, session that follows, last step that it has taken.
@@ -335,6 +348,23 @@ pub struct Status {
     /// Targets that came back without what they had stored, and the last container that was there then: what lay on them of it and of
     /// those before reads as DATA_LOST.
     pub lost: Vec<(talea_model::TargetId, ContainerId)>,
+    /// Why nobody leads the log, if so: then the rest is what the server that answers knew last.
+    pub unled: Option<String>,
+}
+
+/// An open session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionInfo {
+    /// Its number.
+    pub session: SessionId,
+    /// What its program calls itself.
+    pub name: String,
+    /// The server that it lives at.
+    pub home: talea_model::ServerId,
+    /// Its process, if that is on the home server's machine and the kernel vouched for it.
+    pub process: Option<Process>,
+    /// When it was opened.
+    pub since: Stamp,
 }
 
 /// Counters of the control plane, for I5 by counting.

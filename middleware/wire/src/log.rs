@@ -74,6 +74,8 @@ pub enum Entry {
     SessionEnd {
         /// Which.
         session: SessionId,
+        /// The server whose word that is: it counts for nothing if the session has moved to another one. `None`: whosever it is.
+        home: Option<ServerId>,
         /// Transactions it had joined at its home server.
         joined: Vec<TxId>,
         /// True if the process said goodbye.
@@ -179,6 +181,19 @@ pub enum Entry {
         server: ServerId,
         /// Up to here its targets know every fate, durably.
         durable: Position,
+    },
+    /// A client took its session up at another server, as it could not reach its home: all that hangs on it stays.
+    SessionMove {
+        /// Which.
+        session: SessionId,
+        /// Where it lives from now on.
+        home: ServerId,
+        /// What the client must show.
+        secret: u128,
+        /// Its process, as the new home sees it.
+        process: Option<Process>,
+        /// Counts the client's attempts: an earlier one that comes late changes nothing.
+        attempt: u64,
     },
 }
 

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use talea_fabric::{Hello, PeerId};
-use talea_model::{Hlc, MapVersion, Position, Process, ServerId, SessionId, limit};
+use talea_model::{Hlc, MapVersion, Position, Process, ServerId, SessionId, TxId, limit};
 use talea_wire::control::{Body, Counters, Envelope, Reply, Request, Status};
 use talea_wire::log::Record;
 use talea_wire::{Refusal, RefusalCode, codec};
@@ -27,6 +27,7 @@ mod lease;
 mod links;
 mod log;
 mod mend;
+mod moves;
 mod notes;
 mod question;
 mod raft;
@@ -74,6 +75,8 @@ pub struct Node {
     lease_ns: Option<u64>,
     peers: BTreeMap<PeerId, Peer>,
     homes: BTreeMap<SessionId, Home>,
+    /// Sessions that are moving here, by the connection over which their client asked for it, and what it has joined.
+    arriving: BTreeMap<PeerId, (SessionId, BTreeSet<TxId>)>,
     /// When sessions without a connection end.
     session_ends: BTreeSet<(u64, SessionId)>,
     /// The sessions that lived here before this process are taken over.
@@ -106,6 +109,7 @@ impl Node {
             lease_ns: None,
             peers: BTreeMap::new(),
             homes: BTreeMap::new(),
+            arriving: BTreeMap::new(),
             session_ends: BTreeSet::new(),
             has_adopted: false,
             notes: Notes::default(),
@@ -459,6 +463,7 @@ impl Node {
         }
         applied.touched.into_iter().for_each(|container| self.waits.touch(container));
         applied.ended.into_iter().for_each(|session| self.session_ended(session));
+        applied.moved.into_iter().for_each(|session| self.session_moved(session));
         Ok(applied.outcome)
     }
 
@@ -504,7 +509,6 @@ fn is_read(request: &Request) -> bool {
             | Request::ContainerOpen { .. }
             | Request::ContainerList
             | Request::LogEnd
-            | Request::Suspect { .. }
             | Request::Reports
     )
 }

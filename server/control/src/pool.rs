@@ -61,6 +61,8 @@ pub struct Applied {
     pub touched: Vec<ContainerId>,
     /// Sessions that ended.
     pub ended: Vec<SessionId>,
+    /// Sessions that live at another server now.
+    pub moved: Vec<SessionId>,
 }
 
 /// A record that does not follow the last one applied: records are missing.
@@ -167,8 +169,15 @@ impl Pool {
                 self.server_up(server, targets, (*boot, *remembers), proposed, applied)
             }
             Entry::Targets { targets, state } => self.set_targets(targets, *state, proposed, applied),
-            Entry::SessionOpen { home, name, secret, process } => self.session_open(*home, name, *secret, *process),
-            Entry::SessionEnd { session, joined, orderly } => self.session_end(*session, joined, *orderly, applied),
+            Entry::SessionOpen { home, name, secret, process } => {
+                self.session_open(*home, name, *secret, *process, proposed)
+            }
+            Entry::SessionEnd { session, home, joined, orderly } => {
+                self.session_end(*session, *home, joined, *orderly, applied)
+            }
+            Entry::SessionMove { session, home, secret, process, attempt } => {
+                self.session_move(*session, (*home, *process), (*secret, *attempt), applied)
+            }
             Entry::ContainerCreate { name, properties } => self.container_create(name, properties, applied),
             Entry::ContainerDestroy { container } => self.container_destroy(*container, applied),
             Entry::Begin { container, collective } => {

@@ -24,7 +24,7 @@ pub fn log_file(server: ServerId) -> String {
 /// What the one log of earlier releases was called.
 const EARLIER_FILE: &str = "pool.log";
 /// Version of the file's contents.
-const FORMAT: u64 = 5;
+const FORMAT: u64 = 6;
 
 /// Key: index in Raft's log. Value: the entry as postcard, and its checksum.
 const ENTRIES: TableDefinition<'_, u64, (&[u8], u64)> = TableDefinition::new("entries");

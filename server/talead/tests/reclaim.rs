@@ -10,9 +10,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use data::{client, container, fill, look, unopened_at};
-use support::{ALONE, Options, PATIENCE, SECRET, Server, directory, two_servers};
-use talea_client::{Client, ErrorKind, ProducerState, SnapshotAt, Write};
-use talea_model::{ObjectClass, Oid, Step, TargetId, View};
+use support::{PATIENCE, SECRET, Server, two_servers};
+use talea_client::{
+    Client, ClientError, Epoch, ErrorKind, ProducerState, Snapshot, SnapshotAt, Subscription, Transaction, Write,
+};
+use talea_model::{ObjectClass, Oid, Stamp, Step, TargetId, View};
 
 const TARGETS: u32 = 4;
 const OBJECT: Oid = Oid::new(ObjectClass::SX, 77);
@@ -88,7 +90,7 @@ fn comes_back_to(what: &str, looker: &Client, servers: &[&Server], before: &Held
 }
 
 /// Takes one of everything, and lets nothing go.
-fn take_everything(client: &Client) -> impl Sized + use<> {
+fn take_everything(client: &Client) -> (Subscription, Snapshot, Epoch, Transaction) {
     let run = client.container_open("run").unwrap();
     let subscription = run.subscribe(Step(0)).unwrap();
     let snapshot = run.snapshot(SnapshotAt::Step(Step(1))).unwrap();
@@ -173,39 +175,32 @@ fn killed_clients_leave_nothing() {
 
 #[test]
 fn a_client_that_is_evicted_leaves_nothing_though_it_lives() {
-    let (_outer, path) = directory();
-    // Sessions last five times as long without their home.
-    let options = Options { servers: 2, more: r#","membership_lease_ms":300"#, ..ALONE };
-    let mut first = Server::start(&path, &options);
-    let leader = first.control.clone();
-    let mut second = Server::start(&path, &Options { server: 1, leader: &leader, ..options });
-    first.wait_ready();
-    second.wait_ready();
+    let (_outer, first, second) = two_servers("");
+    let servers = [&first, &second];
     let looker = client(&first, 20_000);
     first_step(&looker);
-    let evicted = client(&second, 3_000);
-    let session = evicted.session();
-    let everything = take_everything(&evicted);
-    second.child.kill().unwrap();
-    second.child.wait().unwrap();
-    // Its home is gone for longer than a session lasts: nobody watches over it any more.
-    until("it is evicted", || {
+    let before = held(&looker, &servers).unwrap();
+    // One that lives where the log's leader is, and one that does not.
+    for home in servers {
+        let evicted = client(home, 3_000);
+        let session = evicted.session();
+        let everything = take_everything(&evicted);
         let status = looker.status().unwrap();
-        let is_there = status.sessions.iter().any(|(known, ..)| *known == session);
-        if is_there { Err(format!("{:?}", status.sessions)) } else { Ok(()) }
-    });
-    let servers = [&first];
-    until("what it held", || {
-        let now = held(&looker, &servers).ok_or("not known to be gone")?;
-        let rest = (now.sessions, now.transactions, now.leases, now.subscriptions, now.pending_updates, now.parked);
-        // Of two targets that are left, each has one connection: the looker's.
-        if rest == (1, 0, 0, 0, 0, 0) && now.peers == 2 { Ok(()) } else { Err(format!("{now:?}")) }
-    });
-    // It is told so, and nothing that it does counts.
-    let run = looker.container_open("run").unwrap();
-    let late = evicted.container_open("run");
-    let kind = late.err().map(|error| error.kind());
-    assert!(matches!(kind, Some(ErrorKind::ServerLost | ErrorKind::Aborted | ErrorKind::Deadline)), "{kind:?}");
-    assert_eq!(run.query().unwrap().info.step, Step(1));
-    drop(everything);
+        let told = status.sessions.iter().find(|info| info.session == session).unwrap();
+        assert_eq!((told.name.as_str(), told.process.unwrap().pid), ("test", std::process::id()));
+        assert!(told.since > Stamp::ZERO);
+        looker.evict(session).unwrap();
+        assert_eq!(looker.evict(session).unwrap_err().kind(), ErrorKind::NotFound, "there is no such session any more");
+        until("what it held", || {
+            let now = held(&looker, &servers).unwrap();
+            // Its rings go with its process: it has not let go of them.
+            let now = Held { descriptors: before.descriptors, mappings: before.mappings, ..now };
+            if now == before { Ok(()) } else { Err(format!("{now:?}\ninstead of {before:?}")) }
+        });
+        // It is told so, and nothing that it did counts.
+        let (_, _, epoch, _) = &everything;
+        let refused = epoch.commit(&epoch.summary(), b"", false).committed.map(drop).unwrap_err();
+        assert!(refused.kind() == ErrorKind::Aborted || matches!(refused, ClientError::Uncertain { .. }), "{refused}");
+        assert_eq!(looker.container_open("run").unwrap().query().unwrap().info.step, Step(1));
+    }
 }

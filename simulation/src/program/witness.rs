@@ -3,8 +3,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use talea_client::{Container, ErrorKind, Write};
-use talea_model::{Summary, View};
+use talea_client::{Condition, Container, EntryUpdate, ErrorKind, ValueKind, Write};
+use talea_model::{Layout, ObjectClass, Oid, Summary, TargetId, View};
 use talea_wire::log::{ContainerProperties, SnapshotAt};
 
 use super::Context;
@@ -47,6 +47,43 @@ pub(crate) async fn teller(context: Context, done: Arc<Mutex<bool>>) {
         }
         context.time.sleep_us(context.draw(30_000)).await;
     }
+}
+
+/// Writes to each target alone, again and again, and asks nobody for anything else: whatever it was told while faults went on, it must
+/// come through to each of them when they are over. Does not end before.
+pub(crate) async fn visitor(context: Context, done: Arc<Mutex<bool>>) {
+    let container = context.container().await;
+    let mut waiting: Vec<TargetId> = context.client.map().targets.iter().map(|target| target.id).collect();
+    let all = waiting.clone();
+    while !waiting.is_empty() {
+        let is_over = *lock(&done);
+        let mut silent = vec![];
+        for target in waiting {
+            if is_silent(&context, &container, target).await {
+                silent.push(target);
+            }
+        }
+        waiting = if is_over { silent } else { all.clone() };
+        context.time.sleep_us(100_000).await;
+    }
+}
+
+/// Whether a target cannot be written to. One that says no, as because it is full, is there.
+async fn is_silent(context: &Context, container: &Container, target: TargetId) -> bool {
+    let map = context.client.map();
+    let mut oids = (0..).map(|number| Oid::new(ObjectClass::S1, 700 + number));
+    let lies_there = |oid: &Oid| Layout::of(*oid, &map).is_some_and(|layout| layout.targets() == [target]);
+    let Some(oid) = oids.find(lies_there) else { return true };
+    let entry = EntryUpdate {
+        dkey: b"visit",
+        akey: b"value",
+        kind: ValueKind::Single,
+        condition: Condition::None,
+        extents: &[],
+        data: b"here",
+    };
+    let written = container.object(oid).update_async(&Write::Auto, &[entry]).await;
+    written.is_err_and(|error| matches!(error.kind(), ErrorKind::ServerLost | ErrorKind::Deadline))
 }
 
 /// Keeps a snapshot open in a container that keeps hardly any step, and reads it again after each (rule 13).

@@ -8,6 +8,7 @@ use ratatui::widgets::{Cell, Row, Table};
 use talea_client::Status;
 use talea_model::size::Iec;
 use talea_model::{ContainerId, SessionId, TargetState};
+use talea_wire::control::SessionInfo;
 use talea_wire::data::StoreStat;
 
 use super::Moment;
@@ -134,7 +135,7 @@ fn container_table<'a>(before: Option<&Moment>, now: &'a Moment) -> Table<'a> {
 }
 
 fn session_table(now: &Moment) -> Table<'_> {
-    let rows = now.status.sessions.iter().take(SESSIONS_MAX).map(|(session, name, home)| {
+    let rows = now.status.sessions.iter().take(SESSIONS_MAX).map(|SessionInfo { session, name, home, .. }| {
         let open = holds(&now.status, *session);
         Row::new(vec![
             Cell::from(session.0.to_string()),

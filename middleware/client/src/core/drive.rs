@@ -65,6 +65,7 @@ impl State {
             PeerKey::Home => {
                 let Ok(envelope) = codec::decode::<Envelope>(&message) else { return };
                 self.hlc.observe(envelope.hlc);
+                self.home.pinged_ns = None;
                 self.hear_of_map(shared, envelope.map_version, &envelope.body, wakers);
                 match envelope.body {
                     // Servers ask clients nothing.

@@ -10,7 +10,7 @@ use std::sync::MutexGuard;
 use std::task::Waker;
 
 use talea_fabric::{Address, PeerId, SendError};
-use talea_model::{PoolMap, SessionId};
+use talea_model::{ServerId, SessionId};
 use talea_wire::control::{Body, Envelope, Reply, Request};
 use talea_wire::{RefusalCode, codec};
 
@@ -32,27 +32,42 @@ pub(crate) enum Phase {
 }
 
 pub(crate) struct Home {
-    address: Address,
+    /// Where the session lives, or where one is opened next.
+    pub(super) server: ServerId,
+    pub(super) address: Address,
+    /// Other servers, for as long as no map tells of them.
+    pub(super) others: Vec<(ServerId, Address)>,
     pub(super) phase: Phase,
     waiting: Vec<u64>,
     pub(crate) session: SessionId,
     /// What this client has drawn for its session, and shows to take it up again.
-    secret: u128,
+    pub(super) secret: u128,
+    /// Counts the attempts to open a session or to take it up.
+    pub(super) attempt: u64,
     sequence: u64,
     pub(super) reach: Reach,
+    /// Since when no server can be had.
+    pub(super) lost_since_ns: Option<u64>,
+    /// Since when it has been asked whether it is there, and has said nothing.
+    pub(super) pinged_ns: Option<u64>,
     outbox: VecDeque<Vec<u8>>,
 }
 
 impl Home {
-    pub(super) fn new(address: Address) -> Self {
+    pub(super) fn new((server, address): (ServerId, Address), others: Vec<(ServerId, Address)>) -> Self {
         Self {
+            server,
             address,
+            others,
             phase: Phase::Down,
             waiting: vec![],
             session: SessionId(0),
             secret: 0,
+            attempt: 0,
             sequence: 0,
             reach: Reach::default(),
+            lost_since_ns: None,
+            pinged_ns: None,
             outbox: VecDeque::new(),
         }
     }
@@ -123,10 +138,10 @@ impl Shared {
         let (mut sequence, mut session, mut sends, mut busy) = (0, SessionId(0), 0u32, 0u32);
         let mut refused_since_ns = None;
         let ticket = self.ticket();
-        loop {
+        'send: loop {
             let peer = self.home_peer(what, began_ns, deadline_ns).await?;
             let now_ns = self.now_ns();
-            let until_ns = self.ask_again_ns(sends, holds).min(deadline_ns);
+            let until_ns = self.ask_again_ns(sends).min(deadline_ns);
             let bytes = {
                 let mut state = self.lock();
                 if sends > 0 && changes && session != state.home.session {
@@ -148,16 +163,26 @@ impl Shared {
                     return Err(ClientError::TooLong(format!("{what}: the request is too large")));
                 }
             }
-            let refusal = match ticket.outcome().await {
-                Outcome::Control(body) => match *body {
-                    Body::Reply(reply) => return Ok(reply),
-                    Body::Refused(refusal) => refusal,
-                    _ => continue,
-                },
-                Outcome::Timer if self.now_ns() >= deadline_ns => {
-                    return Err(self.late(PeerKey::Home, what, began_ns));
+            let refusal = loop {
+                match ticket.outcome().await {
+                    Outcome::Control(body) => match *body {
+                        Body::Reply(reply) => return Ok(reply),
+                        Body::Refused(refusal) => break refusal,
+                        _ => continue 'send,
+                    },
+                    Outcome::Timer => {
+                        let is_gone = self.look_after_home(peer);
+                        if self.now_ns() >= deadline_ns {
+                            return Err(self.late(PeerKey::Home, what, began_ns));
+                        }
+                        if is_gone || !holds || self.tuning.resend_ms.is_some() {
+                            continue 'send;
+                        }
+                        // The answer is held back: only whether there is somebody who does that is asked.
+                        ticket.arm(&mut self.lock(), Some(peer), self.ask_again_ns(0).min(deadline_ns));
+                    }
+                    _ => continue 'send,
                 }
-                _ => continue,
             };
             let now_ns = self.now_ns();
             let patience_ns = match refusal.code {
@@ -194,13 +219,32 @@ impl Shared {
         }
     }
 
-    /// When an unanswered control call is sent again; one whose answer the server `holds` back only where messages get lost.
-    fn ask_again_ns(&self, sends: u32, holds: bool) -> u64 {
-        let after_ms = match self.tuning.resend_ms {
-            Some(ms) => ms << sends.min(6),
-            None if holds => return u64::MAX,
-            None => self.tuning.probe_ms,
-        };
+    /// The home server has not answered in a while. Asks it whether it is there, if there are others, and gives it up when it has not
+    /// said so for too long: true then.
+    fn look_after_home(&self, peer: PeerId) -> bool {
+        let (now_ns, tuning) = (self.now_ns(), &self.tuning);
+        let patience_ns = tuning.lost_after_ms.saturating_sub(tuning.probe_ms).max(tuning.move_after_ms) * MS;
+        {
+            let mut state = self.lock();
+            if state.home.phase != Phase::Ready(peer) || state.homes(&self.node).len() < 2 {
+                return false;
+            }
+            let pinged_ns = *state.home.pinged_ns.get_or_insert(now_ns);
+            if now_ns < pinged_ns + patience_ns {
+                self.tell_locked(state, Request::Alive);
+                return false;
+            }
+        }
+        self.gone(peer);
+        let mut state = self.lock();
+        let since_ns = state.home.pinged_ns.take().unwrap_or(now_ns);
+        state.home.reach.silent_since(since_ns);
+        true
+    }
+
+    /// When an unanswered control call is looked after: sent again, or its server asked whether it is there.
+    fn ask_again_ns(&self, sends: u32) -> u64 {
+        let after_ms = self.tuning.resend_ms.map_or(self.tuning.probe_ms, |ms| ms << sends.min(6));
         self.now_ns().saturating_add(after_ms.saturating_mul(MS))
     }
 
@@ -305,92 +349,6 @@ impl Shared {
             }
         }
     }
-
-    /// Connects and opens the session, or takes it up again.
-    async fn open(&self, what: &'static str, began_ns: u64, deadline_ns: u64) -> Result<()> {
-        let (address, mut resume) = {
-            let state = self.lock();
-            (state.home.address.clone(), Some(state.home.session).filter(|session| session.0 != 0))
-        };
-        let (mut tries, mut sends) = (0, 0u32);
-        let mut peer = None;
-        loop {
-            let at = match peer {
-                Some(peer) => peer,
-                None => {
-                    let session = resume.unwrap_or_default().0;
-                    let limits = (tries, deadline_ns);
-                    tries += 1;
-                    peer = self.try_connect(PeerKey::Home, &address, session, limits, |_, _| ()).await?;
-                    let Some(peer) = peer else { continue };
-                    peer
-                }
-            };
-            let ticket = self.ticket();
-            let now_ns = self.now_ns();
-            // A connection can open one session only: when its answer may be lost, another connection is needed.
-            let every_ns = self.tuning.resend_ms.map_or(u64::MAX, |ms| (ms << sends.min(6)) * MS);
-            let until_ns = deadline_ns.min(now_ns.saturating_add(every_ns));
-            let bytes = {
-                let mut state = self.lock();
-                if resume.is_none() {
-                    state.home.secret = u128::from(state.random_u64()) << 64 | u128::from(state.random_u64());
-                }
-                let (name, secret) = (self.tuning.name.clone(), state.home.secret);
-                let request = Request::SessionOpen { name, secret, resume, process: None };
-                let left_ms = deadline_ns.saturating_sub(now_ns) / MS;
-                let mut envelope = state.envelope(self, ticket.id, 0, left_ms, request);
-                envelope.session = resume.unwrap_or_default();
-                encoded("opening a session", &envelope)?
-            };
-            if self.transmit(&ticket, at, &[IoSlice::new(&bytes)], (until_ns, deadline_ns)).await.is_err() {
-                self.gone(at);
-            }
-            sends += 1;
-            match ticket.outcome().await {
-                Outcome::Control(body) => match *body {
-                    Body::Reply(Reply::Session { session, map }) => {
-                        self.opened(at, session, map);
-                        return Ok(());
-                    }
-                    Body::Refused(refusal) => match refusal.code {
-                        RefusalCode::SessionExpired if resume.is_some() => resume = None,
-                        RefusalCode::Busy | RefusalCode::NoLeader if self.now_ns() < deadline_ns => {
-                            let pause_ns = self.lock().backoff_ns(sends, &self.tuning);
-                            self.pause((self.now_ns() + pause_ns).min(deadline_ns)).await;
-                        }
-                        _ => return Err(ClientError::refused("opening a session", refusal)),
-                    },
-                    _ => return Err(ClientError::unexpected("opening a session")),
-                },
-                Outcome::Timer if self.now_ns() >= deadline_ns => {
-                    return Err(self.late(PeerKey::Home, what, began_ns));
-                }
-                Outcome::Timer => {
-                    self.gone(at);
-                    peer = None;
-                }
-                _ => peer = None,
-            }
-        }
-    }
-
-    fn opened(&self, peer: PeerId, session: SessionId, map: PoolMap) {
-        let mut wakers = Wakers::new();
-        let mut state = self.lock_with_endpoint();
-        if state.home.session != session {
-            state.home.session = session;
-            state.drop_targets(self.now_ns(), &mut wakers);
-        }
-        wakers.extend(state.take_map(map));
-        // It may have gone down since it answered.
-        if state.peers.contains_key(&peer) {
-            state.home.phase = Phase::Ready(peer);
-            state.flush_outbox();
-        }
-        drop(state);
-        wakers.into_iter().for_each(Waker::wake);
-    }
 }
 
 /// Ends the phase of opening, however it ends.
@@ -412,7 +370,7 @@ impl Drop for Opening<'_> {
     }
 }
 
-fn encoded(what: &'static str, envelope: &Envelope) -> Result<Vec<u8>> {
+pub(super) fn encoded(what: &'static str, envelope: &Envelope) -> Result<Vec<u8>> {
     codec::encode(envelope).map_err(|source| ClientError::Wire { who: format!("the request ({what})"), source })
 }
 
@@ -431,6 +389,7 @@ fn changes_something(request: &Request) -> bool {
             | Request::SnapshotDestroy { .. }
             | Request::Subscribe { .. }
             | Request::Producer { .. }
+            | Request::Evict { .. }
     )
 }
 

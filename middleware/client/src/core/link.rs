@@ -80,6 +80,14 @@ impl Link {
     }
 }
 
+impl Reach {
+    /// It takes messages, and has answered none of them since.
+    pub(super) fn silent_since(&mut self, since_ns: u64) {
+        self.down_since_ns = Some(since_ns);
+        self.detail = "it does not answer".to_owned();
+    }
+}
+
 impl State {
     pub(super) fn reach(&mut self, key: PeerKey) -> &mut Reach {
         match key {
@@ -158,7 +166,8 @@ impl State {
         }
     }
 
-    fn server_of(&self, key: PeerKey, home: ServerId) -> (ServerId, String) {
+    fn server_of(&self, key: PeerKey) -> (ServerId, String) {
+        let home = self.home.server;
         let server = match key {
             PeerKey::Home => home,
             PeerKey::Target(target) => self.map.target(target).map_or(home, |target| target.server),
@@ -191,7 +200,7 @@ impl Shared {
     /// The error that says that the other side is lost.
     pub(crate) fn lost(&self, key: PeerKey) -> ClientError {
         let mut state = self.lock();
-        let (server, host) = state.server_of(key, self.tuning.home);
+        let (server, host) = state.server_of(key);
         let detail = match state.reach(key) {
             Reach { detail, .. } if detail.is_empty() => "the pool map says so".to_owned(),
             reach => reach.detail.clone(),
@@ -203,13 +212,13 @@ impl Shared {
     /// rarely the one that is lost, and a transaction is often closed because a server was.
     pub(crate) fn refused_by(&self, key: PeerKey, what: &'static str, mut refusal: Refusal) -> ClientError {
         let mut state = self.lock();
-        let (server, host) = state.server_of(key, self.tuning.home);
+        let (server, host) = state.server_of(key);
         let links: Vec<TargetId> = state.links.keys().copied().collect();
         let keys = std::iter::once(PeerKey::Home).chain(links.into_iter().map(PeerKey::Target));
         let mut lost: BTreeSet<ServerId> = keys
             .filter_map(|key| {
                 state.reach(key).down_since_ns?;
-                Some(state.server_of(key, self.tuning.home).0)
+                Some(state.server_of(key).0)
             })
             .collect();
         lost.extend(state.map.targets.iter().filter(|target| state.map.is_lost(target.id)).map(|target| target.server));
@@ -229,7 +238,7 @@ impl Shared {
         if self.lock().reach(key).down_since_ns.is_some() {
             return self.lost(key);
         }
-        let (server, host) = self.lock().server_of(key, self.tuning.home);
+        let (server, host) = self.lock().server_of(key);
         let deadline_ms = self.now_ns().saturating_sub(began_ns) / MS;
         ClientError::Deadline { what, who: format!("server {server} on {host}"), deadline_ms }
     }

@@ -54,6 +54,9 @@ impl Node {
         deadline_ms: u64,
     ) {
         let origin = question.origin.clone();
+        if question.request == Request::Alive {
+            return self.answer(origin, Ok(Reply::Done));
+        }
         let opens = matches!(question.request, Request::SessionOpen { .. });
         if !opens && question.session != SessionId(0) && Some(question.session) != session {
             let text = format!("session {} has ended or is not this connection's: connect anew", question.session);
@@ -94,7 +97,8 @@ impl Node {
             | Request::EndThrough
             | Request::Beats(_)
             | Request::Image { .. }
-            | Request::SessionEnded { .. } => {
+            | Request::SessionEnded { .. }
+            | Request::SessionMove { .. } => {
                 let text = "this request is between servers";
                 self.answer(origin, Err(Refusal::new(RefusalCode::Access, text)));
             }
@@ -120,10 +124,11 @@ impl Node {
         }
         let known = known.process;
         match &mut question.request {
-            Request::SessionOpen { resume: Some(session), secret, .. } => {
+            Request::SessionOpen { resume: Some(session), secret, .. } if self.lives_here(*session) => {
                 let outcome = self.resume(peer, *session, *secret);
                 self.send_outcome(peer, id, outcome);
             }
+            Request::SessionOpen { resume: Some(_), .. } => self.take_over(peer, known, question),
             Request::SessionOpen { process, .. } => {
                 *process = known;
                 self.set_session(peer, None, true);
@@ -141,6 +146,9 @@ impl Node {
 
     /// A session was opened for a peer, which may be gone by now.
     pub(super) fn bind_session(&mut self, peer: PeerId, session: SessionId) {
+        if let Some((_, joined)) = self.arriving.remove(&peer) {
+            return self.settle(peer, session, joined);
+        }
         let process = self.peers.get(&peer).and_then(|known| known.process);
         self.homes.insert(session, Home { peer: Some(peer), process, joined: BTreeSet::new(), ends_ns: u64::MAX });
         self.watch_session(session, process);
@@ -153,6 +161,7 @@ impl Node {
 
     /// A refusal while a session was being opened: the client may try again.
     pub(super) fn session_not_opened(&mut self, peer: PeerId, outcome: &Outcome) {
+        self.stays_away(peer, outcome);
         if let Some(Peer { kind: PeerKind::Client { session: None, opening }, .. }) = self.peers.get_mut(&peer) {
             *opening &= outcome.is_ok();
         }
@@ -191,8 +200,7 @@ impl Node {
         let Some(home) = self.forget_home(session) else {
             return self.answer(origin, Ok(Reply::Done));
         };
-        let may_be_open = |tx: &TxId| matches!(self.pool.fate(*tx), Some(Fate::Open) | None);
-        let joined = home.joined.into_iter().filter(may_be_open).collect();
+        let joined = home.joined.into_iter().filter(|tx| self.may_be_open(*tx)).collect();
         let request = Request::SessionEnded { session, joined, orderly };
         // The end itself must reach the log whether or not anybody waits for the answer.
         let own = Question {
@@ -216,9 +224,21 @@ impl Node {
 
     /// The log says that a session has ended.
     pub(super) fn session_ended(&mut self, session: SessionId) {
-        if let Some(peer) = self.forget_home(session).and_then(|home| home.peer) {
+        let Some(home) = self.forget_home(session) else { return };
+        if let Some(peer) = home.peer {
             self.set_session(peer, None, false);
         }
+        // Somebody else has ended it, who does not know what it had joined here.
+        let joined: Vec<TxId> = home.joined.into_iter().filter(|tx| self.may_be_open(*tx)).collect();
+        if !joined.is_empty() {
+            let request = Request::SessionEnded { session, joined, orderly: false };
+            let origin = Origin::Own(Own::Note);
+            self.ask(Question { origin, session: SessionId(0), sequence: 0, deadline_ns: u64::MAX, request });
+        }
+    }
+
+    pub(super) fn may_be_open(&self, tx: TxId) -> bool {
+        matches!(self.pool.fate(tx), Some(Fate::Open) | None)
     }
 
     /// A connection is gone: `died` if its process is known to be.

@@ -236,11 +236,25 @@ impl Node {
         let Role::Follower(Follower { leader, .. }) = &self.role else {
             return Refusal::new(RefusalCode::NoLeader, format!("server {here} leads the log no more: try again"));
         };
-        let text = format!(
-            "no server that leads the pool's log can be reached from server {here}; the last one tried is server {leader}. If \
-             most of the log's replicas are gone, so is what was not committed; start the system anew"
-        );
-        Refusal::new(RefusalCode::NoLeader, text)
+        let text = self.no_majority().unwrap_or_else(|| {
+            format!(
+                "no server that leads the pool's log can be reached from server {here}; the last one tried is server {leader}"
+            )
+        });
+        let remedy = "`talea restart` starts servers again that have ended, with their data";
+        Refusal::new(RefusalCode::NoLeader, format!("{text}: {remedy}"))
+    }
+
+    /// What a question is told for which there is no leader: the status as far as this server knows it.
+    pub(super) fn unled(&self, question: &Question) -> Outcome {
+        let refusal = self.leader_lost();
+        match (&question.request, self.leader_status()) {
+            (Request::Status, Ok(Reply::Status(mut status))) => {
+                status.unled = Some(refusal.text);
+                Ok(Reply::Status(status))
+            }
+            _ => Err(refusal),
+        }
     }
 
     /// Another server says who leads.
@@ -444,7 +458,8 @@ impl Node {
     /// Sessions that an earlier connection opened and never told us of have nobody to watch them.
     pub(super) fn end_orphans(&mut self) {
         let here = self.config.server.id;
-        let orphans: Vec<SessionId> = self.pool.sessions_of(here).filter(|id| !self.homes.contains_key(id)).collect();
+        let orphans: Vec<SessionId> =
+            self.pool.sessions_of(here).filter(|id| !self.homes.contains_key(id) && !self.is_arriving(*id)).collect();
         for session in orphans {
             let request = Request::SessionEnded { session, joined: Vec::new(), orderly: false };
             let origin = Origin::Own(Own::Note);
@@ -526,7 +541,6 @@ impl Node {
 
     /// Nobody leads for longer than the lease: who waits for it is told so. Notes are kept.
     fn give_up(&mut self) {
-        let refusal = self.leader_lost();
         let Some(follower) = self.follower() else { return };
         let is_note = |pending: &Pending| pending.question.origin == Origin::Own(Own::Note);
         let ids: Vec<u64> = follower.pending.iter().filter(|(_, one)| !is_note(one)).map(|(id, _)| *id).collect();
@@ -535,7 +549,8 @@ impl Node {
         let questions: Vec<Question> = ids.into_iter().filter_map(|id| follower.remove(id)).collect();
         for question in questions {
             if !matches!(question.origin, Origin::Own(_)) {
-                self.answer(question.origin, Err(refusal.clone()));
+                let outcome = self.unled(&question);
+                self.answer(question.origin, outcome);
             }
         }
         waiting.into_iter().for_each(|what| self.fail_catch_up(what));

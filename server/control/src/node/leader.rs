@@ -192,6 +192,13 @@ impl Node {
         if let Some(known) = self.pool.admit(question.session, question.sequence) {
             return self.answer(question.origin, known);
         }
+        if let Origin::Server { server, .. } = question.origin
+            && self.pool.home_of(question.session).is_some_and(|home| home != server)
+        {
+            // Its client has given that server up, and may have asked for something else since.
+            let text = format!("session {} was taken up at another server", question.session);
+            return self.answer(question.origin, Err(Refusal::new(RefusalCode::SessionExpired, text)));
+        }
         let is_ours = !matches!(question.origin, Origin::Server { .. });
         let again = (is_ours && !self.is_alone()).then(|| Box::new(question.clone()));
         let Question { origin, session, sequence, request, .. } = question;
@@ -232,7 +239,6 @@ impl Node {
                 Err(_) => return None,
             },
             Request::LogEnd => Ok(Reply::Position(self.pool.position())),
-            Request::Suspect { .. } => Ok(Reply::Done),
             _ => return None,
         })
     }
@@ -249,7 +255,19 @@ impl Node {
         };
         Ok(match request {
             Request::SessionOpen { name, secret, process, .. } => Entry::SessionOpen { home, name, secret, process },
-            Request::SessionEnded { session, joined, orderly } => Entry::SessionEnd { session, joined, orderly },
+            Request::SessionEnded { session, joined, orderly } => {
+                Entry::SessionEnd { session, home: Some(home), joined, orderly }
+            }
+            Request::SessionMove { session, secret, process, attempt } => {
+                Entry::SessionMove { session, home, secret, process, attempt }
+            }
+            Request::Evict { session } if self.pool.has_session(session) => {
+                Entry::SessionEnd { session, home: None, joined: Vec::new(), orderly: false }
+            }
+            Request::Evict { session } => {
+                let text = format!("there is no session {session}; `talea status` shows those that are open");
+                return Err(Refusal::new(RefusalCode::NotFound, text));
+            }
             Request::ContainerCreate { name, properties, .. } => Entry::ContainerCreate { name, properties },
             Request::ContainerDestroy { container } => Entry::ContainerDestroy { container },
             Request::Begin { container, collective } => Entry::Begin { container, collective },

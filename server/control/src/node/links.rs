@@ -80,6 +80,24 @@ fn is_kin(card: &Card) -> bool {
 }
 
 impl Node {
+    /// Which of the log's replicas this server, which has one, misses, if that leaves no majority.
+    pub(super) fn no_majority(&self) -> Option<String> {
+        let here = self.config.server.id;
+        let all: Vec<ServerId> = self.replica.as_ref()?.voters().into_iter().map(|id| id.server).collect();
+        let is_missing = |server: &&ServerId| {
+            **server != here && self.links.links.get(*server).is_none_or(|link| link.peer.is_none())
+        };
+        let missing: Vec<ServerId> = all.iter().filter(is_missing).copied().collect();
+        let names = |servers: &[ServerId]| servers.iter().map(ServerId::to_string).collect::<Vec<_>>().join(", ");
+        (2 * (all.len() - missing.len()) <= all.len()).then(|| {
+            format!(
+                "no majority of the pool's log: of its replicas on servers {}, server {here} misses {}",
+                names(&all),
+                names(&missing)
+            )
+        })
+    }
+
     /// Whether this server's replica is the log's only one.
     pub(super) fn is_alone(&self) -> bool {
         self.replica.as_ref().is_some_and(Replica::is_alone)

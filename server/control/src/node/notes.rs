@@ -4,10 +4,12 @@
 //! Owns the notes on their way: those that come while others are being flushed go together in the next flush. A join is answered when
 //! its note is durable. What nobody needs any more is taken back with the next ones: a note too many only aborts too much.
 
+use std::collections::BTreeSet;
+
 use talea_model::{SessionId, TxId};
 use talea_wire::control::Reply;
 
-use super::question::Origin;
+use super::question::{Origin, Question};
 use super::{Action, Node};
 
 /// A change of the notes.
@@ -34,13 +36,22 @@ pub enum Note {
     },
 }
 
+/// Who waits for a flush.
+#[derive(Debug)]
+enum Waiter {
+    /// To be told that it is done.
+    Asker(Origin),
+    /// To be asked for on the strength of it.
+    Question(Question),
+}
+
 /// Notes on their way to the medium.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     queue: Vec<Note>,
     /// Who waits for what is queued, and for what is being flushed.
-    waiting: Vec<Origin>,
-    flushing: Option<Vec<Origin>>,
+    waiting: Vec<Waiter>,
+    flushing: Option<Vec<Waiter>>,
 }
 
 impl Node {
@@ -51,7 +62,16 @@ impl Node {
             return self.answer(origin, Ok(Reply::Done));
         }
         self.notes.queue.push(Note::Join { session, tx });
-        self.notes.waiting.push(origin);
+        self.notes.waiting.push(Waiter::Asker(origin));
+    }
+
+    /// Notes what a session has joined that is about to live here, and asks for that when it is durable.
+    pub(super) fn note_arrival(&mut self, session: SessionId, joined: &BTreeSet<TxId>, question: Question) {
+        if !self.config.notes_last || joined.is_empty() {
+            return self.ask(question);
+        }
+        self.notes.queue.extend(joined.iter().map(|tx| Note::Join { session, tx: *tx }));
+        self.notes.waiting.push(Waiter::Question(question));
     }
 
     /// Takes notes back, some time.
@@ -70,8 +90,11 @@ impl Node {
     }
 
     pub(super) fn notes_flushed(&mut self) {
-        for origin in self.notes.flushing.take().unwrap_or_default() {
-            self.answer(origin, Ok(Reply::Done));
+        for waiter in self.notes.flushing.take().unwrap_or_default() {
+            match waiter {
+                Waiter::Asker(origin) => self.answer(origin, Ok(Reply::Done)),
+                Waiter::Question(question) => self.ask(question),
+            }
         }
     }
 }

@@ -45,8 +45,13 @@ pub(super) struct Question {
 impl Question {
     /// Whether asking twice does no harm: it is read-only, idempotent, or deduplicated by its sequence (rule 14).
     pub(super) fn may_repeat(&self) -> bool {
-        let is_idempotent =
-            matches!(self.request, Request::SessionEnded { .. } | Request::ServerUp { .. } | Request::Horizon { .. });
+        let is_idempotent = matches!(
+            self.request,
+            Request::SessionEnded { .. }
+                | Request::SessionMove { .. }
+                | Request::ServerUp { .. }
+                | Request::Horizon { .. }
+        );
         self.sequence != 0 || is_idempotent || super::is_read(&self.request)
     }
 }

@@ -44,12 +44,18 @@ impl Node {
 
     /// A session of this server is over: nothing is watched or noted for it any more.
     pub(super) fn forget_home(&mut self, session: SessionId) -> Option<Home> {
+        let home = self.forget_home_quietly(session)?;
+        self.unnote(Note::End { session });
+        Some(home)
+    }
+
+    /// The same, but what was noted stays.
+    pub(super) fn forget_home_quietly(&mut self, session: SessionId) -> Option<Home> {
         let home = self.homes.remove(&session)?;
         self.session_ends.remove(&(home.ends_ns, session));
         if home.process.is_some() {
             self.actions.push(Action::Unwatch { session });
         }
-        self.unnote(Note::End { session });
         Some(home)
     }
 

@@ -423,8 +423,17 @@ impl World {
         let client = self.clients.len();
         self.clients.push(Client::default());
         self.connect_client(client, home);
-        let opened =
-            self.ok(client, Request::SessionOpen { name: "test".into(), secret: 1, resume: None, process: None });
+        let opened = self.ok(
+            client,
+            Request::SessionOpen {
+                name: "test".into(),
+                secret: 1,
+                resume: None,
+                process: None,
+                joined: vec![],
+                attempt: 0,
+            },
+        );
         let Reply::Session { session, .. } = opened else { panic!("{opened:?}") };
         self.clients[client].session = session;
         client

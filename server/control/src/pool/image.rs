@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::Pool;
 
 const MAGIC: [u8; 8] = *b"TALEAIMG";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 const HEAD_BYTES: usize = 32;
 const SUM_BYTES: usize = 8;
 /// Largest image in bytes: who claims that one is larger is not believed.

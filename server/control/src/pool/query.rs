@@ -3,7 +3,7 @@
 use talea_model::{ContainerId, ServerId, Step};
 use talea_wire::Refusal;
 use talea_wire::RefusalCode;
-use talea_wire::control::{ContainerInfo, Counters, Reply, Status, StepRecord, Waited};
+use talea_wire::control::{ContainerInfo, Counters, Reply, SessionInfo, Status, StepRecord, Waited};
 use talea_wire::log::ProducerState;
 
 use super::{Outcome, Pool, refuse};
@@ -65,13 +65,22 @@ impl Pool {
             followers: followers.take(MAX_LISTED).collect(),
             map,
             containers: self.container_list(),
-            sessions: sessions.map(|(id, session)| (*id, session.name.clone(), session.home)).collect(),
+            sessions: sessions
+                .map(|(id, session)| SessionInfo {
+                    session: *id,
+                    name: session.name.clone(),
+                    home: session.home,
+                    process: session.process,
+                    since: session.since,
+                })
+                .collect(),
             transactions: open.map(|(tx, open)| (*tx, open.container, open.owner)).collect(),
             position: self.position,
             counters,
             leader,
             replicas,
             lost: self.lost(),
+            unled: None,
         })))
     }
 

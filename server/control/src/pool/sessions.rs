@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use talea_model::{ContainerId, PoolMap, Process, ServerId, SessionId, Step, TxId, limit};
+use talea_model::{ContainerId, PoolMap, Process, ServerId, SessionId, Stamp, Step, TxId, limit};
 use talea_wire::control::Reply;
 use talea_wire::log::ProducerState;
 use talea_wire::{Refusal, RefusalCode};
@@ -20,8 +20,12 @@ pub(super) struct Session {
     pub(super) name: String,
     /// What its client must show to take it up again.
     secret: u128,
+    /// When it was opened.
+    pub(super) since: Stamp,
+    /// The client's last attempt to take it up at another server.
+    attempt: u64,
     /// Its process, if its home server can watch over that.
-    process: Option<Process>,
+    pub(super) process: Option<Process>,
     /// Its home is lost, and with that what it had joined: none of the transactions after this one.
     pub(super) lost_at: Option<TxId>,
     /// Results by sequence, the newest [`MAX_RESULTS`].
@@ -78,6 +82,11 @@ impl Pool {
         self.sessions.get(&session).is_some_and(|known| known.home == home && known.secret == secret)
     }
 
+    /// The server that a session lives at.
+    pub(crate) fn home_of(&self, session: SessionId) -> Option<ServerId> {
+        self.sessions.get(&session).map(|known| known.home)
+    }
+
     /// The process of a session, if its home server can watch over it.
     pub(crate) fn process_of(&self, session: SessionId) -> Option<Process> {
         self.sessions.get(&session)?.process
@@ -112,32 +121,65 @@ impl Pool {
         name: &str,
         secret: u128,
         process: Option<Process>,
+        since: Stamp,
     ) -> Outcome {
         if self.sessions.len() >= limit::MAX_SESSIONS {
             return refuse(RefusalCode::Busy, format!("the pool has {} sessions, its limit", limit::MAX_SESSIONS));
         }
-        let Some(map) = &self.map else {
+        if self.map.is_none() {
             return refuse(RefusalCode::Busy, "the pool has not begun: some of its servers are not up yet, try again");
-        };
+        }
         self.last_session = SessionId(self.last_session.0 + 1);
         let mut name = name.to_owned();
         let end = (0..=MAX_SESSION_NAME_BYTES).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0);
         name.truncate(end);
-        let session = Session { home, name, secret, process, lost_at: None, results: BTreeMap::new(), forgotten: 0 };
+        let (results, attempt) = (BTreeMap::new(), 0);
+        let session = Session { home, name, secret, since, attempt, process, lost_at: None, results, forgotten: 0 };
         self.sessions.insert(self.last_session, session);
+        self.tell_session(self.last_session)
+    }
+
+    /// A session goes on at another server: its client says so, and shows its secret. What it has joined is noted there.
+    pub(super) fn session_move(
+        &mut self,
+        session: SessionId,
+        (home, process): (ServerId, Option<Process>),
+        (secret, attempt): (u128, u64),
+        applied: &mut Applied,
+    ) -> Outcome {
+        let known = self.sessions.get_mut(&session).filter(|known| known.secret == secret && known.attempt <= attempt);
+        let Some(known) = known else {
+            let text = format!("session {session} has ended, or was taken up elsewhere since: open a new one");
+            return refuse(RefusalCode::SessionExpired, text);
+        };
+        (known.home, known.process, known.attempt, known.lost_at) = (home, process, attempt, None);
+        applied.moved.push(session);
+        self.tell_session(session)
+    }
+
+    /// The answer to who opened a session or moved it.
+    fn tell_session(&self, session: SessionId) -> Outcome {
+        let Some(map) = &self.map else {
+            return refuse(RefusalCode::Busy, "the pool has not begun: some of its servers are not up yet, try again");
+        };
         // The map's names come with the answer: thousands of servers that only apply this need no copy of them.
         let PoolMap { pool, version, stamp, .. } = *map;
         let map = PoolMap { pool, version, stamp, servers: Vec::new(), targets: Vec::new() };
-        Ok(Reply::Session { session: self.last_session, map })
+        Ok(Reply::Session { session, map })
     }
 
     pub(super) fn session_end(
         &mut self,
         session: SessionId,
+        home: Option<ServerId>,
         joined: &[TxId],
         orderly: bool,
         applied: &mut Applied,
     ) -> Outcome {
+        if home.is_some() && self.home_of(session).is_some_and(|now| Some(now) != home) {
+            // It lives on elsewhere, and so does its client.
+            return Ok(Reply::Done);
+        }
         let known = self.sessions.remove(&session);
         let name = known.as_ref().map_or("", |known| &known.name);
         // Its home took with it what it had joined: it may be anything that was open then.

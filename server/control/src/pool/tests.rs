@@ -136,5 +136,5 @@ fn commit(tx: TxId, summary: Summary, next: bool) -> Entry {
 }
 
 fn end(session: SessionId, joined: &[TxId]) -> Entry {
-    Entry::SessionEnd { session, joined: joined.to_vec(), orderly: false }
+    Entry::SessionEnd { session, home: None, joined: joined.to_vec(), orderly: false }
 }

@@ -199,7 +199,14 @@ impl Client {
 
     pub fn at(credentials: &Credentials, address: &Address) -> Self {
         let mut client = Self::without_session(credentials, address).unwrap();
-        match client.ok(Request::SessionOpen { name: "test".into(), secret: 1, resume: None, process: None }) {
+        match client.ok(Request::SessionOpen {
+            name: "test".into(),
+            secret: 1,
+            resume: None,
+            process: None,
+            joined: vec![],
+            attempt: 0,
+        }) {
             Reply::Session { session, .. } => client.session = session,
             other => panic!("{other:?}"),
         }

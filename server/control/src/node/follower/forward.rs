@@ -9,7 +9,7 @@ use crate::node::{Node, Role};
 impl Node {
     /// Passes a question on to the leader, now or once it is there again.
     pub(in crate::node) fn forward(&mut self, question: Question) {
-        let (now_ns, refusal) = (self.now.monotonic_ns, self.leader_lost());
+        let now_ns = self.now.monotonic_ns;
         let here = self.config.server.id;
         let is_founder = here == ServerId(0) && self.replica.is_none() && self.pool.map().is_none();
         let Role::Follower(follower) = &mut self.role else { return };
@@ -20,7 +20,8 @@ impl Node {
         }
         let is_hopeless = follower.is_down() && follower.gives_up_ns(&self.config) <= now_ns;
         if is_hopeless && !is_note {
-            return self.answer(question.origin, Err(refusal));
+            let outcome = self.unled(&question);
+            return self.answer(question.origin, outcome);
         }
         if follower.pending.len() >= MAX_PENDING && !is_note {
             let text = format!("{MAX_PENDING} requests are on their way from server {here}: try again");

@@ -198,9 +198,11 @@ impl Node {
                 over.push(*id);
             }
         }
-        let sessions: Vec<SessionId> = over.into_iter().flat_map(|server| self.pool.sessions_of(server)).collect();
-        for session in sessions {
-            self.note(Entry::SessionEnd { session, joined: Vec::new(), orderly: false });
+        let pool = &self.pool;
+        let of_server = |server| pool.sessions_of(server).map(move |session| (session, server));
+        let sessions: Vec<(SessionId, ServerId)> = over.into_iter().flat_map(of_server).collect();
+        for (session, server) in sessions {
+            self.note(Entry::SessionEnd { session, home: Some(server), joined: Vec::new(), orderly: false });
         }
     }
 

@@ -138,7 +138,14 @@ impl World {
             self.connect_client(first + number, number % self.nodes.len());
             self.send(
                 first + number,
-                Request::SessionOpen { name: "test".into(), secret: 1, resume: None, process: None },
+                Request::SessionOpen {
+                    name: "test".into(),
+                    secret: 1,
+                    resume: None,
+                    process: None,
+                    joined: vec![],
+                    attempt: 0,
+                },
             );
             if number % 4096 == 4095 {
                 self.settle();

@@ -36,7 +36,17 @@ fn a_session_whose_opening_was_never_heard_of_is_swept() {
     world.clients.push(Client::default());
     let client = world.clients.len() - 1;
     world.connect_client(client, 1);
-    world.send(client, Request::SessionOpen { name: "unlucky".into(), secret: 1, resume: None, process: None });
+    world.send(
+        client,
+        Request::SessionOpen {
+            name: "unlucky".into(),
+            secret: 1,
+            resume: None,
+            process: None,
+            joined: vec![],
+            attempt: 0,
+        },
+    );
     let before = world.node(0).pool().position();
     while world.node(0).pool().position() == before {
         assert!(world.deliver_one(0), "the leader opens it");
@@ -311,13 +321,35 @@ fn requests_before_the_pool_begins_are_told_to_come_back() {
     world.clients.push(Client::default());
     world.connect_client(0, 0);
     let refusal = world
-        .ask(0, Request::SessionOpen { name: "early".into(), secret: 1, resume: None, process: None })
+        .ask(
+            0,
+            Request::SessionOpen {
+                name: "early".into(),
+                secret: 1,
+                resume: None,
+                process: None,
+                joined: vec![],
+                attempt: 0,
+            },
+        )
         .unwrap_err();
     assert_eq!(refusal.code, RefusalCode::Busy);
     world.start(1);
     world.settle();
     assert!(
-        world.ask(0, Request::SessionOpen { name: "early".into(), secret: 1, resume: None, process: None }).is_ok(),
+        world
+            .ask(
+                0,
+                Request::SessionOpen {
+                    name: "early".into(),
+                    secret: 1,
+                    resume: None,
+                    process: None,
+                    joined: vec![],
+                    attempt: 0
+                }
+            )
+            .is_ok(),
         "the same connection"
     );
 }

@@ -101,6 +101,7 @@ fn entry(bench: &Bench, action: &Do) -> Option<Entry> {
         Do::Snapshot => Entry::SnapshotOpen { container: ContainerId(1), at: SnapshotAt::Latest },
         Do::Step(step) => Entry::SnapshotOpen { container: ContainerId(1), at: SnapshotAt::Step(Step(*step)) },
         Do::EndSession(joined) => Entry::SessionEnd {
+            home: None,
             session: bench.session,
             joined: joined.iter().map(|tx| TxId(*tx)).collect(),
             orderly: false,
