@@ -460,6 +460,18 @@ int talea_wait(struct talea_subscription_t *subscription,
                int64_t deadline_ms,
                struct talea_step_t *out);
 
+// The attributes that a step was committed with. `attributes` gets as many bytes as fit, `attributes_bytes` (or NULL) how many there are; a
+// NULL buffer of size 0 asks for that alone. TALEA_TOO_LONG: the buffer is too small, and holds the first bytes. TALEA_RETENTION: the step
+// is not kept any more.
+//
+// # Safety
+// `attributes` is valid for writing `size` bytes, `attributes_bytes` null or valid for writing.
+int talea_step_attributes(struct talea_container_t *container,
+                          uint64_t step,
+                          void *attributes,
+                          size_t size,
+                          size_t *attributes_bytes);
+
 // Gives the files that a step wrote to `each`, by their names from the container's root on. None if the epoch named none: objects of the
 // program's own, a rollback. `is_whole` (or NULL) gets 0 if there were more than a record holds. TALEA_RETENTION: the step is not kept
 // any more.

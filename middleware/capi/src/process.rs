@@ -70,11 +70,16 @@ pub(crate) fn tell() {
 
 /// The job's own system.
 pub(crate) fn job() -> Result<Arc<Connection>, Fault> {
+    job_within(None)
+}
+
+/// The same, with a deadline for connecting if there is no connection yet.
+pub(crate) fn job_within(deadline_ms: Option<u64>) -> Result<Arc<Connection>, Fault> {
     let mut default = DEFAULT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(connection) = &*default {
         return Ok(connection.clone());
     }
-    let connection = connect(None, None)?;
+    let connection = connect(None, deadline_ms)?;
     *default = Some(connection.clone());
     Ok(connection)
 }

@@ -12,7 +12,7 @@ use talea_posix::backing::client::fault;
 use super::container::CONTAINERS;
 use super::system::deadline;
 use super::types::{talea_container_t, talea_name_fn, talea_step_t, talea_subscription_t};
-use crate::boundary::{argument, place, public, put, waiting};
+use crate::boundary::{argument, place, public, put, slice_mut, waiting};
 use crate::handles::Handles;
 
 static SUBSCRIPTIONS: Handles<talea_subscription_t, Mutex<Subscription>> = Handles::new("subscription");
@@ -86,6 +86,39 @@ pub unsafe extern "C" fn talea_wait(
                 ),
             ),
         }
+    })
+}
+
+/// The attributes that a step was committed with. `attributes` gets as many bytes as fit, `attributes_bytes` (or NULL) how many there are; a
+/// NULL buffer of size 0 asks for that alone. TALEA_TOO_LONG: the buffer is too small, and holds the first bytes. TALEA_RETENTION: the step
+/// is not kept any more.
+///
+/// # Safety
+/// `attributes` is valid for writing `size` bytes, `attributes_bytes` null or valid for writing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn talea_step_attributes(
+    container: *mut talea_container_t,
+    step: u64,
+    attributes: *mut c_void,
+    size: usize,
+    attributes_bytes: *mut usize,
+) -> c_int {
+    public(|| {
+        let container = CONTAINERS.get(container)?;
+        // SAFETY: the caller's contract.
+        let room = unsafe { slice_mut(attributes.cast::<u8>(), size, "attributes") }?;
+        let told = container.step(Step(step)).map_err(fault)?.attributes;
+        let fit = told.len().min(room.len());
+        room[..fit].copy_from_slice(&told[..fit]);
+        if !attributes_bytes.is_null() {
+            // SAFETY: not null, valid by the caller's contract.
+            unsafe { put(attributes_bytes, told.len(), "attributes_bytes") }?;
+        }
+        if size > 0 && fit < told.len() {
+            let text = format!("step {step} has {} bytes of attributes, and the buffer {size}: give more", told.len());
+            return Err(Fault::new(Code::TooLong, text));
+        }
+        Ok(())
     })
 }
 

@@ -46,7 +46,10 @@ pub unsafe extern "C" fn talea_connect(
         // SAFETY: the caller's contract.
         let name = unsafe { optional_string(system) }.map(std::str::from_utf8).transpose();
         let name = name.map_err(|_| argument("the system's name is not UTF-8"))?;
-        let connection = if name.is_some() { process::connect(name, Some(deadline_ms))? } else { process::job()? };
+        let connection = match name {
+            Some(_) => process::connect(name, Some(deadline_ms))?,
+            None => process::job_within(Some(deadline_ms))?,
+        };
         let client = connection.client.with_deadline_ms(deadline_ms);
         let handle = SYSTEMS.add(SystemHandle { _connection: connection, client });
         // SAFETY: checked above, valid by the caller's contract.
