@@ -206,7 +206,12 @@ impl Shared {
                     self.gone(at);
                     peer = None;
                 }
-                _ => peer = None,
+                // Whoever takes a connection and closes it without an answer does so the next time, too: not in a tight loop.
+                _ => {
+                    peer = None;
+                    let pause_ns = self.lock().backoff_ns(sends, &self.tuning);
+                    self.pause((now_ns + pause_ns).min(answer_ns)).await;
+                }
             }
         }
     }
