@@ -11,7 +11,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use talea_client::system::{RuntimeDir, job_name};
 use talea_client::{Client, ConnectOptions, ProducerState, System};
-use talea_model::size::Iec;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::SignalKind;
 
@@ -172,12 +171,11 @@ pub(crate) async fn run_new(arguments: &RunArgs, stop: &mut Stop) -> Result<u8, 
     say(
         arguments.job.quiet,
         format_args!(
-            "system {} ready: {}, {}, {} of {}, in {:.2} s",
+            "system {} ready: {}, {}, {}, in {:.2} s",
             file.name,
             count(plan.servers.into(), "server"),
             count(u64::from(plan.servers) * u64::from(plan.targets), "target"),
-            Iec(plan.capacity_bytes),
-            plan.tier,
+            crate::tier::told(&plan.tier, plan.capacity_bytes),
             began.elapsed().as_secs_f64()
         ),
     );

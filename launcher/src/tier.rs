@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use talea_model::size::Iec;
+
 /// One of the tiers of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Part<'a> {
@@ -33,6 +35,14 @@ fn parts(tier: &str) -> Vec<Part<'_>> {
 /// The paths of a tier's text.
 pub(crate) fn paths(tier: &str) -> Vec<&Path> {
     parts(tier).into_iter().filter_map(|part| part.path).map(Path::new).filter(|path| path.is_absolute()).collect()
+}
+
+/// What a system has of a tier, for people: of one that names its sizes, which are those of a target, those.
+pub(crate) fn told(tier: &str, capacity_bytes: u64) -> String {
+    match parts(tier).iter().any(|part| part.size.is_some()) {
+        true => format!("{tier} a target"),
+        false => format!("{} of {tier}", Iec(capacity_bytes)),
+    }
 }
 
 /// Whether what a server stores outlives its process: the log lies on the first of its tiers.
@@ -91,6 +101,12 @@ mod tests {
         assert_eq!(of("ram,nvme:/b:9G", 800), "ram:100,nvme:/b:9G");
         assert_eq!(of("ram:9G", 800), "ram:9G");
         assert_eq!(of_target("ram,pmem:/b/", 800, Some("mine")), "ram:100,pmem:/b/mine:700");
+    }
+
+    #[test]
+    fn a_tier_with_a_size_of_its_own_is_told_with_that() {
+        assert_eq!(told("pmem:/a", 8 << 30), "8.00 GiB of pmem:/a");
+        assert_eq!(told("pmem:/a:256M", 8 << 30), "pmem:/a:256M a target");
     }
 
     #[test]

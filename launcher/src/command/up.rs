@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use talea_client::system::{ProcessMark, RuntimeDir};
 use talea_client::{Client, ConnectOptions, ProducerState, System};
-use talea_model::size::Iec;
 
 use crate::cli::{DownArgs, SystemArgs};
 use crate::failure::Failure;
@@ -55,12 +54,11 @@ pub(crate) async fn up(arguments: &SystemArgs) -> Result<u8, Failure> {
 
 fn ready_line(plan: &Plan, began: Instant) -> String {
     format!(
-        "system {} ready: {}, {}, {} of {}, in {:.2} s; stop it with `talea down {}`",
+        "system {} ready: {}, {}, {}, in {:.2} s; stop it with `talea down {}`",
         plan.name,
         count(plan.servers.into(), "server"),
         count(u64::from(plan.servers) * u64::from(plan.targets), "target"),
-        Iec(plan.capacity_bytes),
-        plan.tier,
+        crate::tier::told(&plan.tier, plan.capacity_bytes),
         began.elapsed().as_secs_f64(),
         plan.name
     )
