@@ -15,7 +15,9 @@ pub(crate) async fn restart(arguments: &RestartArgs) -> Result<u8, Failure> {
     };
     let name = &system.file.name;
     if restarted.is_empty() {
-        println!("all servers of system {name} run");
+        println!(
+            "all servers of system {name} run; one that does not answer hangs: end its process (kill -9), then restart it"
+        );
     }
     restarted.iter().for_each(|server| println!("server {server} of system {name} runs again"));
     Ok(0)
