@@ -96,7 +96,7 @@ impl Driver {
         {
             events += 1;
             match event {
-                Event::Up { peer, hello, .. } => self.target.peer_up(peer, hello),
+                Event::Up { peer, hello, .. } => self.target.peer_up(peer, hello, &mut self.out),
                 Event::Message { peer, message } => {
                     // Judged by a time after it was taken: the process may have been stopped since the one before.
                     let now = self.now();

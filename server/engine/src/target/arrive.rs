@@ -27,9 +27,9 @@ pub(super) struct Peer {
 
 impl Target {
     /// A peer connected.
-    pub fn peer_up(&mut self, peer: PeerId, hello: Hello) {
+    pub fn peer_up(&mut self, peer: PeerId, hello: Hello, out: &mut Outbox) {
         let session = SessionId(hello.session);
-        self.bound_connections(session);
+        self.bound_connections(session, out);
         let ended = self.ended.contains(&session) || self.known.as_ref().is_some_and(|known| known.has_ended(session));
         self.connections += 1;
         self.peers.insert(peer, Peer { hello, since: self.connections, ended, closes_ns: None });
@@ -39,13 +39,20 @@ impl Target {
     }
 
     /// A client has one connection to a target, and for a while those that it lost without the target's notice: the oldest go.
-    fn bound_connections(&mut self, session: SessionId) {
-        let of_session = |(_, known): &(&PeerId, &Peer)| known.hello.session == session.0;
-        if session.0 != 0 && self.peers.iter().filter(of_session).count() >= MAX_CONNECTIONS {
-            let oldest =
-                self.peers.iter().filter(of_session).min_by_key(|(_, known)| known.since).map(|(peer, _)| *peer);
-            self.effects.extend(oldest.map(|peer| Effect::Drop { peer }));
+    fn bound_connections(&mut self, session: SessionId, out: &mut Outbox) {
+        let of_session = self.peers.iter().filter(|(_, known)| known.hello.session == session.0);
+        if session.0 == 0 || of_session.clone().count() < MAX_CONNECTIONS {
+            return;
         }
+        if let Some((&peer, _)) = of_session.min_by_key(|(_, known)| known.since) {
+            self.drop_peer(peer, out);
+        }
+    }
+
+    /// Ends a connection from this side: nobody tells of its end.
+    pub(super) fn drop_peer(&mut self, peer: PeerId, out: &mut Outbox) {
+        self.effects.push(Effect::Drop { peer });
+        self.peer_down(peer, out);
     }
 
     /// A peer is gone: so is what it waited for.
@@ -83,8 +90,7 @@ impl Target {
         self.tick(now);
         let waiting = out.waiting_for(peer);
         if waiting >= MAX_QUEUED {
-            self.effects.push(Effect::Drop { peer });
-            self.peer_down(peer, out);
+            self.drop_peer(peer, out);
             return;
         }
         let request = match Request::decode_parts(front, data) {

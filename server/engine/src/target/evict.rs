@@ -1,7 +1,7 @@
 //! Connections of sessions that have ended: their clients are told so for a while, then the connections are closed, so that a process
 //! that hangs or was stopped holds nothing here either.
 
-use super::{Effect, Now, Outbox, Target};
+use super::{Now, Outbox, Target};
 
 /// For so long after its session's end a connection stays, for what its client still says and for answers that say why.
 const GRACE_NS: u64 = 2_000_000_000;
@@ -26,9 +26,6 @@ impl Target {
             }
         }
         self.evict_ns = next_ns;
-        for peer in over {
-            self.effects.push(Effect::Drop { peer });
-            self.peer_down(peer, out);
-        }
+        over.into_iter().for_each(|peer| self.drop_peer(peer, out));
     }
 }

@@ -97,7 +97,12 @@ impl Bench {
     }
 
     pub(super) fn up(&mut self, peer: u64) {
-        self.target.peer_up(PeerId(peer), Hello { session: peer, pid: 1, server: None });
+        self.up_in(peer, peer);
+    }
+
+    /// A connection of a session.
+    pub(super) fn up_in(&mut self, session: u64, peer: u64) {
+        self.target.peer_up(PeerId(peer), Hello { session, pid: 1, server: None }, &mut self.out);
     }
 
     /// A head of peer 1 that asks for the latest state.

@@ -83,10 +83,15 @@ fn one_client_has_its_share_of_what_waits_and_no_more() {
 #[test]
 fn of_many_connections_of_one_session_the_oldest_go() {
     let mut bench = Bench::new();
-    let hello = |session| talea_fabric::Hello { session, pid: 1, server: None };
-    (10..14).for_each(|peer| bench.target.peer_up(PeerId(peer), hello(3)));
-    bench.target.peer_up(PeerId(20), hello(4));
+    (10..14).for_each(|peer| bench.up_in(3, peer));
+    bench.up_in(4, 20);
     assert_eq!(bench.effects(), vec![]);
-    bench.target.peer_up(PeerId(14), hello(3));
-    assert_eq!(bench.effects(), vec![Effect::Drop { peer: PeerId(10) }]);
+    // Nobody tells of the end of a connection that the target itself ends: it counts no more.
+    for (next, oldest) in [(14, 10), (15, 11)] {
+        bench.up_in(3, next);
+        assert_eq!(bench.effects(), vec![Effect::Drop { peer: PeerId(oldest) }]);
+    }
+    let head = bench.head(None, View::Latest);
+    let Some(Answer::Stat(stat)) = bench.ask(head, Body::Stat { read_in_place: 0 }) else { panic!("no figures") };
+    assert_eq!(stat.peers, 1 + 4 + 1);
 }
