@@ -216,6 +216,38 @@ mod tests {
     }
 
     #[test]
+    fn a_read_that_fails_ahead_of_its_time_is_nobody_else_s_failure() {
+        const PAGES: u64 = 16;
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let path = dir.path().join("target");
+        let mut medium = NvmeMedium::open(&path, PAGES * PAGE_BYTES).unwrap();
+        (0..PAGES).for_each(|number| medium.write(number * PAGE_BYTES, &[7; PAGE_BYTES as usize]).unwrap());
+        medium.persist().unwrap();
+        // Half of it cannot be read any more.
+        OpenOptions::new().write(true).open(&path).unwrap().set_len(PAGES / 2 * PAGE_BYTES).unwrap();
+        let lost = (PAGES - 1) * PAGE_BYTES;
+        let mut out = [0; 100];
+        let begin = |medium: &NvmeMedium| assert!(medium.read_ahead(lost, 100) && medium.read_ahead(PAGE_BYTES, 100));
+        // Neither another read, begun or not, nor a flush is told of it; who wants those bytes is.
+        begin(&medium);
+        medium.read(0, &mut out).unwrap();
+        begin(&medium);
+        medium.read(PAGE_BYTES, &mut out).unwrap();
+        assert!(medium.read(lost, &mut out).is_err());
+        begin(&medium);
+        assert!(medium.read(lost, &mut out).is_err());
+        medium.read(PAGE_BYTES, &mut out).unwrap();
+        begin(&medium);
+        medium.forget_ahead();
+        medium.read(0, &mut out).unwrap();
+        begin(&medium);
+        medium.write(0, &[8; PAGE_BYTES as usize]).unwrap();
+        medium.persist().unwrap();
+        medium.read(0, &mut out).unwrap();
+        assert_eq!(out, [8; 100]);
+    }
+
+    #[test]
     fn a_character_device_that_is_no_namespace_is_refused() {
         let refused = NvmeMedium::open(Path::new("/dev/null"), 1 << 20);
         assert!(matches!(refused, Err(TierError::Unsupported(_))));

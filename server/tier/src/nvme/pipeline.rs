@@ -199,11 +199,15 @@ impl Pipeline {
         true
     }
 
-    /// Gives up what was begun: the buffers are idle again.
+    /// Gives up what was begun: the buffers are idle again, and what failed of it is read anew by whoever wants it.
     pub(super) fn forget_ahead(&mut self) {
+        if self.ahead.is_empty() {
+            return;
+        }
         for ahead in std::mem::take(&mut self.ahead) {
             self.queue.take(ahead.buffer);
         }
+        self.queue.take_read_failure();
     }
 
     /// Takes bytes that were begun ahead; false if they were not, or if a read failed: nobody knows then which.
@@ -214,12 +218,11 @@ impl Pipeline {
         let Ahead { offset: from, buffer, .. } = self.ahead.swap_remove(found);
         let bytes = self.queue.take(buffer);
         out.copy_from_slice(&bytes[(offset - from) as usize..(end - from) as usize]);
-        if self.queue.take_read_failure().is_some() {
+        let failed = self.queue.take_read_failure().is_some();
+        if failed {
             self.forget_ahead();
-            self.queue.take_read_failure();
-            return false;
         }
-        true
+        !failed
     }
 
     /// Reads bytes, through buffers that the device fills side by side.
@@ -248,6 +251,14 @@ impl Pipeline {
             let bytes = &self.queue.take(buffer)[(first - from) as usize..(last - from) as usize];
             out[(first - offset) as usize..(last - offset) as usize].copy_from_slice(bytes);
         }
-        self.queue.take_read_failure().map_or(Ok(()), |failure| Err(failed("read")(failure)))
+        match self.queue.take_read_failure() {
+            None => Ok(()),
+            // It may be one that was begun ahead, for somebody else.
+            Some(_) if !self.ahead.is_empty() => {
+                self.forget_ahead();
+                self.read(offset, out)
+            }
+            Some(failure) => Err(failed("read")(failure)),
+        }
     }
 }
