@@ -22,6 +22,7 @@ use crate::pool::Outcome;
 
 mod catch_up;
 mod forward;
+mod unled;
 
 /// First and longest pause before another attempt to connect to the leader, in milliseconds.
 const RETRY_MS_MIN: u64 = 20;
@@ -228,33 +229,6 @@ impl Node {
             follower.retry_now(now_ns);
         }
         self.follower_timers();
-    }
-
-    /// The refusal of a server that has lost the leader.
-    pub(super) fn leader_lost(&self) -> Refusal {
-        let here = self.config.server.id;
-        let Role::Follower(Follower { leader, .. }) = &self.role else {
-            return Refusal::new(RefusalCode::NoLeader, format!("server {here} leads the log no more: try again"));
-        };
-        let text = self.no_majority().unwrap_or_else(|| {
-            format!(
-                "no server that leads the pool's log can be reached from server {here}; the last one tried is server {leader}"
-            )
-        });
-        let remedy = "`talea restart` starts servers again that have ended, with their data";
-        Refusal::new(RefusalCode::NoLeader, format!("{text}: {remedy}"))
-    }
-
-    /// What a question is told for which there is no leader: the status as far as this server knows it.
-    pub(super) fn unled(&self, question: &Question) -> Outcome {
-        let refusal = self.leader_lost();
-        match (&question.request, self.leader_status()) {
-            (Request::Status, Ok(Reply::Status(mut status))) => {
-                status.unled = Some(refusal.text);
-                Ok(Reply::Status(status))
-            }
-            _ => Err(refusal),
-        }
     }
 
     /// Another server says who leads.
@@ -537,22 +511,5 @@ impl Node {
             self.give_up();
         }
         self.pending_timers();
-    }
-
-    /// Nobody leads for longer than the lease: who waits for it is told so. Notes are kept.
-    fn give_up(&mut self) {
-        let Some(follower) = self.follower() else { return };
-        let is_note = |pending: &Pending| pending.question.origin == Origin::Own(Own::Note);
-        let ids: Vec<u64> = follower.pending.iter().filter(|(_, one)| !is_note(one)).map(|(id, _)| *id).collect();
-        let mut waiting = std::mem::take(&mut follower.catch_ups);
-        waiting.extend(std::mem::take(&mut follower.reaching).into_iter().map(|(_, what)| what));
-        let questions: Vec<Question> = ids.into_iter().filter_map(|id| follower.remove(id)).collect();
-        for question in questions {
-            if !matches!(question.origin, Origin::Own(_)) {
-                let outcome = self.unled(&question);
-                self.answer(question.origin, outcome);
-            }
-        }
-        waiting.into_iter().for_each(|what| self.fail_catch_up(what));
     }
 }
