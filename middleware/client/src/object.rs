@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use talea_fabric::endpoint::MAX_PAYLOAD_BYTES;
 use talea_model::{Extent, Layout, Oid, Order, TargetId, View, key};
-use talea_wire::RefusalCode;
 use talea_wire::data::{Body, Condition, Entry, Extents, More, QueryKind, ReadOf, ReplyBody, ReplyHead, ValueKind};
 
 use crate::client::gather;
@@ -23,12 +22,14 @@ mod plan;
 mod short;
 #[cfg(test)]
 mod tests;
+mod updating;
 
 pub use fetch::EntryFetch;
 pub use parts::{PartsFetch, PartsUpdate};
 
 use parts::{Front, Gathered, checksum_of};
 use plan::{Cost, Packer, cut, whole};
+use updating::Updating;
 
 /// How updates take effect.
 #[derive(Clone, Copy)]
@@ -392,53 +393,6 @@ impl Object {
     fn question(&self, what: &'static str, target: TargetId, write: Option<&Write<'_>>) -> Question {
         let view = write.map_or(View::Latest, Write::view);
         self.container.question(what, target, self.oid, write.map(Write::order), view)
-    }
-}
-
-/// An update under way: if it does not come to its end, it counts as failed, for nobody knows what it did.
-struct Updating<'a> {
-    epoch: Option<&'a Epoch>,
-}
-
-impl<'a> Updating<'a> {
-    async fn begin(epoch: Option<&'a Epoch>) -> Result<Self> {
-        let mut updating = Self { epoch };
-        if let Some(epoch) = epoch {
-            let entered = epoch.enter_async().await;
-            if let Err(error) = entered {
-                updating.epoch = None;
-                epoch.fail_for(error.cause());
-                return Err(error);
-            }
-        }
-        Ok(updating)
-    }
-
-    /// A condition that did not hold is an answer, not a failure.
-    fn end(mut self, error: Option<ClientError>, conditional: bool) -> Result<()> {
-        let answered = match &error {
-            None => true,
-            Some(ClientError::Refused { refusal, .. }) => {
-                conditional
-                    && matches!(refusal.code, RefusalCode::Exists | RefusalCode::NotFound | RefusalCode::Conflict)
-            }
-            Some(_) => false,
-        };
-        if answered {
-            self.epoch = None;
-        }
-        if let (Some(epoch), Some(error)) = (self.epoch, &error) {
-            epoch.fail_for(error.cause());
-        }
-        error.map_or(Ok(()), Err)
-    }
-}
-
-impl Drop for Updating<'_> {
-    fn drop(&mut self) {
-        if let Some(epoch) = self.epoch {
-            epoch.fail();
-        }
     }
 }
 
