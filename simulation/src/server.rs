@@ -12,13 +12,16 @@ use talea_control::node::{Action, FanOut, Joined, LogBound, Node, NodeConfig, No
 use talea_engine::{Driver, Effect, Mail, PoolChange, Target, TargetOptions, Tenure};
 use talea_fabric::{Clock, Endpoint, Event, Hello, PeerId, sim::SimClock, sim::SimEndpoint, sim::SimNetwork};
 use talea_model::{PoolId, Position, ServerId, ServerInfo, SessionId, Stamp, TargetId, TargetInfo, TargetState};
-use talea_tier::{SimMedium, Torn};
 use talea_vos::StoreOptions;
 
 use crate::plant::Plant;
 use crate::random::Random;
 use crate::seam;
 use crate::window::Windows;
+
+mod media;
+
+use media::{Media, fresh_media};
 
 /// How long a healthy disk takes for one append to the log, in nanoseconds, at most.
 pub(crate) const APPEND_NS: u64 = 200_000;
@@ -45,19 +48,6 @@ pub(crate) struct Shape {
     pub(crate) fan_out: FanOut,
     /// Their media are memory, which ends with the process.
     pub(crate) memory: bool,
-}
-
-/// What outlives a server's process.
-struct Media {
-    targets: Vec<SimMedium>,
-    /// The replica of the pool's log.
-    log: Stored,
-    /// Drawn when that began.
-    life: u64,
-    /// What the server noted of its clients; none if it has begun anew.
-    joined: Option<Joined>,
-    /// Grows when they are lost.
-    incarnation: u64,
 }
 
 /// A running server's process.
@@ -111,30 +101,6 @@ pub(crate) struct SimServer {
     /// Many cut their logs all the time.
     log_bound: LogBound,
     random: Random,
-}
-
-impl Media {
-    fn note(&mut self, notes: Vec<Note>) {
-        let joined = self.joined.get_or_insert_default();
-        for note in notes {
-            match note {
-                Note::Join { session, tx } => _ = joined.entry(session).or_default().insert(tx),
-                Note::Leave { session, tx } => _ = joined.entry(session).or_default().remove(&tx),
-                Note::End { session } => _ = joined.remove(&session),
-            }
-        }
-    }
-}
-
-fn fresh_media(targets: u32, capacity_bytes: u64, memory: bool) -> Vec<SimMedium> {
-    let fresh = |_| {
-        let medium = SimMedium::new(capacity_bytes, Torn::Lines);
-        if memory {
-            medium.is_memory();
-        }
-        medium
-    };
-    (0..targets).map(fresh).collect()
 }
 
 impl SimServer {
