@@ -251,6 +251,73 @@ static void deadlines(talea_container_t *patient)
     talea_disconnect(hasty);
 }
 
+/* A punch and a commit in flight: the program goes on while servers that stand still do nothing of it. */
+static void starts(talea_system_t *system, talea_container_t *run)
+{
+    talea_update_t updates[2] = {update_of(0), update_of(1)};
+    talea_key_t key = {names[0], strlen(names[0]), NULL, 0};
+    unsigned char summary[65536];
+    size_t bytes = sizeof summary, told;
+    talea_epoch_t *epoch;
+    talea_queue_t *queue;
+    talea_event_t event;
+    talea_step_t step = {.step = 0};
+    talea_oid_t oid;
+    int mark;
+    OK(talea_object_new(run, "SX", &oid));
+    OK(talea_queue_create(system, &queue));
+    OK(talea_object_update(run, NULL, oid, &updates[0], 1));
+    OK(talea_object_update(run, NULL, oid, &updates[1], 1));
+    OK(talea_epoch_begin(run, &epoch));
+    OK(talea_epoch_summary(epoch, summary, &bytes));
+    tell_servers(SIGSTOP);
+    OK(talea_object_punch_start(run, epoch, oid, &key, NULL, queue, NULL, &mark));
+    FAILS(talea_epoch_commit_start(epoch, NULL, 0, NULL, 0, &step, queue, NULL, NULL), TALEA_IN_FLIGHT, "talea_queue_poll");
+    OK(talea_queue_pending(queue, &told));
+    CHECK(told == 1);
+    tell_servers(SIGCONT);
+    OK(talea_queue_poll(queue, LONG_MS, &event, 1, &told));
+    CHECK(told == 1 && event.context == &mark && event.code == TALEA_OK);
+    CHECK(committed(run, oid) == 2);
+    FAILS(talea_epoch_commit_start(epoch, summary, bytes, NULL, 0, &step, queue, NULL, NULL), TALEA_ARGUMENT, "anew");
+    FAILS(talea_epoch_commit_start(epoch, NULL, 0, NULL, 0, (talea_step_t *)((char *)&step + 1), queue, NULL, NULL), TALEA_ARGUMENT,
+          "misaligned");
+    FAILS(talea_epoch_commit_start(epoch, NULL, 0, NULL, 0, &step, NULL, NULL, NULL), TALEA_ARGUMENT, "null pointer");
+
+    tell_servers(SIGSTOP);
+    OK(talea_epoch_commit_start(epoch, NULL, 0, "words", 5, &step, queue, NULL, &mark));
+    FAILS(talea_object_punch_start(run, epoch, oid, &key, NULL, queue, NULL, NULL), TALEA_ABORTED, "over");
+    talea_epoch_close(epoch); /* the commit goes on */
+    OK(talea_queue_poll(queue, 0, &event, 1, &told));
+    CHECK(told == 0 && step.step == 0);
+    tell_servers(SIGCONT);
+    OK(talea_queue_poll(queue, LONG_MS, &event, 1, &told));
+    CHECK(told == 1 && event.context == &mark && event.code == TALEA_OK && step.step > 0 && step.latest_step == step.step);
+    CHECK(committed(run, oid) == 1);
+
+    /* One that fails says so with its end; outside of an epoch a punch is on its own. */
+    OK(talea_epoch_begin(run, &epoch));
+    OK(talea_object_punch_start(run, NULL, oid, NULL, NULL, queue, NULL, NULL));
+    take(queue, 1);
+    CHECK(committed(run, oid) == 0);
+    OK(talea_object_update(run, epoch, oid, &updates[0], 1));
+    OK(talea_epoch_abort(epoch, "to see"));
+    FAILS(talea_epoch_commit_start(epoch, NULL, 0, NULL, 0, NULL, queue, NULL, NULL), TALEA_ABORTED, "over");
+    talea_epoch_close(epoch);
+
+    /* Given up with its queue: nothing touches the step's place afterwards, whatever became of the commit. */
+    OK(talea_epoch_begin(run, &epoch));
+    OK(talea_object_update(run, epoch, oid, &updates[0], 1));
+    tell_servers(SIGSTOP);
+    step.step = 77;
+    OK(talea_epoch_commit_start(epoch, NULL, 0, NULL, 0, &step, queue, NULL, NULL));
+    talea_queue_destroy(queue);
+    tell_servers(SIGCONT);
+    talea_epoch_close(epoch);
+    OK(talea_object_update(run, NULL, oid, &updates[1], 1)); /* an answer that comes after it */
+    CHECK(step.step == 77);
+}
+
 int main(int count, char **arguments)
 {
     talea_system_t *system;
@@ -261,6 +328,7 @@ int main(int count, char **arguments)
     OK(talea_connect(NULL, 20000, &system));
     OK(talea_container_create(system, "run", 1, &run));
     commits(system, run);
+    starts(system, run);
     threads(system, run);
     deadlines(run);
     OK(talea_produce_end(run));

@@ -630,43 +630,6 @@ int talea_queue_poll(struct talea_queue_t *queue,
                      size_t capacity,
                      size_t *count);
 
-// As `talea_object_update`, but returns at once; `queue` tells its end: calls `done` (if not NULL) with `context`, or gives an
-// event with it. Returns an error, and nothing is told later, if the operation could not be started. The data stays the
-// library's to read until the end is told.
-//
-// It ends by its connection's deadline (talea_connect), of which only time counts in which some thread waits in the library: what the
-// program does between two calls is not held against it. Such threads, in whatever call, carry it on.
-//
-// An update of an epoch is in flight from this call until its end is told: until then the epoch is not committed, and has no summary
-// (TALEA_IN_FLIGHT, and nothing is lost: poll the queue until its updates have ended, then commit).
-//
-// # Safety
-// `entries` is an array of `count`; everything in it is valid for its size, the data until the operation's end is told.
-int talea_object_update_start(struct talea_container_t *container,
-                              struct talea_epoch_t *epoch,
-                              struct talea_oid_t oid,
-                              const struct talea_update_t *entries,
-                              size_t count,
-                              struct talea_queue_t *queue,
-                              talea_done_fn done,
-                              void *context);
-
-// As `talea_object_fetch`, but returns at once; see `talea_object_update_start`. The entries and their data stay the library's to
-// write until the end is told.
-//
-// # Safety
-// `entries` is an array of `count`; everything in it is valid for its size, and the array and the data until the operation's end
-// is told or its queue is destroyed.
-int talea_object_fetch_start(struct talea_container_t *container,
-                             struct talea_epoch_t *epoch,
-                             struct talea_snapshot_t *snapshot,
-                             struct talea_oid_t oid,
-                             struct talea_fetch_t *entries,
-                             size_t count,
-                             struct talea_queue_t *queue,
-                             talea_done_fn done,
-                             void *context);
-
 // Leases a snapshot of a step, or (`step` 0) of all that is committed now. It stays readable until it is closed or the process
 // ends.
 //
@@ -709,6 +672,75 @@ int talea_snapshot_step(struct talea_snapshot_t *snapshot, uint64_t *step);
 // # Safety
 // None: the handle is checked.
 void talea_snapshot_close(struct talea_snapshot_t *snapshot);
+
+// As `talea_object_update`, but returns at once; `queue` tells its end: calls `done` (if not NULL) with `context`, or gives an
+// event with it. Returns an error, and nothing is told later, if the operation could not be started. The data stays the
+// library's to read until the end is told.
+//
+// It ends by its connection's deadline (talea_connect), of which only time counts in which some thread waits in the library: what the
+// program does between two calls is not held against it. Such threads, in whatever call, carry it on.
+//
+// An update of an epoch is in flight from this call until its end is told: until then the epoch is not committed, and has no summary
+// (TALEA_IN_FLIGHT, and nothing is lost: poll the queue until its updates have ended, then commit).
+//
+// # Safety
+// `entries` is an array of `count`; everything in it is valid for its size, the data until the operation's end is told.
+int talea_object_update_start(struct talea_container_t *container,
+                              struct talea_epoch_t *epoch,
+                              struct talea_oid_t oid,
+                              const struct talea_update_t *entries,
+                              size_t count,
+                              struct talea_queue_t *queue,
+                              talea_done_fn done,
+                              void *context);
+
+// As `talea_object_fetch`, but returns at once; see `talea_object_update_start`. The entries and their data stay the library's to
+// write until the end is told.
+//
+// # Safety
+// `entries` is an array of `count`; everything in it is valid for its size, and the array and the data until the operation's end
+// is told or its queue is destroyed.
+int talea_object_fetch_start(struct talea_container_t *container,
+                             struct talea_epoch_t *epoch,
+                             struct talea_snapshot_t *snapshot,
+                             struct talea_oid_t oid,
+                             struct talea_fetch_t *entries,
+                             size_t count,
+                             struct talea_queue_t *queue,
+                             talea_done_fn done,
+                             void *context);
+
+// As `talea_object_punch`, but returns at once; see `talea_object_update_start`. Everything given is copied.
+//
+// # Safety
+// As for `talea_object_punch`.
+int talea_object_punch_start(struct talea_container_t *container,
+                             struct talea_epoch_t *epoch,
+                             struct talea_oid_t oid,
+                             const struct talea_key_t *key,
+                             const struct talea_extent_t *extent,
+                             struct talea_queue_t *queue,
+                             talea_done_fn done,
+                             void *context);
+
+// As `talea_epoch_commit`, but returns at once: the process computes on while the servers agree. `queue` tells the end, with the code that
+// talea_epoch_commit returns; `step` (or NULL) has been set then. What is refused without any change (TALEA_IN_FLIGHT, TALEA_ARGUMENT)
+// is returned here, and nothing is told later.
+//
+// From this call on nothing can be written in the epoch. The handle is closed by talea_epoch_close, before or after the end. If the queue
+// is destroyed before the end, whether there is a step is not known here.
+//
+// # Safety
+// Arrays are valid for their sizes, `step` is null or valid for writing until the end is told or the queue is destroyed.
+int talea_epoch_commit_start(struct talea_epoch_t *epoch,
+                             const void *summary,
+                             size_t summary_bytes,
+                             const void *attributes,
+                             size_t attributes_bytes,
+                             struct talea_step_t *step,
+                             struct talea_queue_t *queue,
+                             talea_done_fn done,
+                             void *context);
 
 // Connects to the system called `system`, or (NULL) to the one of this job. `deadline_ms`, at least 1, is also the deadline of
 // each call that is made through the handle and does not take one of its own.

@@ -14,6 +14,7 @@ pub mod object;
 pub mod pieces;
 pub mod queue;
 pub mod snapshot;
+pub mod start;
 pub mod system;
 pub mod transaction;
 pub mod types;

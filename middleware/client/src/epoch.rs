@@ -243,12 +243,7 @@ impl Epoch {
         manifest: Option<u32>,
         next: bool,
     ) -> CommitOutcome {
-        if self.independent {
-            let text = "an independent transaction commits alone: Transaction::commit, talea_tx_commit".to_owned();
-            return CommitOutcome { committed: Err(ClientError::Argument(text)), next: None };
-        }
-        let passes = self.gate.check().map_err(|held| self.held(held)).and_then(|()| self.check_covered(summary));
-        if let Err(error) = passes.and_then(|()| self.close()) {
+        if let Err(error) = self.can_commit(summary).and_then(|()| self.close()) {
             return CommitOutcome { committed: Err(error), next: None };
         }
         let what = "committing an epoch";
@@ -272,6 +267,16 @@ impl Epoch {
             Ok(_) => CommitOutcome { committed: Err(ClientError::unexpected(what)), next: None },
             Err(error) => CommitOutcome { committed: Err(error), next: None },
         }
+    }
+
+    /// Whether a commit with this summary would be sent, or be refused here without any change.
+    pub fn can_commit(&self, summary: &Summary) -> Result<()> {
+        if self.independent {
+            let text = "an independent transaction commits alone: Transaction::commit, talea_tx_commit";
+            return Err(ClientError::Argument(text.to_owned()));
+        }
+        self.gate.check().map_err(|held| self.held(held))?;
+        self.check_covered(summary)
     }
 
     /// A summary from before the last update would leave that one out, and say that all is well.

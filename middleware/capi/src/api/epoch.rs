@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
-use talea_client::Epoch;
+use talea_client::{Committed, Epoch};
 use talea_model::Summary;
 use talea_posix::Fault;
 use talea_posix::backing::client::fault;
@@ -129,6 +129,24 @@ pub unsafe extern "C" fn talea_summary_merge(into: *mut c_void, from: *const c_v
     })
 }
 
+/// The summary to commit with: the caller's, or (null) that of this process alone.
+///
+/// # Safety
+/// `summary` is null or valid for reading its size.
+pub(super) unsafe fn merged(epoch: &Epoch, summary: *const c_void, summary_bytes: usize) -> Result<Summary, Fault> {
+    if summary.is_null() {
+        return epoch.try_summary().map_err(fault);
+    }
+    // SAFETY: the caller says so.
+    let content = unsafe { bytes(summary.cast(), summary_bytes, "summary") }?;
+    Summary::decode(content).map_err(|error| argument(error.to_string()))
+}
+
+pub(super) fn step_of(committed: &Committed) -> talea_step_t {
+    let step = committed.step.0;
+    talea_step_t { step, stamp: committed.stamp.0, latest_step: step }
+}
+
 /// Commits on ONE process, with the merged summaries of all that wrote (NULL: this process alone did). `attributes` travel with
 /// the step to its followers. `step` (or NULL) gets the step; without updates there is none, and it gets the last one.
 ///
@@ -151,20 +169,14 @@ pub unsafe extern "C" fn talea_epoch_commit(
         let epoch = EPOCHS.get(epoch)?;
         // SAFETY: the caller's contract.
         let attributes = unsafe { bytes(attributes.cast(), attributes_bytes, "attributes") }?;
-        let merged = if summary.is_null() {
-            epoch.try_summary().map_err(fault)?
-        } else {
-            // SAFETY: the caller's contract.
-            let content = unsafe { bytes(summary.cast(), summary_bytes, "summary") }?;
-            Summary::decode(content).map_err(|error| argument(error.to_string()))?
-        };
+        // SAFETY: the caller's contract.
+        let merged = unsafe { merged(&epoch, summary, summary_bytes) }?;
         let committed = epoch.commit(&merged, attributes, false).committed.map_err(fault)?;
         if step.is_null() {
             return Ok(());
         }
-        let (number, stamp) = (committed.step.0, committed.stamp.0);
         // SAFETY: not null, valid by the caller's contract.
-        unsafe { put(step, talea_step_t { step: number, stamp, latest_step: number }, "step") }
+        unsafe { put(step, step_of(&committed), "step") }
     })
 }
 

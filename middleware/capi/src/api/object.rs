@@ -85,13 +85,24 @@ pub(super) unsafe fn keys<'a>(key: &talea_key_t) -> Result<(&'a [u8], &'a [u8]),
 ///
 /// # Safety
 /// Each entry's extents are valid for reading their number.
-pub(super) unsafe fn extents_of_all(
+unsafe fn extents_of_all(
     entries: impl Iterator<Item = (u32, *const talea_extent_t, usize)>,
 ) -> Result<Vec<Vec<Extent>>, Fault> {
     // SAFETY: the caller says so.
-    let one =
-        |(record_bytes, extents, count)| unsafe { extents_of(extents, if record_bytes == 0 { 0 } else { count }) };
-    entries.map(one).collect()
+    entries.map(|(record_bytes, extents, count)| unsafe { extents_of_kind(record_bytes, extents, count) }).collect()
+}
+
+/// The extents of an entry; a single value (`record_bytes` 0) has none.
+///
+/// # Safety
+/// `extents` is valid for reading `count` extents.
+pub(super) unsafe fn extents_of_kind(
+    record_bytes: u32,
+    extents: *const talea_extent_t,
+    count: usize,
+) -> Result<Vec<Extent>, Fault> {
+    // SAFETY: the caller says so.
+    unsafe { extents_of(extents, if record_bytes == 0 { 0 } else { count }) }
 }
 
 /// The caller's extents.
@@ -214,6 +225,22 @@ pub unsafe extern "C" fn talea_object_fetch(
     })
 }
 
+/// What a punch removes.
+///
+/// # Safety
+/// `key` and its parts, and `extent`, are null or valid for reading for as long as `'a`.
+pub(super) unsafe fn punch_of<'a>(key: *const talea_key_t, extent: *const talea_extent_t) -> Result<Punch<'a>, Fault> {
+    // SAFETY: the caller says so.
+    let (dkey, akey) = match unsafe { slice(key, usize::from(!key.is_null()), "key") }?.first() {
+        // SAFETY: the caller says so.
+        Some(key) => unsafe { keys(key) }?,
+        None => (&[][..], &[][..]),
+    };
+    // SAFETY: the caller says so.
+    let extent = unsafe { extents_of(extent, usize::from(!extent.is_null())) }?.first().copied();
+    Ok(Punch { dkey, akey, extent, condition: Condition::None })
+}
+
 /// Removes an object (no dkey), a dkey (no akey), an akey (`extent` NULL) or a range of an array: inside `epoch`, or (NULL) at once.
 ///
 /// # Safety
@@ -229,14 +256,7 @@ pub unsafe extern "C" fn talea_object_punch(
     public(|| {
         let container = CONTAINERS.get(container)?;
         // SAFETY: the caller's contract.
-        let (dkey, akey) = match unsafe { slice(key, usize::from(!key.is_null()), "key") }?.first() {
-            // SAFETY: the caller's contract.
-            Some(key) => unsafe { keys(key) }?,
-            None => (&[][..], &[][..]),
-        };
-        // SAFETY: the caller's contract.
-        let extent = unsafe { extents_of(extent, usize::from(!extent.is_null())) }?.first().copied();
-        let punch = Punch { dkey, akey, extent, condition: Condition::None };
+        let punch = unsafe { punch_of(key, extent) }?;
         writing(epoch, |write| container.object(oid_of(oid)).punch(write, &punch).map_err(fault))
     })
 }

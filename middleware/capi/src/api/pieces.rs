@@ -2,14 +2,15 @@
 
 use std::ffi::{c_int, c_void};
 
-use talea_client::{Condition, PartsFetch, PartsUpdate, Write};
+use talea_client::{PartsFetch, PartsUpdate, Write};
 use talea_posix::Fault;
 use talea_posix::backing::client::fault;
 
 use super::container::CONTAINERS;
 use super::epoch::EPOCHS;
-use super::object::{condition_of, extents_of_all, keys, kind_of, oid_of, view_of, writing};
-use super::queue::{Callers, Part, QUEUES, Started};
+use super::object::{oid_of, view_of, writing};
+use super::queue::{Callers, QUEUES};
+use super::start::{Part, Started};
 use super::types::{
     talea_container_t, talea_done_fn, talea_epoch_t, talea_fetch_iov_t, talea_iovec_t, talea_oid_t, talea_queue_t,
     talea_snapshot_t, talea_update_iov_t,
@@ -49,16 +50,17 @@ unsafe fn places<'a>(iov: *const talea_iovec_t, count: usize) -> Result<Vec<&'a 
 /// # Safety
 /// Everything in the entries is valid for its size, the data for as long as `'a`.
 unsafe fn updates_of<'a>(given: &[talea_update_iov_t]) -> Result<Vec<Update<'a>>, Fault> {
-    let lists = given.iter().map(|entry| (entry.record_bytes, entry.extents, entry.extent_count));
-    // SAFETY: the caller says so.
-    let extents = unsafe { extents_of_all(lists) }?;
-    let part = |(entry, extents): (&talea_update_iov_t, _)| {
+    let part = |entry: &talea_update_iov_t| {
+        let extents = (entry.extents, entry.extent_count);
         // SAFETY: the caller says so.
-        let ((dkey, akey), data) = unsafe { (keys(&entry.key)?, sources(entry.iov, entry.iov_count)?) };
-        let (kind, condition) = (kind_of(entry.record_bytes), condition_of(entry.condition)?);
-        Ok((Part { dkey: dkey.to_vec(), akey: akey.to_vec(), kind, condition, extents }, data))
+        let (part, data): (_, Vec<&'a [u8]>) = unsafe {
+            let part = Part::of(&entry.key, entry.record_bytes, extents, entry.condition)?;
+            (part, sources(entry.iov, entry.iov_count)?)
+        };
+        meter::wrote(data.iter().map(|piece| piece.len()).sum());
+        Ok((part, data))
     };
-    given.iter().zip(extents).map(part).collect()
+    given.iter().map(part).collect()
 }
 
 /// The parts of a fetch that are copied, and its places.
@@ -66,16 +68,17 @@ unsafe fn updates_of<'a>(given: &[talea_update_iov_t]) -> Result<Vec<Update<'a>>
 /// # Safety
 /// Everything in the entries is valid for its size, the places for as long as `'a`.
 unsafe fn fetches_of<'a>(given: &[talea_fetch_iov_t]) -> Result<Vec<Fetch<'a>>, Fault> {
-    let lists = given.iter().map(|entry| (entry.record_bytes, entry.extents, entry.extent_count));
-    // SAFETY: the caller says so.
-    let extents = unsafe { extents_of_all(lists) }?;
-    let part = |(entry, extents): (&talea_fetch_iov_t, _)| {
+    let part = |entry: &talea_fetch_iov_t| {
+        let extents = (entry.extents, entry.extent_count);
         // SAFETY: the caller says so.
-        let ((dkey, akey), out) = unsafe { (keys(&entry.key)?, places(entry.iov, entry.iov_count)?) };
-        let (kind, condition) = (kind_of(entry.record_bytes), Condition::None);
-        Ok((Part { dkey: dkey.to_vec(), akey: akey.to_vec(), kind, condition, extents }, out))
+        let (part, out): (_, Vec<&'a mut [u8]>) = unsafe {
+            let part = Part::of(&entry.key, entry.record_bytes, extents, 0)?;
+            (part, places(entry.iov, entry.iov_count)?)
+        };
+        meter::read(out.iter().map(|piece| piece.len()).sum());
+        Ok((part, out))
     };
-    given.iter().zip(extents).map(part).collect()
+    given.iter().map(part).collect()
 }
 
 fn update<'a>((part, parts): &'a Update<'a>) -> PartsUpdate<'a> {
@@ -110,7 +113,6 @@ pub unsafe extern "C" fn talea_object_update_iov(
         let container = CONTAINERS.get(container)?;
         // SAFETY: the caller's contract.
         let parts = unsafe { updates_of(slice(entries, count, "entries")?) }?;
-        parts.iter().for_each(|(_, data)| meter::wrote(data.iter().map(|piece| piece.len()).sum()));
         let updates: Vec<PartsUpdate<'_>> = parts.iter().map(update).collect();
         writing(epoch, |write| container.object(oid_of(oid)).update_parts(write, &updates).map_err(fault))
     })
@@ -136,7 +138,6 @@ pub unsafe extern "C" fn talea_object_fetch_iov(
         let given = unsafe { slice_mut(entries, count, "entries") }?;
         // SAFETY: the caller's contract.
         let mut parts = unsafe { fetches_of(given) }?;
-        parts.iter().for_each(|(_, out)| meter::read(out.iter().map(|piece| piece.len()).sum()));
         let mut fetches: Vec<PartsFetch<'_, '_>> = parts.iter_mut().map(fetch).collect();
         container.object(oid_of(oid)).fetch_parts(&view, &mut fetches).map_err(fault)?;
         tell(given, &fetches);

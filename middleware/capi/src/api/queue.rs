@@ -1,29 +1,22 @@
-//! Operations in flight: started with a queue, and told of when they end, by a call or as an event.
+//! Queues: operations in flight, told of when they end, by a call or as an event.
 //!
-//! Nothing runs between calls: operations go on while any thread waits in the library, in whatever call, and end in `talea_queue_poll`. Keys and
-//! extents are copied when an operation starts; data, and the entries of a fetch, stay the caller's until its end is told.
+//! Nothing runs between calls: operations go on while any thread waits in the library, in whatever call, and end in `talea_queue_poll`.
+//! What starts them is in `start` and `pieces`.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 
 use talea_abi::Code;
-use talea_client::{Condition, EntryFetch, EntryUpdate, Epoch, InFlight, Queue, ValueKind, Write};
-use talea_model::Extent;
+use talea_client::Queue;
 use talea_posix::Fault;
 use talea_posix::backing::client::fault;
 
-use super::container::CONTAINERS;
-use super::epoch::EPOCHS;
-use super::object::{condition_of, extents_of_all, keys, kind_of, oid_of, view_of};
 use super::system::{SYSTEMS, deadline};
-use super::types::{
-    talea_container_t, talea_done_fn, talea_epoch_t, talea_event_t, talea_fetch_t, talea_oid_t, talea_queue_t,
-    talea_snapshot_t, talea_system_t, talea_update_t,
-};
-use crate::boundary::{bytes, place, public, put, slice, slice_mut, with_error};
+use super::types::{talea_done_fn, talea_event_t, talea_queue_t, talea_system_t};
+use crate::boundary::{place, public, put, slice_mut, with_error};
 use crate::handles::Handles;
 
 /// Results that one call takes at most, if it only calls functions.
@@ -206,149 +199,4 @@ fn event_of(one: &Ended, texts: &mut Vec<CString>) -> talea_event_t {
         texts.push(text);
     }
     event
-}
-
-/// An update that was started and may not have begun: a commit sees it from the start, and its epoch fails if it never begins.
-pub(super) struct Started(Option<(Arc<Epoch>, InFlight)>);
-
-impl Started {
-    pub(super) fn of(epoch: Option<&Arc<Epoch>>) -> Result<Self, Fault> {
-        let Some(epoch) = epoch else { return Ok(Self(None)) };
-        let flight = epoch.begin_update().map_err(fault)?;
-        Ok(Self(Some((epoch.clone(), flight))))
-    }
-
-    /// The update itself is in flight now.
-    pub(super) fn has_begun(&mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        if let Some((epoch, _)) = &self.0 {
-            epoch.fail();
-        }
-    }
-}
-
-/// An entry of an operation in flight. What is read when it starts is a copy.
-pub(super) struct Part {
-    pub(super) dkey: Vec<u8>,
-    pub(super) akey: Vec<u8>,
-    pub(super) kind: ValueKind,
-    pub(super) condition: Condition,
-    pub(super) extents: Vec<Extent>,
-}
-
-impl Part {
-    fn update<'a>(&'a self, data: &'a [u8]) -> EntryUpdate<'a> {
-        let Part { dkey, akey, kind, condition, extents } = self;
-        EntryUpdate { dkey, akey, kind: *kind, condition: *condition, extents, data }
-    }
-
-    fn fetch<'a>(&'a self, out: &'a mut [u8]) -> EntryFetch<'a> {
-        let Part { dkey, akey, kind, extents, .. } = self;
-        EntryFetch { dkey, akey, kind: *kind, extents, out, found: false, filled: false, bytes: 0 }
-    }
-}
-
-/// As `talea_object_update`, but returns at once; `queue` tells its end: calls `done` (if not NULL) with `context`, or gives an
-/// event with it. Returns an error, and nothing is told later, if the operation could not be started. The data stays the
-/// library's to read until the end is told.
-///
-/// It ends by its connection's deadline (talea_connect), of which only time counts in which some thread waits in the library: what the
-/// program does between two calls is not held against it. Such threads, in whatever call, carry it on.
-///
-/// An update of an epoch is in flight from this call until its end is told: until then the epoch is not committed, and has no summary
-/// (TALEA_IN_FLIGHT, and nothing is lost: poll the queue until its updates have ended, then commit).
-///
-/// # Safety
-/// `entries` is an array of `count`; everything in it is valid for its size, the data until the operation's end is told.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn talea_object_update_start(
-    container: *mut talea_container_t,
-    epoch: *mut talea_epoch_t,
-    oid: talea_oid_t,
-    entries: *const talea_update_t,
-    count: usize,
-    queue: *mut talea_queue_t,
-    done: talea_done_fn,
-    context: *mut c_void,
-) -> c_int {
-    public(|| {
-        let (container, operations) = (CONTAINERS.get(container)?, QUEUES.get(queue)?);
-        let epoch = if epoch.is_null() { None } else { Some(EPOCHS.get(epoch)?) };
-        // SAFETY: the caller's contract.
-        let given = unsafe { slice(entries, count, "entries") }?;
-        let lists = given.iter().map(|entry| (entry.record_bytes, entry.extents, entry.extent_count));
-        // SAFETY: the caller's contract.
-        let extents = unsafe { extents_of_all(lists) }?;
-        let mut parts = Vec::with_capacity(given.len());
-        for (entry, extents) in given.iter().zip(extents) {
-            // SAFETY: the caller's contract.
-            let ((dkey, akey), data): (_, &'static [u8]) =
-                unsafe { (keys(&entry.key)?, bytes(entry.data.cast(), entry.data_bytes, "data")?) };
-            let (kind, condition) = (kind_of(entry.record_bytes), condition_of(entry.condition)?);
-            parts.push((Part { dkey: dkey.to_vec(), akey: akey.to_vec(), kind, condition, extents }, data));
-        }
-        let object = container.object(oid_of(oid));
-        let mut started = Started::of(epoch.as_ref())?;
-        operations.start((done, context), async move {
-            let updates: Vec<EntryUpdate<'_>> = parts.iter().map(|(part, data)| part.update(data)).collect();
-            let write = epoch.as_deref().map_or(Write::Auto, Write::Inside);
-            let update = object.update_async(&write, &updates);
-            started.has_begun();
-            update.await.map_err(fault)
-        });
-        Ok(())
-    })
-}
-
-/// As `talea_object_fetch`, but returns at once; see `talea_object_update_start`. The entries and their data stay the library's to
-/// write until the end is told.
-///
-/// # Safety
-/// `entries` is an array of `count`; everything in it is valid for its size, and the array and the data until the operation's end
-/// is told or its queue is destroyed.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn talea_object_fetch_start(
-    container: *mut talea_container_t,
-    epoch: *mut talea_epoch_t,
-    snapshot: *mut talea_snapshot_t,
-    oid: talea_oid_t,
-    entries: *mut talea_fetch_t,
-    count: usize,
-    queue: *mut talea_queue_t,
-    done: talea_done_fn,
-    context: *mut c_void,
-) -> c_int {
-    public(|| {
-        let (container, operations) = (CONTAINERS.get(container)?, QUEUES.get(queue)?);
-        let view = view_of(epoch, snapshot)?;
-        // SAFETY: the caller's contract.
-        let given: &'static mut [talea_fetch_t] = unsafe { slice_mut(entries, count, "entries") }?;
-        let lists = given.iter().map(|entry| (entry.record_bytes, entry.extents, entry.extent_count));
-        // SAFETY: the caller's contract.
-        let extents = unsafe { extents_of_all(lists) }?;
-        let mut parts = Vec::with_capacity(given.len());
-        for (entry, extents) in given.iter().zip(extents) {
-            // SAFETY: the caller's contract.
-            let ((dkey, akey), out): (_, &'static mut [u8]) =
-                unsafe { (keys(&entry.key)?, slice_mut(entry.data.cast(), entry.data_bytes, "place for the data")?) };
-            let (kind, condition) = (kind_of(entry.record_bytes), Condition::None);
-            parts.push((Part { dkey: dkey.to_vec(), akey: akey.to_vec(), kind, condition, extents }, out));
-        }
-        let (object, given) = (container.object(oid_of(oid)), Callers(given));
-        operations.start((done, context), async move {
-            let given = given;
-            let mut fetches: Vec<EntryFetch<'_>> = parts.iter_mut().map(|(part, out)| part.fetch(out)).collect();
-            object.fetch_async(&view, &mut fetches).await.map_err(fault)?;
-            for (entry, fetch) in given.0.iter_mut().zip(&fetches) {
-                (entry.found, entry.value_bytes) = (u32::from(fetch.found), fetch.bytes);
-            }
-            Ok(())
-        });
-        Ok(())
-    })
 }
