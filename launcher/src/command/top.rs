@@ -79,7 +79,7 @@ fn once(client: &Client, name: &str, period: Duration, arguments: &TopArgs) -> R
     std::thread::sleep(period);
     let now = Moment::of(client)?;
     let height = screen::height(&now).min(200);
-    let mut terminal = match Terminal::new(TestBackend::new(100, height)) {
+    let mut terminal = match Terminal::new(TestBackend::new(120, height)) {
         Ok(terminal) => terminal,
         Err(never) => match never {},
     };

@@ -9,7 +9,7 @@ use talea_client::Status;
 use talea_model::size::Iec;
 use talea_model::{ContainerId, SessionId, TargetState};
 use talea_wire::control::SessionInfo;
-use talea_wire::data::StoreStat;
+use talea_wire::data::{Histogram, StoreStat};
 
 use super::Moment;
 
@@ -73,6 +73,10 @@ fn target_table<'a>(before: Option<&Moment>, now: &'a Moment) -> Table<'a> {
         };
         let bytes = |pick| rate(pick).map_or("-".to_owned(), |rate| format!("{}/s", Iec(rate as u64)));
         let ops = rate(|s| s.updates + s.fetches).map_or("-".to_owned(), |rate| format!("{rate:.0}/s"));
+        let times = |pick: fn(&StoreStat) -> &Histogram| {
+            let within = earlier.and_then(|(stat_before, _)| within_ns(pick(stat_before), pick(stat)));
+            within.map_or("-".to_owned(), |ns| format!("< {}", duration(ns)))
+        };
         Row::new(vec![
             Cell::from(target.server.0.to_string()),
             Cell::from(host.to_owned()),
@@ -82,12 +86,38 @@ fn target_table<'a>(before: Option<&Moment>, now: &'a Moment) -> Table<'a> {
             Cell::from(bytes(|s| s.bytes_in)),
             Cell::from(bytes(|s| s.bytes_out)),
             Cell::from(ops),
+            Cell::from(times(|s| &s.update_times)),
+            Cell::from(times(|s| &s.fetch_times)),
             Cell::from(now.status.position.0.saturating_sub(stat.horizon.0).to_string()),
         ])
     });
-    let widths = [6, 14, 6, 10, 24, 12, 12, 8, 4].map(Constraint::Length);
-    let names = ["server", "host", "target", "state", "fill", "written", "read", "ops", "lag"];
+    let widths = [6, 12, 6, 10, 21, 12, 12, 8, 10, 9, 4].map(Constraint::Length);
+    let names =
+        ["server", "host", "target", "state", "fill", "written", "read", "ops", "99% update", "99% fetch", "lag"];
     Table::new(rows, widths).header(head(&names))
+}
+
+/// The time within which 99 of 100 requests between two looks were answered, in nanoseconds; `None` without requests. Places are counts
+/// of durations below powers of two.
+fn within_ns(before: &Histogram, now: &Histogram) -> Option<u64> {
+    let new = |place: usize| now[place].saturating_sub(before[place]);
+    let all: u64 = (0..now.len()).map(new).sum();
+    let mut sum = 0;
+    let place = (0..now.len()).find(|place| {
+        sum += new(*place);
+        sum > 0 && sum * 100 >= all * 99
+    })?;
+    Some(1 << place)
+}
+
+/// Three figures at most: `512 ns`, `16 µs`, `2 ms`, `1 s`.
+fn duration(ns: u64) -> String {
+    match ns {
+        0..1_000 => format!("{ns} ns"),
+        1_000..1_000_000 => format!("{} µs", ns / 1_000),
+        1_000_000..1_000_000_000 => format!("{} ms", ns / 1_000_000),
+        _ => format!("{} s", ns / 1_000_000_000),
+    }
 }
 
 /// A bar of ten places, and the figure.
@@ -170,4 +200,22 @@ fn holds(status: &Status, session: SessionId) -> String {
         }
     }
     if words.is_empty() { "-".to_owned() } else { words.join("; ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_hundredth_is_left_out_and_what_was_before_does_not_count() {
+        let (mut before, mut now) = (Histogram::default(), Histogram::default());
+        assert_eq!(within_ns(&before, &now), None);
+        (before[20], now[20]) = (1_000, 1_000);
+        assert_eq!(within_ns(&before, &now), None);
+        (now[12], now[14], now[30]) = (98, 1, 1);
+        assert_eq!(within_ns(&before, &now).map(duration).unwrap(), "16 µs");
+        now[30] += 1;
+        assert_eq!(within_ns(&before, &now).map(duration).unwrap(), "1 s");
+        assert_eq!([1 << 9, 1 << 21].map(duration), ["512 ns", "2 ms"]);
+    }
 }
