@@ -16,6 +16,7 @@ pub mod ram;
 pub mod record;
 mod room;
 pub mod sim;
+mod stream;
 
 pub use config::{TierConfig, TierKind, TiersConfig, open_media, open_medium};
 pub use error::TierError;

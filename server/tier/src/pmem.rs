@@ -14,7 +14,7 @@ use rustix::fs::fstatfs;
 use crate::map::Mapping;
 use crate::medium::check_range;
 use crate::room::{FILE_STEP_BYTES, MEMORY_STEP_BYTES, Room, lock, only_if_old, put_back};
-use crate::{Medium, MediumKind, Share, TierError};
+use crate::{Medium, MediumKind, Share, TierError, stream};
 use library::Library;
 
 const TMPFS_MAGIC: i64 = 0x0102_1994;
@@ -92,7 +92,7 @@ impl Medium for PmemMedium {
             self.library.copy(&mut self.map, offset, data);
             return Ok(());
         }
-        self.map.slice_mut(offset, data.len() as u64).copy_from_slice(data);
+        stream::copy(self.map.slice_mut(offset, data.len() as u64), data);
         let end = offset + data.len() as u64;
         match self.dirty.last_mut() {
             Some(last) if last.1 == offset => last.1 = end,

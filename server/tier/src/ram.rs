@@ -11,7 +11,7 @@ use rustix::io::{Errno, pwrite};
 use crate::board::Board;
 use crate::map::{Mapping, share_of};
 use crate::medium::check_range;
-use crate::{Medium, MediumKind, Share, TierError};
+use crate::{Medium, MediumKind, Share, TierError, stream};
 
 const PAGE_BYTES: u64 = 4096;
 /// Pages that the kernel maps at a read fault if they are there (`fault_around_bytes`).
@@ -119,7 +119,7 @@ impl Medium for RamMedium {
             }
             self.show(offset, data.len());
         }
-        self.map.slice_mut(offset, data.len() as u64).copy_from_slice(data);
+        stream::copy(self.map.slice_mut(offset, data.len() as u64), data);
         Ok(())
     }
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), TierError> {
