@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 use failure::Failure;
@@ -77,7 +78,18 @@ fn serve(path: PathBuf) -> Result<(), Failure> {
     let stdin = rustix::io::dup(std::io::stdin())
         .map_err(|error| Failure::System { what: "using standard input", source: error.into() })?;
     let mut input = BufReader::new(std::fs::File::from(stdin));
+    take_descriptors();
     let settings = config::read(&path, &mut input)?;
     let watched = path.as_os_str() == "-" && !settings.config.detached;
     server::run(settings, watched.then_some(input))
+}
+
+/// A local client takes two descriptors of the control plane and three of each target, and the usual soft limit is 1024. It is for programs
+/// that use `select`; this one does not.
+fn take_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // Where it is refused the server has as many as before, and says so when they are used up.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    }
 }

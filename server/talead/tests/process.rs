@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::{ALONE, Options, PATIENCE, SECRET, SYSTEM, Server, config, directory, hex, spawn};
 use talea_fabric::{
     Address, Clock, Credentials, Endpoint, FabricError, Hello, Policy, RealClock, Spin, client_endpoint,
@@ -27,6 +28,20 @@ fn connect(address: &str, secret: [u8; 32]) -> Result<(), FabricError> {
     let mut endpoint = client_endpoint(&Credentials::new(SYSTEM, secret), Policy::Auto, Spin::Never).unwrap();
     let deadline = RealClock.monotonic_ns() + 10_000_000_000;
     endpoint.connect(&address.parse().unwrap(), &Hello::default(), deadline).map(drop)
+}
+
+#[test]
+fn a_server_takes_all_the_descriptors_that_it_may_have() {
+    let limit = getrlimit(Resource::Nofile);
+    let few = Rlimit { current: Some(200), ..limit };
+    setrlimit(Resource::Nofile, few).unwrap();
+    let (_outer, path) = directory();
+    let server = Server::start(&path, &ALONE);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", server.child.id())).unwrap();
+    let words: Vec<&str> =
+        limits.lines().find(|line| line.starts_with("Max open files")).unwrap().split_whitespace().collect();
+    assert_eq!(words[3], words[4], "{words:?}");
+    assert_ne!(words[3], "200");
 }
 
 #[test]

@@ -7,9 +7,11 @@ use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use talea_fabric::handshake::{Accepting, CONFIRM_BYTES, HELLO_BYTES, Verdict, fresh_nonce};
 use talea_fabric::stream::STREAM_CHANNEL;
 use talea_fabric::{Address, Clock, Credentials, Hello, PeerId, RealClock};
@@ -126,7 +128,7 @@ pub(super) struct Peers(AtomicU64);
 
 impl Peers {
     pub(super) fn next(&self) -> PeerId {
-        PeerId(self.0.fetch_add(1, Ordering::Relaxed) + 1)
+        PeerId(self.0.fetch_add(1, Relaxed) + 1)
     }
 }
 
@@ -135,6 +137,8 @@ pub(super) struct Acceptor {
     pub(super) credentials: Arc<Credentials>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) peers: Arc<Peers>,
+    /// Connections were refused since the last one that was accepted.
+    pub(super) is_short: AtomicBool,
 }
 
 impl Acceptor {
@@ -143,6 +147,7 @@ impl Acceptor {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
+                    self.is_short.store(false, Relaxed);
                     // The kernel's word: only our own user may even try.
                     let Ok(cred) = stream.peer_cred() else { continue };
                     if cred.uid() != rustix::process::geteuid().as_raw() {
@@ -153,7 +158,7 @@ impl Acceptor {
                     let task = tokio::spawn(self.clone().prove(read, write, pid));
                     bound(&mut proving, task.abort_handle());
                 }
-                Err(_) => tokio::time::sleep(PAUSE).await,
+                Err(error) => self.refused(&error).await,
             }
         }
     }
@@ -163,14 +168,29 @@ impl Acceptor {
         loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
+                    self.is_short.store(false, Relaxed);
                     prepare_tcp(&stream);
                     let (read, write) = stream.into_split();
                     let task = tokio::spawn(self.clone().prove(read, write, None));
                     bound(&mut proving, task.abort_handle());
                 }
-                Err(_) => tokio::time::sleep(PAUSE).await,
+                Err(error) => self.refused(&error).await,
             }
         }
+    }
+
+    /// Says why a connection was not accepted, and pauses.
+    async fn refused(&self, error: &io::Error) {
+        let remedy = match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::MFILE | Errno::NFILE) => {
+                ": this server has too few file descriptors for its clients, raise `ulimit -Hn` where it starts"
+            }
+            _ => "",
+        };
+        if !self.is_short.swap(true, Relaxed) {
+            tracing::warn!("accepting a connection: {error}{remedy}");
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 
     /// Awaits the proof in silence, then hands the connection over.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -99,7 +100,8 @@ impl Serve {
         mut inbox: mpsc::UnboundedReceiver<FromServer>,
     ) -> Result<(), ControlError> {
         let Dialer { credentials, events, peers, .. } = self.dialer.clone();
-        let _socket_files = listeners.serve(Arc::new(Acceptor { credentials, events, peers }))?;
+        let _socket_files =
+            listeners.serve(Arc::new(Acceptor { credentials, events, peers, is_short: AtomicBool::new(false) }))?;
         self.link.lease(None);
         self.act();
         loop {
