@@ -318,6 +318,119 @@ static void starts(talea_system_t *system, talea_container_t *run)
     CHECK(step.step == 77);
 }
 
+/* Functions that end their queue, or poll it. */
+static struct {
+    talea_queue_t *queue;
+    volatile int runs, is_gone, after, nested;
+} calls;
+
+static void destroys(void *context, int code)
+{
+    (void)context, (void)code;
+    calls.runs++;
+    calls.after += calls.is_gone;
+    if (!calls.is_gone)
+        talea_queue_destroy(calls.queue);
+    calls.is_gone = 1;
+}
+
+static void lasts(void *context, int code)
+{
+    (void)context, (void)code;
+    calls.after += calls.is_gone;
+    calls.runs++;
+    usleep(20 * 1000);
+    calls.after += calls.is_gone;
+}
+
+static void *destroy(void *unused)
+{
+    (void)unused;
+    while (calls.runs == 0)
+        usleep(100);
+    talea_queue_destroy(calls.queue);
+    calls.is_gone = 1;
+    return NULL;
+}
+
+static void polls(void *context, int code)
+{
+    talea_event_t event;
+    size_t told;
+    char *others[64];
+    CHECK(code == TALEA_OK);
+    (void)context;
+    OK(talea_queue_poll(calls.queue, 0, &event, 1, &told));
+    calls.nested += (int)told;
+    for (int i = 0; i < 64; i++) /* what was freed is used again */
+        CHECK((others[i] = malloc(200)) != NULL && memset(others[i], 'Z', 200) != NULL);
+    for (int i = 0; i < 64; i++)
+        free(others[i]);
+}
+
+static void functions(talea_system_t *system, talea_container_t *run)
+{
+    talea_update_t update = update_of(0), bad = {.key = {"k", 1, "", 0}, .data = "value", .data_bytes = 5};
+    talea_event_t events[4];
+    talea_oid_t oid;
+    pthread_t other;
+    size_t told;
+    OK(talea_object_new(run, "SX", &oid));
+    for (int is_other = 0; is_other < 2; is_other++) {
+        memset((void *)&calls, 0, sizeof calls);
+        OK(talea_queue_create(system, &calls.queue));
+        for (int i = 0; i < 32; i++)
+            OK(talea_object_update_start(run, NULL, oid, &update, 1, calls.queue, is_other ? lasts : destroys, NULL));
+        OK(talea_object_update(run, NULL, oid, &update, 1)); /* it has carried the others on: they have ended */
+        if (is_other)
+            CHECK(pthread_create(&other, NULL, destroy, NULL) == 0);
+        OK(talea_queue_poll(calls.queue, LONG_MS, events, 4, &told));
+        CHECK(told == 0);
+        if (is_other)
+            CHECK(pthread_join(other, NULL) == 0);
+        CHECK(calls.runs >= 1 && calls.runs < 32 && calls.after == 0);
+        FAILS(talea_queue_poll(calls.queue, 0, events, 4, &told), TALEA_ARGUMENT, "no open queue");
+    }
+    /* A function that polls takes nothing from the poll that called it. */
+    memset((void *)&calls, 0, sizeof calls);
+    OK(talea_queue_create(system, &calls.queue));
+    OK(talea_object_update_start(run, NULL, oid, &bad, 1, calls.queue, NULL, NULL));
+    OK(talea_object_update_start(run, NULL, oid, &bad, 1, calls.queue, NULL, NULL));
+    OK(talea_object_update_start(run, NULL, oid, &update, 1, calls.queue, polls, NULL));
+    OK(talea_object_update(run, NULL, oid, &update, 1));
+    OK(talea_queue_poll(calls.queue, LONG_MS, events, 4, &told));
+    CHECK(told + (size_t)calls.nested == 2 && told > 0 && strstr(events[0].text, "must not be empty") != NULL);
+    talea_queue_destroy(calls.queue);
+}
+
+static volatile int is_waiting;
+
+static void *wait_long(void *subscription)
+{
+    talea_step_t step;
+    is_waiting = 1;
+    CHECK(talea_wait(subscription, 2500, &step) == TALEA_NOT_READY);
+    is_waiting = 0;
+    return NULL;
+}
+
+/* Threads that share a subscription go by their own deadlines. */
+static void waits(talea_container_t *run)
+{
+    talea_subscription_t *subscription;
+    talea_step_t step;
+    pthread_t other;
+    OK(talea_subscribe(run, 0, &subscription));
+    while (talea_wait(subscription, 0, &step) == TALEA_OK)
+        continue;
+    CHECK(pthread_create(&other, NULL, wait_long, subscription) == 0);
+    usleep(200 * 1000);
+    CHECK(talea_wait(subscription, 0, &step) == TALEA_NOT_READY);
+    CHECK(is_waiting);
+    CHECK(pthread_join(other, NULL) == 0);
+    talea_unsubscribe(subscription);
+}
+
 int main(int count, char **arguments)
 {
     talea_system_t *system;
@@ -329,6 +442,8 @@ int main(int count, char **arguments)
     OK(talea_container_create(system, "run", 1, &run));
     commits(system, run);
     starts(system, run);
+    functions(system, run);
+    waits(run);
     threads(system, run);
     deadlines(run);
     OK(talea_produce_end(run));

@@ -450,7 +450,7 @@ int talea_subscribe(struct talea_container_t *container,
 // None: the handle is checked.
 void talea_unsubscribe(struct talea_subscription_t *subscription);
 
-// Waits for the next step, at most `deadline_ms` (0 only looks). TALEA_OK: `out` has it. TALEA_NOT_READY: the deadline passed and
+// Waits for the next step, at most `deadline_ms` (0 only looks); threads may share a subscription, and each step is told to one of them. TALEA_OK: `out` has it. TALEA_NOT_READY: the deadline passed and
 // the producer may still make steps. TALEA_END: none will follow. TALEA_PRODUCER_LOST: the producer has ended otherwise.
 // TALEA_RETENTION: steps were given up before they were received; the next wait goes on after the gap.
 //
@@ -602,7 +602,8 @@ int talea_object_fetch_iov_start(struct talea_container_t *container,
 int talea_queue_create(struct talea_system_t *system, struct talea_queue_t **out);
 
 // Gives a queue back, at once. Operations in flight are given up: whether updates among them were done is not known, and an epoch that
-// they belong to fails. Nothing touches their memory afterwards. A null pointer is fine.
+// they belong to fails. Nothing touches their memory afterwards, and no function is called: if one runs in another thread, this waits for
+// its end. A function may destroy its own queue. A null pointer is fine.
 //
 // # Safety
 // None: the handle is checked.
@@ -616,7 +617,8 @@ int talea_queue_pending(struct talea_queue_t *queue, size_t *count);
 
 // Waits up to `timeout_ms` until an operation has ended, or none is in flight, and tells of those that have: calls the
 // functions of those that have one, and puts up to `capacity` others into `events`; sets `count` to the number of events. With
-// `timeout_ms` 0 it only looks. An event's text lives until the same thread's next poll of the queue, or its destruction.
+// `timeout_ms` 0 it only looks. An event's text lives until the same thread's next poll of the queue, or its destruction; of a poll in
+// a function until that function returns.
 //
 // Threads may share a queue: while one waits here others start operations, ask for the number pending, poll too, or destroy it (the
 // waiting ones return without events then). Each end is told once, to one of them.

@@ -1,8 +1,9 @@
 //! Following a container's steps.
 
 use std::ffi::{c_int, c_void};
-use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use talea_abi::Code;
 use talea_client::{Subscription, WaitOutcome as Outcome};
 use talea_model::Step;
@@ -47,7 +48,7 @@ pub unsafe extern "C" fn talea_unsubscribe(subscription: *mut talea_subscription
     }
 }
 
-/// Waits for the next step, at most `deadline_ms` (0 only looks). TALEA_OK: `out` has it. TALEA_NOT_READY: the deadline passed and
+/// Waits for the next step, at most `deadline_ms` (0 only looks); threads may share a subscription, and each step is told to one of them. TALEA_OK: `out` has it. TALEA_NOT_READY: the deadline passed and
 /// the producer may still make steps. TALEA_END: none will follow. TALEA_PRODUCER_LOST: the producer has ended otherwise.
 /// TALEA_RETENTION: steps were given up before they were received; the next wait goes on after the gap.
 ///
@@ -63,9 +64,14 @@ pub unsafe extern "C" fn talea_wait(
         place(out, "step")?;
         let deadline_ms = deadline(deadline_ms)?;
         let subscription = SUBSCRIPTIONS.get(subscription)?;
-        let mut subscription = subscription.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = |code, text: &str| Err(Fault::new(code, text));
-        match subscription.wait_one(deadline_ms).map_err(fault)? {
+        // Another thread may wait for the same step: each goes by its own deadline.
+        let begun = Instant::now();
+        let Some(mut subscription) = subscription.try_lock_for(Duration::from_millis(deadline_ms)) else {
+            return outcome(Code::NotReady, "another thread has the subscription: wait again");
+        };
+        let waited_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        match subscription.wait_one(deadline_ms.saturating_sub(waited_ms)).map_err(fault)? {
             Outcome::Steps { steps, latest } => {
                 let Some(record) = steps.first() else { return outcome(Code::NotReady, "no step yet") };
                 let told = talea_step_t { step: record.step.0, stamp: record.stamp.0, latest_step: latest.0 };

@@ -19,6 +19,10 @@ use super::types::{talea_done_fn, talea_event_t, talea_queue_t, talea_system_t};
 use crate::boundary::{place, public, put, slice_mut, with_error};
 use crate::handles::Handles;
 
+mod calling;
+
+use calling::Calling;
+
 /// Results that one call takes at most, if it only calls functions.
 const TAKEN_AT_ONCE: usize = 256;
 
@@ -49,6 +53,7 @@ struct Told {
 pub(crate) struct Operations {
     queue: Queue<'static, Ended>,
     told: Mutex<Told>,
+    calling: Calling,
     /// Started and not told.
     pending: AtomicUsize,
 }
@@ -74,16 +79,48 @@ impl Operations {
         });
     }
 
-    /// Waits for ends. Those without a function fill `events`; the others are returned, for their functions to be called.
-    fn poll(&self, timeout_ms: u64, events: &mut [talea_event_t]) -> Result<(Vec<Ended>, usize), Fault> {
+    /// Waits for ends, and tells of them: calls the functions of those that have one, and fills `events` with others. Returns how many those
+    /// are.
+    ///
+    /// # Safety
+    /// Functions given with operations can be called.
+    unsafe fn poll(&self, timeout_ms: u64, events: &mut [talea_event_t]) -> Result<usize, Fault> {
         let capacity = events.len();
         let has_untold = || capacity > 0 && !self.told().untold.is_empty();
         let ended = self.queue.take_unless(1, capacity.max(TAKEN_AT_ONCE), timeout_ms, has_untold).map_err(fault)?;
         let (calls, others): (Vec<Ended>, Vec<Ended>) = ended.into_iter().partition(|one| one.done.is_some());
+        let is_for_others = !calls.is_empty() && !others.is_empty();
+        self.told().untold.extend(others);
+        if is_for_others {
+            // Nobody has to wait for the functions.
+            self.queue.look_again();
+        }
+        for one in calls {
+            self.pending.fetch_sub(1, SeqCst);
+            let code = one.result.as_ref().err().map_or(Code::Ok, |fault| fault.code);
+            let is_called = self.calling.call(|| {
+                with_error(one.result.err());
+                if let Some(done) = one.done {
+                    // SAFETY: the caller says so.
+                    unsafe { done(one.context.0, code as c_int) };
+                }
+            });
+            if !is_called {
+                break;
+            }
+        }
+        Ok(self.tell(events))
+    }
+
+    /// Fills `events`; a queue that is destroyed has none. After the functions, for one of them may have polled in this thread, and what
+    /// it was told is over with it.
+    fn tell(&self, events: &mut [talea_event_t]) -> usize {
         let mut told = self.told();
+        if self.calling.is_over() {
+            return 0;
+        }
         let Told { untold, texts } = &mut *told;
-        untold.extend(others);
-        let count = capacity.min(untold.len());
+        let count = events.len().min(untold.len());
         let mut of_thread = Vec::new();
         for (event, one) in events.iter_mut().zip(untold.drain(..count)) {
             *event = event_of(&one, &mut of_thread);
@@ -96,12 +133,12 @@ impl Operations {
         }
         let is_left = !untold.is_empty();
         drop(told);
-        self.pending.fetch_sub(count + calls.len(), SeqCst);
+        self.pending.fetch_sub(count, SeqCst);
         if is_left {
             // For another thread that has room for them.
             self.queue.look_again();
         }
-        Ok((calls, count))
+        count
     }
 }
 
@@ -114,14 +151,16 @@ pub unsafe extern "C" fn talea_queue_create(system: *mut talea_system_t, out: *m
     public(|| {
         place(out, "queue")?;
         let queue = Queue::carried(&SYSTEMS.get(system)?.client);
-        let operations = Operations { queue, told: Mutex::default(), pending: AtomicUsize::new(0) };
+        let (told, calling, pending) = (Mutex::default(), Calling::default(), AtomicUsize::new(0));
+        let operations = Operations { queue, told, calling, pending };
         // SAFETY: checked above, valid by the caller's contract.
         unsafe { put(out, QUEUES.add(operations), "queue") }
     })
 }
 
 /// Gives a queue back, at once. Operations in flight are given up: whether updates among them were done is not known, and an epoch that
-/// they belong to fails. Nothing touches their memory afterwards. A null pointer is fine.
+/// they belong to fails. Nothing touches their memory afterwards, and no function is called: if one runs in another thread, this waits for
+/// its end. A function may destroy its own queue. A null pointer is fine.
 ///
 /// # Safety
 /// None: the handle is checked.
@@ -132,6 +171,7 @@ pub unsafe extern "C" fn talea_queue_destroy(queue: *mut talea_queue_t) {
             let operations = QUEUES.remove(queue)?;
             // A poll in another thread still holds it: what is in flight must not outlive this call.
             operations.queue.give_up();
+            operations.calling.end();
             operations.told().untold.clear();
             Ok(())
         });
@@ -153,7 +193,8 @@ pub unsafe extern "C" fn talea_queue_pending(queue: *mut talea_queue_t, count: *
 
 /// Waits up to `timeout_ms` until an operation has ended, or none is in flight, and tells of those that have: calls the
 /// functions of those that have one, and puts up to `capacity` others into `events`; sets `count` to the number of events. With
-/// `timeout_ms` 0 it only looks. An event's text lives until the same thread's next poll of the queue, or its destruction.
+/// `timeout_ms` 0 it only looks. An event's text lives until the same thread's next poll of the queue, or its destruction; of a poll in
+/// a function until that function returns.
 ///
 /// Threads may share a queue: while one waits here others start operations, ask for the number pending, poll too, or destroy it (the
 /// waiting ones return without events then). Each end is told once, to one of them.
@@ -175,15 +216,8 @@ pub unsafe extern "C" fn talea_queue_poll(
         // SAFETY: the caller's contract.
         let events = unsafe { slice_mut(events, capacity, "events") }?;
         let operations = QUEUES.get(queue)?;
-        let (calls, told) = operations.poll(timeout_ms, events)?;
-        for one in calls {
-            let code = one.result.as_ref().err().map_or(Code::Ok, |fault| fault.code);
-            with_error(one.result.err());
-            if let Some(done) = one.done {
-                // SAFETY: the caller's contract.
-                unsafe { done(one.context.0, code as c_int) };
-            }
-        }
+        // SAFETY: the caller's contract.
+        let told = unsafe { operations.poll(timeout_ms, events) }?;
         // SAFETY: checked above, valid by the caller's contract.
         unsafe { put(count, told, "number of events") }
     })
