@@ -20,8 +20,10 @@ pub mod node;
 mod poller;
 pub mod ring;
 pub mod sim;
+pub mod slice;
 mod socket;
 pub mod stream;
+pub mod together;
 pub mod window;
 
 pub use address::Address;
@@ -36,4 +38,5 @@ pub use node::node_id;
 pub use ring::RingEndpoint;
 pub use sim::{SimClock, SimEndpoint, SimNetwork};
 pub use stream::StreamEndpoint;
+pub use together::Together;
 pub use window::{Memory, Window};

@@ -17,11 +17,13 @@ pub enum Spin {
     Never,
     /// Look again for a short time before sleeping: right only if cores are free.
     Briefly,
+    /// Sleep at once: every message costs a wake-up, and waiting nothing.
+    Sleep,
 }
 
 /// A word that names no wait policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no wait policy: use auto, never or briefly")]
+#[error("{0:?} is no wait policy: use auto, never, briefly or sleep")]
 pub struct UnknownSpin(String);
 
 impl std::str::FromStr for Spin {
@@ -31,6 +33,7 @@ impl std::str::FromStr for Spin {
             "auto" => Ok(Spin::Auto),
             "never" => Ok(Spin::Never),
             "briefly" => Ok(Spin::Briefly),
+            "sleep" => Ok(Spin::Sleep),
             other => Err(UnknownSpin(other.to_owned())),
         }
     }
@@ -157,17 +160,53 @@ pub trait Member: Endpoint {
     fn descriptors(&self) -> Vec<std::os::fd::RawFd>;
 }
 
+/// What a wait needs of a member, or of several: see [`Member`].
+pub(crate) trait Waits {
+    fn ready(&mut self) -> bool;
+    fn cores_free(&self) -> bool;
+    fn before_sleep(&mut self) -> bool;
+    fn sleep(&mut self, timeout_ns: u64);
+    fn after_sleep(&mut self);
+    fn timer_ns(&self) -> u64;
+}
+
+impl<M: Member> Waits for M {
+    fn ready(&mut self) -> bool {
+        Member::ready(self)
+    }
+
+    fn cores_free(&self) -> bool {
+        Member::cores_free(self)
+    }
+
+    fn before_sleep(&mut self) -> bool {
+        Member::before_sleep(self)
+    }
+
+    fn sleep(&mut self, timeout_ns: u64) {
+        Member::sleep(self, timeout_ns);
+    }
+
+    fn after_sleep(&mut self) {
+        Member::after_sleep(self);
+    }
+
+    fn timer_ns(&self) -> u64 {
+        Member::timer_ns(self)
+    }
+}
+
 /// [`Endpoint::wait`] for any member.
-pub(crate) fn wait(member: &mut dyn Member, spin: Spin, patience: &mut Patience, deadline_ns: u64) {
+pub(crate) fn wait(member: &mut impl Waits, spin: Spin, patience: &mut Patience, deadline_ns: u64) {
     if member.ready() {
         return;
     }
-    let briefly = match spin {
-        Spin::Never => false,
-        Spin::Briefly => true,
-        Spin::Auto => member.cores_free(),
+    let came = match spin {
+        Spin::Sleep => false,
+        Spin::Briefly => spin_briefly(member, deadline_ns),
+        Spin::Auto if member.cores_free() => spin_briefly(member, deadline_ns),
+        Spin::Auto | Spin::Never => give_way(member, patience),
     };
-    let came = if briefly { spin_briefly(member, deadline_ns) } else { give_way(member, patience) };
     if came {
         return;
     }
@@ -178,7 +217,7 @@ pub(crate) fn wait(member: &mut dyn Member, spin: Spin, patience: &mut Patience,
     member.after_sleep();
 }
 
-fn spin_briefly(member: &mut dyn Member, deadline_ns: u64) -> bool {
+fn spin_briefly(member: &mut impl Waits, deadline_ns: u64) -> bool {
     // What comes at once comes without a look at the clock.
     let mut until_ns = None;
     loop {
@@ -196,7 +235,7 @@ fn spin_briefly(member: &mut dyn Member, deadline_ns: u64) -> bool {
     }
 }
 
-fn give_way(member: &mut dyn Member, patience: &mut Patience) -> bool {
+fn give_way(member: &mut impl Waits, patience: &mut Patience) -> bool {
     let Some(mut giving) = patience.begin() else { return false };
     let mut before_ns = RealClock.monotonic_ns();
     loop {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::endpoint::Waker;
 use crate::member::{Member, Patience, Spin};
 use crate::poller::{Poller, Ready};
-use crate::{Address, Endpoint, Event, FabricError, Hello, PeerId, SendError};
+use crate::{Address, Clock, Endpoint, Event, FabricError, Hello, PeerId, RealClock, SendError};
 use std::os::fd::BorrowedFd;
 
 const MEMBER_SHIFT: u32 = 56;
@@ -52,6 +52,12 @@ impl MuxEndpoint {
             }
         }
         self.ready = ready;
+        // A time that comes is on no descriptor.
+        if self.members.iter().any(|member| member.timer_ns() < u64::MAX) {
+            let now_ns = RealClock.monotonic_ns();
+            let due = self.members.iter_mut().filter(|member| member.timer_ns() <= now_ns);
+            due.for_each(|member| _ = member.sleep(0));
+        }
     }
 
     fn member(&mut self, peer: PeerId) -> Option<(&mut Box<dyn Member>, PeerId)> {

@@ -44,18 +44,28 @@ pub enum Mail {
 }
 
 /// A target, its endpoint and its replies.
-pub struct Driver {
+pub struct Driver<E: Endpoint + ?Sized = dyn Endpoint> {
     target: Target,
-    endpoint: Box<dyn Endpoint>,
     clock: Arc<dyn Clock>,
     wall: Wall,
     out: Outbox,
+    endpoint: Box<E>,
 }
 
 impl Driver {
     /// Joins a target and the endpoint that it listens on.
     pub fn new(target: Target, endpoint: Box<dyn Endpoint>, clock: Arc<dyn Clock>) -> Self {
-        Driver { target, endpoint, clock, wall: Wall::default(), out: Outbox::default() }
+        Self::join(target, endpoint, clock)
+    }
+}
+
+impl<E: Endpoint + ?Sized> Driver<E> {
+    pub(crate) fn join(target: Target, endpoint: Box<E>, clock: Arc<dyn Clock>) -> Self {
+        Driver { target, clock, wall: Wall::default(), out: Outbox::default(), endpoint }
+    }
+
+    pub(crate) fn endpoint_mut(&mut self) -> &mut E {
+        &mut self.endpoint
     }
 
     /// The target.
@@ -64,7 +74,7 @@ impl Driver {
     }
 
     /// The endpoint.
-    pub fn endpoint(&self) -> &dyn Endpoint {
+    pub fn endpoint(&self) -> &E {
         &*self.endpoint
     }
 

@@ -16,4 +16,4 @@ pub use driver::{Driver, Mail};
 pub use lease::{Lease, Tenure};
 pub use outbox::Outbox;
 pub use target::{Effect, Fatal, Now, PoolChange, Target, TargetOptions};
-pub use thread::{Hooks, Mailbox, spawn};
+pub use thread::{Hooks, Mailbox, spawn, spawn_together};

@@ -155,7 +155,7 @@ impl Outbox {
     }
 
     /// Sends what the endpoint takes; what it does not take stays, in order. Returns whether anything stayed.
-    pub fn send(&mut self, endpoint: &mut dyn Endpoint) -> bool {
+    pub fn send<E: Endpoint + ?Sized>(&mut self, endpoint: &mut E) -> bool {
         let mut stalled = std::mem::take(&mut self.stalled);
         stalled.retain(|peer, queue| {
             while let Some(outgoing) = queue.pop_front() {
@@ -183,7 +183,12 @@ impl Outbox {
     }
 
     /// Sends one reply; gives it back if there is no room for it now.
-    fn send_one(&mut self, endpoint: &mut dyn Endpoint, peer: PeerId, outgoing: Outgoing) -> Option<Outgoing> {
+    fn send_one<E: Endpoint + ?Sized>(
+        &mut self,
+        endpoint: &mut E,
+        peer: PeerId,
+        outgoing: Outgoing,
+    ) -> Option<Outgoing> {
         match endpoint.send(peer, &[IoSlice::new(&outgoing.head), IoSlice::new(&outgoing.data)]) {
             Err(SendError::Full) => return Some(outgoing),
             // Its end is an event of its own.

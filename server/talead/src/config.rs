@@ -18,7 +18,7 @@ use crate::failure::Failure;
 
 /// Longest line that is read, in bytes.
 const MAX_LINE_BYTES: u64 = 1 << 20;
-/// Most targets of one server: each has a thread.
+/// Most targets of one server.
 const MAX_TARGETS: u32 = 1024;
 
 /// Which fabrics the targets listen on.
@@ -45,6 +45,8 @@ pub(crate) enum SpinChoice {
     Never,
     /// For a short time before each sleep, whatever it costs others.
     Briefly,
+    /// Nor do they give way: they sleep at once.
+    Sleep,
 }
 
 /// A planted bug, for tests only.
@@ -102,6 +104,9 @@ pub(crate) struct Config {
     pub(crate) servers: u32,
     /// Targets of this server.
     pub(crate) targets: u32,
+    /// Threads for them; without it as many as this machine's cores are good for.
+    #[serde(default)]
+    pub(crate) threads: Option<u32>,
     /// Tier of each target, such as `ram:4G`, or two: `pmem:/mnt/pmem0:1G,nvme:/scratch:8G`.
     pub(crate) tier: String,
     /// Directory for sockets: ours alone (0700), made if it is missing.
@@ -121,6 +126,9 @@ pub(crate) struct Config {
     /// Whether waits of the targets may spin.
     #[serde(default)]
     pub(crate) spin: SpinChoice,
+    /// How long a turn on a core its threads ask of the kernel, in microseconds, if its own are longer; 0: nothing is asked.
+    #[serde(default = "default_slice_us")]
+    pub(crate) slice_us: u32,
     /// Membership lease in milliseconds.
     #[serde(default = "default_lease_ms")]
     pub(crate) membership_lease_ms: u64,
@@ -175,6 +183,12 @@ impl fmt::Debug for MetricsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.listen)
     }
+}
+
+/// Shorter than the kernel's own, so that a server that wakes up runs before those who compute; and not so short that it runs before the
+/// client that woke it has sent all that it is about to send.
+fn default_slice_us() -> u32 {
+    1_000
 }
 
 fn default_lease_ms() -> u64 {
@@ -254,6 +268,12 @@ fn settle(config: Config, input: &mut dyn BufRead) -> Result<Settings, Failure> 
     }
     if config.targets == 0 || config.targets > MAX_TARGETS {
         return refuse(format!("{} targets: a server has 1 to {MAX_TARGETS}", config.targets));
+    }
+    if config.threads.is_some_and(|threads| threads == 0) {
+        return refuse("threads: at least one is needed".to_owned());
+    }
+    if config.slice_us != 0 && !(100..=100_000).contains(&config.slice_us) {
+        return refuse(format!("slice_us {}: 0, or 100 to 100000 are possible", config.slice_us));
     }
     if !(100..=600_000).contains(&config.membership_lease_ms) {
         return refuse(format!("membership_lease_ms {}: 100 to 600000 are possible", config.membership_lease_ms));

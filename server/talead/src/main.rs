@@ -20,6 +20,7 @@ mod targets;
 use std::io::{BufReader, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -80,6 +81,10 @@ fn serve(path: PathBuf) -> Result<(), Failure> {
     let mut input = BufReader::new(std::fs::File::from(stdin));
     take_descriptors();
     let settings = config::read(&path, &mut input)?;
+    // Before any other thread is there: all have it from this one.
+    if let Err(error) = shorten_turns(Duration::from_micros(settings.config.slice_us.into())) {
+        tracing::debug!(%error, "the kernel does not take a slice");
+    }
     let watched = path.as_os_str() == "-" && !settings.config.detached;
     server::run(settings, watched.then_some(input))
 }
@@ -92,4 +97,10 @@ fn take_descriptors() {
         // Where it is refused the server has as many as before, and says so when they are used up.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     }
+}
+
+/// It is a wish for speed: what cannot be had is done without.
+fn shorten_turns(slice: Duration) -> std::io::Result<()> {
+    use talea_fabric::slice;
+    if slice.is_zero() || slice::of_this_thread()? <= slice { Ok(()) } else { slice::ask_for(slice) }
 }

@@ -40,13 +40,10 @@ async fn serve<R: Read + Send + 'static>(settings: &Settings, input: Option<R>) 
     let (addresses, joint) = (control.addresses(), control.joint());
     let infos: Vec<TargetInfo> = ready.iter().map(|target| target.info.clone()).collect();
     let metrics = metrics::open(settings, &mut directory)?;
-    let mut running = Vec::new();
-    for target in ready {
-        let (horizon, to) = (target.horizon, joint.clone());
-        let target = target.run(move |target, effect| to.heard(target, effect), &directory)?;
-        joint.bridge().add(target.mailbox.clone(), horizon);
-        running.push(target);
-    }
+    let (horizons, to): (Vec<_>, _) = (ready.iter().map(|target| target.horizon).collect(), joint.clone());
+    let running = targets::run_all(settings, ready, move |target, effect| to.heard(target, effect), &directory)?;
+    let mailboxes = running.iter().flat_map(|running| &running.mailboxes);
+    mailboxes.zip(horizons).for_each(|(mailbox, horizon)| joint.bridge().add(mailbox.clone(), horizon));
     let started = targets::random().and_then(|boot| control.run(settings, infos.clone(), boot));
     let result = match started {
         Ok((control, mut happenings)) => {
@@ -101,7 +98,8 @@ fn say(line: &serde_json::Value) {
 }
 
 fn stop_targets(targets: Vec<Running>) {
-    targets.iter().for_each(|target| target.mailbox.send(Mail::Stop));
+    let mailboxes = targets.iter().flat_map(|target| &target.mailboxes);
+    mailboxes.for_each(|mailbox| mailbox.send(Mail::Stop));
     targets.into_iter().for_each(|target| _ = target.thread.join());
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use talea_engine::{Effect, Hooks, Mailbox, Target, TargetOptions};
-use talea_fabric::{Address, Clock, Endpoint, Listen, RealClock, Spin, listen};
+use talea_fabric::{Address, Clock, Listen, MuxEndpoint, RealClock, Spin, listen};
 use talea_model::{PoolId, Position, ServerId, TargetId, TargetInfo, TargetState};
 use talea_tier::open_media;
 use talea_vos::StoreOptions;
@@ -15,10 +15,28 @@ use crate::directory::Directory;
 use crate::failure::Failure;
 use crate::incarnation;
 
-/// A target that runs.
+/// Targets that share a thread, and run.
 pub(crate) struct Running {
-    pub(crate) mailbox: Mailbox,
+    pub(crate) mailboxes: Vec<Mailbox>,
     pub(crate) thread: JoinHandle<()>,
+}
+
+/// Threads for the targets. In memory they share half of the cores, which ranks need as well: beyond that a thread more makes each turn
+/// smaller. Where a device is waited for each has its own.
+pub(crate) fn threads(settings: &Settings) -> usize {
+    let targets = settings.config.targets as usize;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let most = if settings.tier.waits() { targets } else { cores / 2 };
+    settings.config.threads.map_or(most, |threads| threads as usize).clamp(1, targets)
+}
+
+fn spin(settings: &Settings) -> Spin {
+    match settings.config.spin {
+        SpinChoice::Auto => Spin::Auto,
+        SpinChoice::Never => Spin::Never,
+        SpinChoice::Briefly => Spin::Briefly,
+        SpinChoice::Sleep => Spin::Sleep,
+    }
 }
 
 /// Directory of a durable tier: what a restart comes back to.
@@ -45,7 +63,7 @@ pub(crate) fn open_all(settings: &Settings, directory: &mut Directory) -> Result
 /// A target that listens and does not run yet.
 pub(crate) struct Ready {
     target: Target,
-    endpoint: Box<dyn Endpoint>,
+    endpoint: MuxEndpoint,
     pub(crate) info: TargetInfo,
     /// Horizon that it recovered.
     pub(crate) horizon: Position,
@@ -87,7 +105,7 @@ fn listen_on(
     settings: &Settings,
     directory: &mut Directory,
     number: u32,
-) -> Result<(Box<dyn Endpoint>, Vec<Address>), Failure> {
+) -> Result<(MuxEndpoint, Vec<Address>), Failure> {
     let path = directory.path(&format!("target-{number}.ring"));
     // Whoever is on this node has the rings; ports are for others, or for those who ask for them.
     let interface = match settings.config.fabric {
@@ -95,12 +113,9 @@ fn listen_on(
         FabricChoice::Ring => None,
         FabricChoice::Tcp => Some(settings.config.interface.clone().unwrap_or_else(|| "127.0.0.1".to_owned())),
     };
-    let spin = match settings.config.spin {
-        SpinChoice::Auto => Spin::Auto,
-        SpinChoice::Never => Spin::Never,
-        SpinChoice::Briefly => Spin::Briefly,
-    };
-    let targets = settings.config.targets as usize;
+    let spin = spin(settings);
+    // What wants a core beside the clients is a thread.
+    let targets = threads(settings);
     let how = Listen { ring_path: path.to_string_lossy().into_owned(), interface, spin, targets };
     let (endpoint, mut addresses) =
         listen(&settings.credentials, &how).map_err(|source| Failure::Listen { target: number, source })?;
@@ -108,28 +123,52 @@ fn listen_on(
     if settings.config.fabric == FabricChoice::Tcp {
         addresses.retain(|address| !matches!(address, Address::Ring { .. }));
     }
-    Ok((Box::new(endpoint), addresses))
+    Ok((endpoint, addresses))
 }
 
-impl Ready {
-    /// Starts the target's thread. What it wants goes to `want`; when it fails, `directory` is cleaned and the process ends.
-    pub(crate) fn run(
-        self,
-        want: impl Fn(TargetId, Effect) + Send + 'static,
-        directory: &Directory,
-    ) -> Result<Running, Failure> {
-        let (path, sockets, made) = directory.contents();
-        let hooks = Hooks {
-            want: Box::new(want),
-            fatal: Box::new(move |why| {
-                eprintln!("talead: {why}: the server ends, because a target that serves wrongly is worse than none");
-                Directory::clean(&path, &sockets, made);
-                std::process::exit(1);
-            }),
-        };
-        let clock: Arc<dyn Clock> = Arc::new(RealClock);
-        let (mailbox, thread) = talea_engine::spawn(self.target, self.endpoint, clock, hooks)
-            .map_err(Failure::system("starting a target's thread"))?;
-        Ok(Running { mailbox, thread })
+/// Starts the targets' threads. What they want goes to `want`; when one fails, `directory` is cleaned and the process ends.
+pub(crate) fn run_all(
+    settings: &Settings,
+    mut ready: Vec<Ready>,
+    want: impl Fn(TargetId, Effect) + Clone + Send + 'static,
+    directory: &Directory,
+) -> Result<Vec<Running>, Failure> {
+    let mut running = Vec::new();
+    for left in (1..=threads(settings)).rev() {
+        let rest = ready.split_off(ready.len().div_ceil(left));
+        let own = std::mem::replace(&mut ready, rest);
+        running.push(run(own, settings, want.clone(), directory)?);
     }
+    Ok(running)
+}
+
+fn run(
+    targets: Vec<Ready>,
+    settings: &Settings,
+    want: impl Fn(TargetId, Effect) + Send + 'static,
+    directory: &Directory,
+) -> Result<Running, Failure> {
+    let (path, sockets, made) = directory.contents();
+    let hooks = Hooks {
+        want: Box::new(want),
+        fatal: Box::new(move |why| {
+            eprintln!("talead: {why}: the server ends, because a target that serves wrongly is worse than none");
+            Directory::clean(&path, &sockets, made);
+            std::process::exit(1);
+        }),
+    };
+    let clock: Arc<dyn Clock> = Arc::new(RealClock);
+    let mut targets: Vec<_> = targets.into_iter().map(|ready| (ready.target, ready.endpoint)).collect();
+    let (mailboxes, thread) = match targets.pop() {
+        Some((target, endpoint)) if targets.is_empty() => {
+            let one = talea_engine::spawn(target, Box::new(endpoint), clock, hooks);
+            one.map(|(mailbox, thread)| (vec![mailbox], thread))
+        }
+        last => {
+            targets.extend(last);
+            talea_engine::spawn_together(targets, spin(settings), clock, hooks)
+        }
+    }
+    .map_err(Failure::system("starting a target's thread"))?;
+    Ok(Running { mailboxes, thread })
 }

@@ -106,6 +106,12 @@ impl TiersConfig {
             TierKind::Pmem(path) | TierKind::Nvme(path) => Some(path),
         }
     }
+
+    /// Whether a thread that flushes or reads waits for a device.
+    pub fn waits(&self) -> bool {
+        let tiers = std::iter::once(&self.log).chain(&self.bulk);
+        tiers.into_iter().any(|tier| matches!(tier.kind, TierKind::Nvme(_)))
+    }
 }
 
 impl FromStr for TiersConfig {

@@ -149,6 +149,25 @@ pub(crate) fn write_and_flush(directory: &std::path::Path, bytes: usize, count: 
     samples.median()
 }
 
+/// A read of 4 KiB around the page cache from a file of a directory, in nanoseconds.
+pub(crate) fn read_of_device(directory: &std::path::Path, count: usize) -> f64 {
+    use rustix::fs::{Mode, OFlags};
+    const BLOCK: usize = 4096;
+    let path = directory.join("floor");
+    std::fs::write(&path, vec![1; MIB]).expect("room for a file");
+    let file =
+        rustix::fs::open(&path, OFlags::RDONLY | OFlags::DIRECT, Mode::empty()).expect("a file to be read directly");
+    let mut room = vec![0u8; 2 * BLOCK];
+    let at = room.as_ptr().align_offset(BLOCK);
+    let samples = Samples::take(count, |number| {
+        let from = number * 7 % (MIB / BLOCK) * BLOCK;
+        let read = rustix::io::pread(&file, &mut room[at..at + BLOCK], from as u64);
+        assert_eq!(read.expect("a read"), BLOCK);
+    });
+    let _ = std::fs::remove_file(&path);
+    samples.median()
+}
+
 /// Random blocks of a file on tmpfs, from two processes at once: operations a second of both.
 pub(crate) fn tmpfs(write: bool, bytes: usize, operations: usize) -> Floor {
     let path = format!("/dev/shm/talea-bench-floor-{}", std::process::id());

@@ -1,31 +1,38 @@
 //! More clients on one server, more targets in it: the rate must not fall, and a client costs the server bounded memory.
 
 use serde_json::json;
+use talea_model::ObjectClass;
 
 use crate::load::{Plan, WRITE, put, together};
-use crate::measure::{Floor, Report, rounded};
+use crate::measure::{self, Floor, Report, rounded};
 use crate::system::{Fabric, Server};
 
 /// Operations of all clients together.
 const OPERATIONS: usize = 64_000;
 
 pub(crate) fn run(report: &mut Report) {
-    let plan = Plan { depth: 4, operations: 0, ..WRITE };
-    let mut floor: Option<Floor> = None;
-    for clients in [1, 4, 16, 64] {
-        let server = Server::start(1, Fabric::Ring, "never");
-        let result = together(&server, clients, Plan { operations: OPERATIONS / clients, ..plan });
-        put(report, &format!("growth/clients/{clients}"), &result, floor.as_ref());
-        floor.get_or_insert(Floor { name: "growth/clients/1".into(), value: result.rate });
+    several(report, "clients", &[1, 4, 16, 64], |clients| (clients, 1));
+    several(report, "targets", &[1, 2, 4, 8], |targets| (2, targets));
+    if report.wants("growth/server-bytes-a-client") {
+        memory(report);
     }
+}
+
+/// The rate of so many clients and targets each; the floor is the first one.
+fn several(report: &mut Report, what: &str, numbers: &[usize], of: impl Fn(usize) -> (usize, usize)) {
     let mut floor: Option<Floor> = None;
-    for targets in [1, 2, 4, 8] {
+    for &number in numbers {
+        let name = format!("growth/{what}/{number}");
+        if !report.wants(&name) {
+            continue;
+        }
+        let (clients, targets) = of(number);
         let server = Server::start(targets, Fabric::Ring, "never");
-        let result = together(&server, 2, Plan { operations: OPERATIONS / 2, ..plan });
-        put(report, &format!("growth/targets/{targets}"), &result, floor.as_ref());
-        floor.get_or_insert(Floor { name: "growth/targets/1".into(), value: result.rate });
+        let operations = OPERATIONS * measure::times() / clients;
+        let result = together(&server, clients, Plan { depth: 4, operations, class: ObjectClass::SX, ..WRITE });
+        put(report, &name, &result, floor.as_ref());
+        floor.get_or_insert(Floor { name, value: result.rate });
     }
-    memory(report);
 }
 
 /// Resident memory that a connected client costs the server.

@@ -27,20 +27,76 @@ pub(crate) fn update(object: &Object, write: &Write<'_>, dkey: u64, extent: Exte
 }
 
 fn fetch(object: &Object, dkey: u64, out: &mut [u8]) {
+    fetch_in(object, &View::Latest, dkey, out);
+}
+
+fn fetch_in(object: &Object, view: &View, dkey: u64, out: &mut [u8]) {
     let (dkey, extents) = (Key::from_u64(dkey), [Extent { index: 0, count: out.len() as u64 }]);
     let mut entry = [EntryFetch::array(&dkey, b"d", 1, &extents, out)];
-    object.fetch(&View::Latest, &mut entry).expect("a fetch");
+    object.fetch(view, &mut entry).expect("a fetch");
     assert!(entry[0].filled);
 }
 
 pub(crate) fn run(report: &mut Report) {
     for (fabric, bare, modes) in
-        [(Fabric::Ring, "ring", &["never", "briefly"][..]), (Fabric::Libfabric, "libfabric", &["never"][..])]
+        [(Fabric::Ring, "ring", &["never", "briefly", "sleep"][..]), (Fabric::Libfabric, "libfabric", &["never"][..])]
     {
         for mode in modes {
             one_fabric(report, fabric, bare, mode);
         }
     }
+    in_place(report);
+    many_keys(report);
+}
+
+/// Fetches of a snapshot by the short way into a buffer that is far larger than the caches, beside a copy and checksum of as much.
+fn in_place(report: &mut Report) {
+    let name = "client/short-way/fetch/1MiB";
+    if !report.wants(name) {
+        return;
+    }
+    let server = Server::start(1, Fabric::Ring, "never");
+    let client = server.client(Fabric::Ring, "never");
+    let container = container(&client);
+    let object = container.object(client.new_oid(ObjectClass::S1));
+    let (bytes, count) = (1 << 20, 256);
+    let data: Vec<u8> = (0..bytes).map(|at| at as u8).collect();
+    let extent = Extent { index: 0, count: bytes as u64 };
+    (0..count).for_each(|number| update(&object, &Write::Auto, number as u64, extent, &data));
+    let snapshot = container.snapshot(SnapshotAt::Latest).expect("a snapshot");
+    let mut out = vec![0; count * bytes];
+    let mut one = |number: usize| {
+        let number = number % count;
+        fetch_in(&object, &snapshot.view(), number as u64, &mut out[number * bytes..(number + 1) * bytes]);
+    };
+    // The first round asks for the places and maps them.
+    Samples::take(count, &mut one);
+    let floor = floor::copy_and_checksum();
+    timed(report, &server, name, &floor, 2 * count * measure::times(), one);
+}
+
+/// One call that updates many small values, which travel in one message.
+fn many_keys(report: &mut Report) {
+    let name = "client/ring-never/update/100-values-of-64B";
+    if !report.wants(name) {
+        return;
+    }
+    let server = Server::start(1, Fabric::Ring, "never");
+    let client = server.client(Fabric::Ring, "never");
+    let container = container(&client);
+    let object = container.object(client.new_oid(ObjectClass::S1));
+    let (dkey, data, extents) = (Key::from_u64(1), [5; 64], [Extent { index: 0, count: 64 }]);
+    let akeys: Vec<String> = (0..100).map(|number| format!("a{number}")).collect();
+    let mut entries = Vec::new();
+    for akey in akeys.iter().map(String::as_bytes) {
+        let condition = Condition::None;
+        entries.push(EntryUpdate { dkey: &dkey, akey, kind: BYTES, condition, extents: &extents, data: &data });
+    }
+    let call = |_| object.update(&Write::Auto, &entries).expect("an update");
+    let count = 2_000 * measure::times();
+    Samples::take(count / 10, call);
+    let floor = floor::ping_pong("ring", "never", entries.len() * data.len(), SMALL_BYTES, count);
+    timed(report, &server, name, &floor, count, call);
 }
 
 fn one_fabric(report: &mut Report, fabric: Fabric, bare: &str, mode: &str) {
@@ -51,7 +107,12 @@ fn one_fabric(report: &mut Report, fabric: Fabric, bare: &str, mode: &str) {
     let client = server.client(fabric, mode);
     let container = container(&client);
     for (name, bytes, count) in SIZES {
-        let count = count * measure::times();
+        let sleeps = mode == "sleep";
+        if sleeps && bytes > 65_536 {
+            continue;
+        }
+        // Each message is a wake-up.
+        let count = count * measure::times() / if sleeps { 10 } else { 1 };
         let object = container.object(client.new_oid(ObjectClass::S1));
         let data: Vec<u8> = (0..bytes).map(|at| at as u8).collect();
         let mut out = vec![0; bytes];
@@ -121,7 +182,8 @@ fn put(
     report.record(name, samples.median(), "ns", Some(floor), more);
 }
 
-/// Updates of durable tiers; the floor is the fabric's ping-pong and a write and flush of as much by this process.
+/// Updates and fetches of durable tiers; the floor is the fabric's ping-pong and a write and flush, or a read around the page cache where
+/// the tier is no memory, of as much by this process.
 pub(crate) fn durable(report: &mut Report) {
     let target = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target");
     for (kind, root, count) in [("pmem", "/dev/shm", 20_000), ("nvme", target, 1_000)] {
@@ -130,19 +192,35 @@ pub(crate) fn durable(report: &mut Report) {
         let client = server.client(Fabric::Ring, "never");
         let container = container(&client);
         for (size, bytes) in [("64B", 64), ("4KiB", 4096)] {
-            let label = format!("durable/{kind}/update/{size}");
-            if !report.wants(&label) {
+            let labels = ["update", "fetch"].map(|verb| format!("durable/{kind}/{verb}/{size}"));
+            let wanted = labels.each_ref().map(|label| report.wants(label));
+            if wanted == [false, false] {
                 continue;
             }
             let object = container.object(client.new_oid(ObjectClass::S1));
             let (data, extent) = (vec![5u8; bytes], Extent { index: 0, count: bytes as u64 });
             let write = |number: usize| update(&object, &Write::Auto, number as u64 % 256, extent, &data);
             Samples::take(count / 10, write);
-            let round_trip = floor::ping_pong("ring", "never", bytes, SMALL_BYTES, count / 2).value;
-            let flush = floor::write_and_flush(directory.path(), bytes, count / 2);
-            let floor =
-                Floor { name: format!("ring ping-pong + write and flush of {bytes} B"), value: round_trip + flush };
-            timed(report, &server, &label, &floor, count, write);
+            if wanted[0] {
+                let round_trip = floor::ping_pong("ring", "never", bytes, SMALL_BYTES, count / 2).value;
+                let flush = floor::write_and_flush(directory.path(), bytes, count / 2);
+                let floor =
+                    Floor { name: format!("ring ping-pong + write and flush of {bytes} B"), value: round_trip + flush };
+                timed(report, &server, &labels[0], &floor, count, write);
+            }
+            if wanted[1] {
+                (0..256).for_each(write);
+                let round_trip = floor::ping_pong("ring", "never", SMALL_BYTES, bytes, count / 2).value;
+                let (read, what) = match kind {
+                    "nvme" => (floor::read_of_device(directory.path(), count), " + read of 4 KiB"),
+                    _ => (0.0, ""),
+                };
+                let floor = Floor { name: format!("ring ping-pong{what}"), value: round_trip + read };
+                let mut out = vec![0; bytes];
+                timed(report, &server, &labels[1], &floor, count, |number| {
+                    fetch(&object, number as u64 % 256, &mut out)
+                });
+            }
         }
     }
 }

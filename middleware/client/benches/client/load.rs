@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use talea_client::{
@@ -12,8 +12,8 @@ use talea_model::{Extent, Key, ObjectClass, Oid, View};
 
 use crate::floor;
 use crate::latency;
-use crate::measure::{self, Floor, Report, Samples, cpu_ns, own_cpu_ns, rounded};
-use crate::system::{Fabric, NAME, Server, client_of};
+use crate::measure::{self, Floor, Report, Samples, cpu_ns, own_cpu_ns, rounded, switches};
+use crate::system::{Fabric, NAME, Server, client_of, from_environment};
 use crate::worker::{Worker, ready};
 
 const CHUNK: u64 = 1 << 20;
@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) in_snapshot: bool,
     /// Snapshots come and go meanwhile, so that overwritten versions are given back and their pages used again.
     pub(crate) reused: bool,
+    /// On how many targets the object lies.
+    pub(crate) class: ObjectClass,
 }
 
 /// One process's 4 KiB writes, one at a time.
@@ -45,6 +47,7 @@ pub(crate) const WRITE: Plan = Plan {
     interleaved: false,
     in_snapshot: false,
     reused: false,
+    class: ObjectClass::S1,
 };
 
 /// What all workers together came to.
@@ -52,6 +55,11 @@ pub(crate) struct Result {
     pub(crate) rate: f64,
     pub(crate) client_ns: f64,
     pub(crate) server_ns: f64,
+    /// Switches an operation.
+    client_switches: f64,
+    server_switches: f64,
+    /// Updates and fetches in a turn of a target.
+    a_turn: f64,
     /// Of one operation, the worst process's.
     median_ns: f64,
     p99_ns: f64,
@@ -103,7 +111,8 @@ fn cold(report: &mut Report, read: Plan) {
 pub(crate) fn put(report: &mut Report, name: &str, result: &Result, floor: Option<&Floor>) {
     let more = json!({
         "cpu_client_ns": rounded(result.client_ns), "cpu_server_ns": rounded(result.server_ns),
-        "median_ns": rounded(result.median_ns), "p99_ns": rounded(result.p99_ns),
+        "switches_client": rounded(result.client_switches), "switches_server": rounded(result.server_switches),
+        "operations_a_turn": rounded(result.a_turn), "median_ns": rounded(result.median_ns), "p99_ns": rounded(result.p99_ns),
     });
     report.record(name, result.rate, "op/s", floor, more);
 }
@@ -112,7 +121,7 @@ pub(crate) fn put(report: &mut Report, name: &str, result: &Result, floor: Optio
 pub(crate) fn together(server: &Server, workers: usize, plan: Plan) -> Result {
     let client = server.client(Fabric::Ring, "never");
     let container = latency::container(&client);
-    let object = container.object(client.new_oid(ObjectClass::S1));
+    let object = container.object(client.new_oid(plan.class));
     if !plan.write {
         let data = vec![3; CHUNK as usize];
         (0..OBJECT_BYTES / CHUNK).for_each(|chunk| {
@@ -128,7 +137,11 @@ pub(crate) fn together(server: &Server, workers: usize, plan: Plan) -> Result {
         words
     };
     let mut all: Vec<Worker> = (0..workers).map(|number| Worker::start(&words(number)).0).collect();
-    let before = cpu_ns(server.pid());
+    let turns = || {
+        let stats = client.target_stats(1_000).expect("counters");
+        stats.iter().filter_map(|(_, stat)| Some(stat.as_ref()?.turns)).sum::<u64>()
+    };
+    let before = (turns(), switches(server.pid()), cpu_ns(server.pid()));
     let began = Instant::now();
     all.iter_mut().for_each(Worker::go);
     let over = AtomicBool::new(false);
@@ -145,15 +158,25 @@ pub(crate) fn together(server: &Server, workers: usize, plan: Plan) -> Result {
     let (median_ns, p99_ns) = (each("median_ns").fold(0.0, f64::max), each("p99_ns").fold(0.0, f64::max));
     let client_ns: f64 = each("cpu_ns").sum();
     let total = (workers * plan.operations) as f64;
-    let server_ns = (cpu_ns(server.pid()) - before) as f64;
-    Result { rate: total / took, client_ns: client_ns / total, server_ns: server_ns / total, median_ns, p99_ns }
+    let server_ns = (cpu_ns(server.pid()) - before.2) as f64;
+    let server_switches = (switches(server.pid()) - before.1) as f64 / total;
+    Result {
+        rate: total / took,
+        client_ns: client_ns / total,
+        server_ns: server_ns / total,
+        client_switches: each("switches").sum::<f64>() / total,
+        server_switches,
+        a_turn: total / (turns() - before.0) as f64,
+        median_ns,
+        p99_ns,
+    }
 }
 
 /// Each snapshot of a container without steps lifts its floor, below which overwritten versions are given back.
 fn lift_the_floor(container: &Container, over: &AtomicBool) {
     while !over.load(Relaxed) {
         drop(container.snapshot(SnapshotAt::Latest).expect("a snapshot"));
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -206,6 +229,9 @@ pub(crate) fn worker(words: &[&str]) {
     let [runtime, oid, write, interleaved, in_snapshot, numbers @ ..] = words else { return };
     let numbers: Vec<usize> = numbers.iter().map(|text| text.parse().unwrap_or(1)).collect();
     let [number, workers, bytes, depth, operations] = numbers[..] else { return };
+    if let Some(slice_us) = from_environment("TALEA_BENCH_CLIENT_SLICE_US") {
+        talea_fabric::slice::ask_for(Duration::from_micros(slice_us.into())).expect("a slice");
+    }
     let [write, interleaved, in_snapshot] = [write, interleaved, in_snapshot].map(|flag| *flag == "true");
     let plan = Plan { write, interleaved, in_snapshot, bytes, depth, operations, ..WRITE };
     let system = RuntimeDir::at(runtime).and_then(|runtime| runtime.load(NAME)).expect("the parent's system");
@@ -224,11 +250,14 @@ pub(crate) fn worker(words: &[&str]) {
     if !ready("ready") {
         return;
     }
-    let before = own_cpu_ns();
+    let before = (own_cpu_ns(), switches(std::process::id()));
     run_job(&client, &job, &mut random);
-    let cpu_ns = own_cpu_ns() - before;
+    let (cpu_ns, switches) = (own_cpu_ns() - before.0, switches(std::process::id()) - before.1);
     let samples = Samples::of(job.times.into_inner());
-    println!("{}", json!({ "cpu_ns": cpu_ns, "median_ns": samples.median(), "p99_ns": samples.quantile(0.99) }));
+    println!(
+        "{}",
+        json!({ "cpu_ns": cpu_ns, "switches": switches, "median_ns": samples.median(), "p99_ns": samples.quantile(0.99) })
+    );
 }
 
 fn run_job(client: &Client, job: &Job, random: &mut u64) {

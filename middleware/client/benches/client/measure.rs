@@ -61,6 +61,17 @@ pub(crate) fn cpu_ns(pid: u32) -> u64 {
     threads.flatten().filter_map(|thread| time(thread.path())).sum()
 }
 
+/// How often all threads of a process have been switched away from: waiting for something, and to let others run.
+pub(crate) fn switches(pid: u32) -> u64 {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return 0 };
+    let count = |path: PathBuf| -> Option<u64> {
+        let text = fs::read_to_string(path.join("status")).ok()?;
+        let lines = text.lines().filter(|line| line.contains("ctxt_switches"));
+        Some(lines.filter_map(|line| line.rsplit('\t').next()?.trim().parse::<u64>().ok()).sum())
+    };
+    threads.flatten().filter_map(|thread| count(thread.path())).sum()
+}
+
 /// A floor: its name and value, in the unit of the figure it stands beside.
 #[derive(Clone)]
 pub(crate) struct Floor {

@@ -46,7 +46,8 @@ impl Server {
         let config = serde_json::json!({
             "name": NAME, "system": system.file.system, "secret": secret, "server": 0, "servers": 1,
             "targets": targets, "tier": tier, "directory": system.directory.join("s"),
-            "leader": [], "interface": "127.0.0.1", "spin": spin,
+            "leader": [], "interface": "127.0.0.1", "spin": spin, "threads": from_environment("TALEA_BENCH_THREADS"),
+            "slice_us": from_environment("TALEA_BENCH_SLICE_US").unwrap_or(1_000),
             "fabric": if fabric == Fabric::Ring { "auto" } else { "tcp" },
         });
         let mut child = Command::new(talead())
@@ -88,6 +89,11 @@ impl Server {
     pub(crate) fn client(&self, fabric: Fabric, spin: &str) -> Client {
         client_of(&self.system, fabric, spin)
     }
+}
+
+/// For trials: what a server's configuration or a client says in place of its own choice.
+pub(crate) fn from_environment(name: &str) -> Option<u32> {
+    std::env::var(name).ok()?.parse().ok()
 }
 
 /// A client of a system.
