@@ -75,7 +75,7 @@ impl<E: Endpoint + ?Sized> Driver<E> {
 
     /// The endpoint.
     pub fn endpoint(&self) -> &E {
-        &*self.endpoint
+        &self.endpoint
     }
 
     /// Takes what the control plane says; its consequences come with the next [`turn`](Self::turn). `Stop` is the caller's.
