@@ -31,7 +31,7 @@ pub struct Listen {
     pub interface: Option<String>,
     /// Whether waits may spin.
     pub spin: Spin,
-    /// Targets of this server: each is a thread that wants a core.
+    /// Threads that serve the targets of this server: each wants a core.
     pub targets: usize,
 }
 

@@ -102,7 +102,7 @@ pub struct RingEndpoint {
     ended_doorbells: u64,
     spin: Spin,
     patience: Patience,
-    /// Targets of this server, which all have a thread.
+    /// Threads that serve this server's targets.
     targets: usize,
     /// Cores that the process may use.
     cores: usize,
@@ -134,7 +134,7 @@ impl RingEndpoint {
         })
     }
 
-    /// Says how many targets this server has: each is a thread that wants a core.
+    /// Says how many threads serve this server's targets: each wants a core.
     pub fn set_targets(&mut self, targets: usize) {
         self.targets = targets;
     }
