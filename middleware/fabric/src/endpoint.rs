@@ -36,8 +36,10 @@ pub struct Hello {
 pub enum Message {
     /// Bytes of our own.
     Owned(Vec<u8>),
-    /// Bytes in a buffer of the endpoint, given back on drop.
+    /// Bytes in memory that their sender can still change, given back on drop.
     Lent(Box<dyn Lent>),
+    /// Bytes in a buffer of the endpoint that nobody else reaches, given back on drop.
+    Received(Box<dyn Lent>),
 }
 
 /// A buffer lent by an endpoint; dropping it gives it back.
@@ -49,7 +51,7 @@ impl Deref for Message {
     fn deref(&self) -> &[u8] {
         match self {
             Message::Owned(bytes) => bytes,
-            Message::Lent(lent) => lent,
+            Message::Lent(lent) | Message::Received(lent) => lent,
         }
     }
 }
@@ -59,6 +61,9 @@ impl std::fmt::Debug for Message {
         write!(f, "Message({} bytes)", self.len())
     }
 }
+
+/// A message in buffers that may be given to an endpoint: its head, and its data.
+pub type Given = [Vec<u8>; 2];
 
 /// What an endpoint reports.
 #[derive(Debug)]
@@ -155,6 +160,20 @@ pub trait Endpoint: Send {
 
     /// Takes one message made of `parts`, in order. The bytes have been copied (or sent) when this returns.
     fn send(&mut self, peer: PeerId, parts: &[IoSlice<'_>]) -> Result<(), SendError>;
+
+    /// Takes one message whose bytes are given to the endpoint, which may send them from where they lie. They are given back now, or by
+    /// [`given_back`](Self::given_back) when they have left. A message that is refused is given back, too, unless the peer is gone.
+    fn give(&mut self, peer: PeerId, given: Given) -> Result<Option<Given>, (SendError, Option<Given>)> {
+        match self.send(peer, &[IoSlice::new(&given[0]), IoSlice::new(&given[1])]) {
+            Ok(()) => Ok(Some(given)),
+            Err(error) => Err((error, Some(given))),
+        }
+    }
+
+    /// A buffer that was given, and whose bytes have left.
+    fn given_back(&mut self) -> Option<Vec<u8>> {
+        None
+    }
 
     /// The next event, without blocking.
     fn recv(&mut self) -> Option<Event>;

@@ -9,7 +9,6 @@ use crate::{Address, Hello};
 pub fn all(bytes: &[u8]) {
     frames(bytes);
     handshake(bytes);
-    crate::libfabric::fuzz(bytes);
     crate::ring::fuzz(bytes);
     if let Ok(text) = std::str::from_utf8(bytes)
         && let Ok(address) = text.parse::<Address>()

@@ -4,34 +4,41 @@
 //! the hello travels as the parameter of the connection request, the answer as that of its acceptance, the confirmation is
 //! the first message. Must never accept, or answer other than by libfabric's bare refusal, a request whose MAC is wrong.
 //!
+//! A message of ours is one of the provider's, which [`ways`] chooses for each size. It is read where it arrived, and sent from where
+//! it lies if it was given to us. The provider never sees a caller's memory: an operation whose deadline passes leaves nothing behind
+//! that could still be read or written.
+//!
 //! Connected endpoints (`FI_EP_MSG`) rather than reliable datagrams (`FI_EP_RDM`): their end is an event, so that a peer's
 //! death is noticed, and a stranger can address nothing but the listener. Nothing is loaded before the first use, and one
 //! blocks on the queues' descriptors only after `fi_trywait` allowed it.
 
-mod assembly;
+mod connecting;
 mod device;
 mod peer;
+mod receives;
+mod sends;
 mod signals;
 #[cfg(test)]
 mod tests;
+mod ways;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 
+use crate::endpoint::Given;
 use crate::endpoint::Waker;
-use crate::handshake::{
-    ANSWER_BYTES, Accepting, CONFIRM_BYTES, Connecting, Credentials, HELLO_BYTES, HandshakeError, PROTOCOL_VERSION,
-    Verdict, fresh_nonce,
-};
+use crate::handshake::{Connecting, Credentials, HandshakeError, fresh_nonce};
 use crate::member::{Member, Patience, Spin};
 use crate::poller::Poller;
-use crate::stream::{take, unreachable};
-use crate::{Address, Clock, Endpoint, Event, FabricError, Hello, Message, PeerId, RealClock, SendError};
-use assembly::{Assembly, Broken};
-use device::{Active, Connection, Device, Info, Listener, PROVIDER, Want, loaded};
+use crate::stream::unreachable;
+use crate::{Address, Clock, Endpoint, Event, FabricError, Hello, PeerId, RealClock, SendError};
+use device::{Device, Info, Listener, Want, loaded};
 use peer::{Context, Peer, State};
+use receives::{Broken, Returns};
+use sends::Spares;
+use ways::{TCP, Way, Ways, ways};
 
 /// The handshake's channel in libfabric's connection requests.
 const LIBFABRIC_CHANNEL: &[u8] = b"libfabric";
@@ -50,11 +57,37 @@ pub struct LibfabricEndpoint {
     tokens: BTreeMap<usize, u64>,
     credentials: Credentials,
     poller: Poller,
-    events: VecDeque<Event>,
+    events: VecDeque<Came>,
+    /// What is chosen for the device's provider.
+    ways: &'static Ways,
+    spares: Spares,
+    returns: Arc<Returns>,
+    /// Bytes of messages that were copied out of where they arrived.
+    copied_bytes: u64,
     next_token: u64,
     room: bool,
     spin: Spin,
     patience: Patience,
+}
+
+/// What is to be told.
+enum Came {
+    Event(Event),
+    /// A message, in a buffer of its connection.
+    Message {
+        token: u64,
+        index: usize,
+        bytes: usize,
+    },
+}
+
+impl Came {
+    fn peer(&self) -> u64 {
+        match self {
+            Came::Message { token, .. } => *token,
+            Came::Event(Event::Up { peer, .. } | Event::Message { peer, .. } | Event::Down { peer }) => peer.0,
+        }
+    }
 }
 
 impl LibfabricEndpoint {
@@ -69,6 +102,10 @@ impl LibfabricEndpoint {
             credentials: credentials.clone(),
             poller: Poller::new().map_err(|source| FabricError::Io { context, source })?,
             events: VecDeque::new(),
+            ways: &TCP,
+            spares: Spares::default(),
+            returns: Arc::default(),
+            copied_bytes: 0,
             next_token: 1,
             room: false,
             spin,
@@ -78,9 +115,10 @@ impl LibfabricEndpoint {
 
     /// Also listens, on the interface with this address; gives the address to publish.
     pub fn listen(&mut self, interface: &str) -> Result<Address, FabricError> {
-        let info = Info::get(loaded()?, &Want::Listen(interface)).map_err(|error| {
+        let provider = self.ways.provider;
+        let info = Info::get(loaded()?, provider, &Want::Listen(interface)).map_err(|error| {
             let why =
-                format!("its provider {PROVIDER} does not serve {interface} ({error}); FI_PROVIDER may exclude it");
+                format!("its provider {provider} does not serve {interface} ({error}); FI_PROVIDER may exclude it");
             FabricError::Unsupported("libfabric", why)
         })?;
         self.open(&info)?;
@@ -88,7 +126,7 @@ impl LibfabricEndpoint {
         let listener = Listener::open(device, &info)?;
         let name = listener.name()?;
         self.listener = Some(listener);
-        Ok(Address::Libfabric { provider: PROVIDER.to_owned(), name })
+        Ok(Address::Libfabric { provider: provider.to_owned(), name })
     }
 
     fn open(&mut self, info: &Info) -> Result<(), FabricError> {
@@ -109,14 +147,16 @@ impl LibfabricEndpoint {
         if self.peers.is_empty() && self.listener.is_none() {
             return;
         }
+        self.take_back();
         self.complete();
         while let Some(event) = self.device.as_ref().and_then(Device::event) {
             self.connection_event(event);
         }
         self.complete();
-        let backlogs: Vec<u64> = self.peers.iter().filter(|(_, peer)| peer.has_backlog()).map(|(t, _)| *t).collect();
+        let backlogs: Vec<u64> =
+            self.peers.iter().filter(|(_, peer)| peer.sends.has_backlog()).map(|(t, _)| *t).collect();
         for token in backlogs {
-            if self.peers.get_mut(&token).is_some_and(|peer| peer.flush().is_err()) {
+            if self.peers.get_mut(&token).is_some_and(|peer| peer.flush(&mut self.spares).is_err()) {
                 self.lose(token);
             }
         }
@@ -135,8 +175,8 @@ impl LibfabricEndpoint {
             let outcome = if completion.failed {
                 Err(Broken)
             } else if send {
-                self.room |= peer.sent(index);
-                peer.flush()
+                self.room |= peer.sends.sent(index, &mut self.spares);
+                peer.flush(&mut self.spares)
             } else {
                 self.received(token, index, completion.bytes)
             };
@@ -152,22 +192,19 @@ impl LibfabricEndpoint {
             // The other side may speak as soon as it has our confirmation, before our own caller has seen that we are up.
             state @ (State::Up | State::Settled(Ok(()))) => {
                 peer.state = state;
-                if let Some(message) = peer.chunk(index, bytes)? {
-                    let message = Message::Owned(message);
-                    self.events.push_back(Event::Message { peer: PeerId(token), message });
-                }
+                self.events.push_back(Came::Message { token, index, bytes });
             }
-            State::Proving { accepting, deadline_ns } => {
-                // Put back, so that a wrong confirmation ends a stranger and not a peer.
-                let arrived: Option<[u8; CONFIRM_BYTES]> =
-                    peer.arrived(index, bytes).and_then(|bytes| bytes.try_into().ok());
-                let proved = arrived.ok_or(HandshakeError::Refused).and_then(|bytes| accepting.clone().confirm(&bytes));
-                match proved {
+            State::Proving { accepting, deadline_ns, proof } => {
+                let whole = if bytes == proof.len() { Ok(()) } else { Err(HandshakeError::Refused) };
+                match whole.and_then(|()| accepting.clone().confirm(&proof)) {
                     Ok(hello) => {
-                        self.events.push_back(Event::Up { peer: PeerId(token), hello, local: false });
+                        let peer_id = PeerId(token);
+                        self.events.push_back(Came::Event(Event::Up { peer: peer_id, hello, local: false }));
+                        return peer.listen(self.ways.accepted_receives).map_err(|_| Broken);
                     }
                     Err(_) => {
-                        peer.state = State::Proving { accepting, deadline_ns };
+                        // Put back, so that a wrong confirmation ends a stranger and not a peer.
+                        peer.state = State::Proving { accepting, deadline_ns, proof };
                         return Err(Broken);
                     }
                 }
@@ -177,95 +214,32 @@ impl LibfabricEndpoint {
                 return Err(Broken);
             }
         }
-        peer.give_back(index)
-    }
-
-    fn connection_event(&mut self, event: Connection) {
-        match event {
-            Connection::Requested { info, param } => self.requested(&info, &param),
-            Connection::Connected { ep, param } => {
-                let Some(&token) = self.tokens.get(&ep) else { return };
-                let Some(peer) = self.peers.get_mut(&token) else { return };
-                if let State::Connecting(connecting) = &peer.state {
-                    let settled = answered(connecting, &param).and_then(|confirm| {
-                        peer.send_raw(&confirm).map_err(|Broken| FabricError::Refused(String::new()))
-                    });
-                    peer.state = State::Settled(settled);
-                }
-            }
-            Connection::Ended { ep } => {
-                // What arrived before the end comes before it.
-                self.complete();
-                if let Some(&token) = self.tokens.get(&ep) {
-                    self.lose(token);
-                }
-            }
-            Connection::Failed { ep, code, param } => {
-                let Some(&token) = self.tokens.get(&ep) else { return };
-                let Some(peer) = self.peers.get_mut(&token) else { return };
-                let State::Connecting(connecting) = &peer.state else { return self.lose(token) };
-                let failed = match answered(connecting, &param) {
-                    Err(error @ FabricError::Version { .. }) => error,
-                    _ if code == libc::ECONNREFUSED => FabricError::Refused(String::new()),
-                    _ => match &self.device {
-                        Some(device) => FabricError::Unreachable(String::new(), device.lib().explain(code.into())),
-                        None => FabricError::Refused(String::new()),
-                    },
-                };
-                peer.state = State::Settled(Err(failed));
-            }
-        }
-    }
-
-    /// Judges a connection request: the parameter is the hello.
-    fn requested(&mut self, info: &Info, param: &[u8]) {
-        let Some(listener) = &self.listener else { return };
-        // Providers may pad parameters.
-        let hello: Option<[u8; HELLO_BYTES]> = param.get(..HELLO_BYTES).and_then(|bytes| bytes.try_into().ok());
-        let nonce = fresh_nonce().ok();
-        let verdict = hello.zip(nonce).and_then(|(hello, nonce)| {
-            Accepting::hello(&self.credentials, LIBFABRIC_CHANNEL, &hello, nonce, RealClock.unix_us()).ok()
-        });
-        match verdict {
-            None => listener.reject(info, &[]),
-            Some(Verdict::ForeignVersion { answer, .. }) => listener.reject(info, &answer),
-            Some(Verdict::Proceed(accepting, answer)) => {
-                if self.accept(info, accepting, &answer).is_err()
-                    && let Some(listener) = &self.listener
-                {
-                    listener.reject(info, &[]);
-                }
-            }
-        }
-    }
-
-    fn accept(&mut self, info: &Info, accepting: Accepting, answer: &[u8]) -> Result<(), FabricError> {
-        let proving = self.peers.values().filter(|peer| matches!(peer.state, State::Proving { .. })).count();
-        if proving >= PROVING_MAX {
-            let oldest = self.peers.iter().find(|(_, peer)| matches!(peer.state, State::Proving { .. }));
-            if let Some(token) = oldest.map(|(token, _)| *token) {
-                self.remove(token);
-            }
-        }
-        let deadline_ns = RealClock.monotonic_ns() + PROOF_NS;
-        let token = self.adopt(info, State::Proving { accepting, deadline_ns })?;
-        let accepted = self.peers.get(&token).map_or(Ok(()), |peer| peer.active.accept(answer));
-        if accepted.is_err() {
-            self.remove(token);
-        }
-        // A failure to accept has used the request up; only one before may still be refused.
         Ok(())
     }
 
-    fn adopt(&mut self, info: &Info, state: State) -> Result<u64, FabricError> {
-        let device = self.device.as_ref().ok_or(FabricError::Unsupported("libfabric", "not open".into()))?;
-        let active = Active::open(device, info)?;
-        let token = take(&mut self.next_token);
-        let id = active.id();
-        let peer = Peer::new(active, state, token).map_err(|code| device::failure(device.lib(), "fi_recv", code))?;
-        self.tokens.insert(id, token);
-        self.peers.insert(token, peer);
-        Ok(token)
+    /// Posts the buffers again that nobody reads any more.
+    fn take_back(&mut self) {
+        for (token, index, buffer) in self.returns.take() {
+            let Some(peer) = self.peers.get_mut(&token) else { continue };
+            if peer.give_back(index, buffer).is_err() {
+                self.lose(token);
+            }
+        }
+    }
+
+    /// The event to tell; `None` if it came to nothing.
+    fn told(&mut self, came: Came) -> Option<Event> {
+        let (token, index, bytes) = match came {
+            Came::Event(event) => return Some(event),
+            Came::Message { token, index, bytes } => (token, index, bytes),
+        };
+        let told = self.peers.get_mut(&token)?.message(&self.returns, (index, bytes));
+        let Ok((message, copied_bytes)) = told else {
+            self.lose(token);
+            return None;
+        };
+        self.copied_bytes += copied_bytes as u64;
+        Some(Event::Message { peer: PeerId(token), message })
     }
 
     fn remove(&mut self, token: u64) -> Option<Peer> {
@@ -282,8 +256,22 @@ impl LibfabricEndpoint {
             State::Settled(_) => peer.state = State::Settled(Err(FabricError::Refused(String::new()))),
             State::Proving { .. } => drop(self.remove(token)),
             State::Up => {
+                self.keep_last_messages(token);
                 self.remove(token);
-                self.events.push_back(Event::Down { peer: PeerId(token) });
+                self.events.push_back(Came::Event(Event::Down { peer: PeerId(token) }));
+            }
+        }
+    }
+
+    /// What has arrived on a connection that ends stays to be told.
+    fn keep_last_messages(&mut self, token: u64) {
+        let Some(peer) = self.peers.get_mut(&token) else { return };
+        for came in &mut self.events {
+            if let Came::Message { token: of, index, bytes } = *came
+                && of == token
+                && let Some(message) = peer.last_message((index, bytes))
+            {
+                *came = Came::Event(Event::Message { peer: PeerId(token), message });
             }
         }
     }
@@ -295,62 +283,6 @@ impl LibfabricEndpoint {
             self.remove(token);
         }
     }
-
-    /// Works until the connection `token` is settled.
-    fn settle(&mut self, token: u64, name: &str, deadline_ns: u64) -> Result<(), FabricError> {
-        loop {
-            self.progress();
-            let peer = self.peers.get_mut(&token).ok_or_else(|| FabricError::Refused(name.to_owned()))?;
-            if let State::Settled(_) = peer.state {
-                let State::Settled(settled) = std::mem::replace(&mut peer.state, State::Up) else { return Ok(()) };
-                return settled.map_err(|error| named(error, name));
-            }
-            let now_ns = RealClock.monotonic_ns();
-            if now_ns >= deadline_ns {
-                return Err(FabricError::Deadline(name.to_owned()));
-            }
-            if self.device.as_ref().is_some_and(Device::may_sleep) {
-                let mut ready = Vec::new();
-                self.poller.poll(deadline_ns - now_ns, &mut ready);
-            }
-        }
-    }
-}
-
-/// Feeds `bytes` to the decoder of chunks, cut by their own content.
-pub(crate) fn fuzz(bytes: &[u8]) {
-    let mut assembly = Assembly::default();
-    let mut rest = bytes;
-    while let Some((len, later)) = rest.split_first() {
-        let (chunk, later) = later.split_at(usize::from(*len).min(later.len()));
-        rest = later;
-        if assembly.take(chunk).is_err() {
-            return;
-        }
-    }
-}
-
-/// Puts the address into an error that was made where it was not known.
-fn named(error: FabricError, name: &str) -> FabricError {
-    let name = name.to_owned();
-    match error {
-        FabricError::Refused(_) => FabricError::Refused(name),
-        FabricError::Unreachable(_, why) => FabricError::Unreachable(name, why),
-        FabricError::Version { theirs, ours, .. } => FabricError::Version { address: name, theirs, ours },
-        other => other,
-    }
-}
-
-/// Judges the answer in the parameter of an acceptance or refusal.
-fn answered(connecting: &Connecting, param: &[u8]) -> Result<[u8; CONFIRM_BYTES], FabricError> {
-    let answer = param.get(..ANSWER_BYTES).and_then(|bytes| bytes.try_into().ok());
-    let answer = answer.ok_or_else(|| FabricError::Refused(String::new()))?;
-    connecting.answer(&answer).map_err(|error| match error {
-        HandshakeError::Refused => FabricError::Refused(String::new()),
-        HandshakeError::Version { theirs } => {
-            FabricError::Version { address: String::new(), theirs, ours: PROTOCOL_VERSION }
-        }
-    })
 }
 
 impl Endpoint for LibfabricEndpoint {
@@ -358,10 +290,11 @@ impl Endpoint for LibfabricEndpoint {
         let Address::Libfabric { provider, name } = address else {
             return Err(unreachable(address, "it is not a libfabric endpoint"));
         };
-        if provider != PROVIDER {
+        // One device an endpoint, and so one provider.
+        if ways(provider).is_none_or(|ways| ways.provider != self.ways.provider) {
             return Err(unreachable(address, "this build connects by the provider tcp only"));
         }
-        let info = Info::get(loaded()?, &Want::Connect(name))
+        let info = Info::get(loaded()?, provider, &Want::Connect(name))
             .map_err(|error| FabricError::Unreachable(address.to_string(), error.to_string()))?;
         self.open(&info)?;
         let context = |source| FabricError::Io { context: format!("drawing a nonce for {address}"), source };
@@ -381,18 +314,45 @@ impl Endpoint for LibfabricEndpoint {
 
     fn send(&mut self, peer: PeerId, parts: &[IoSlice<'_>]) -> Result<(), SendError> {
         let known = self.peers.get_mut(&peer.0).filter(|peer| matches!(peer.state, State::Up));
-        let sent = known.ok_or(SendError::Gone)?.send(parts);
+        let known = known.ok_or(SendError::Gone)?;
+        let sent = match self.ways.of(parts.iter().map(|part| part.len()).sum()) {
+            Some(Way::Message) => known.copy(parts, &mut self.spares),
+            None => Err(SendError::TooLarge),
+        };
         if sent == Err(SendError::Gone) {
             self.lose(peer.0);
         }
         sent
     }
 
-    fn recv(&mut self) -> Option<Event> {
-        if self.events.is_empty() {
-            self.progress();
+    fn give(&mut self, peer: PeerId, given: Given) -> Result<Option<Given>, (SendError, Option<Given>)> {
+        let known = self.peers.get_mut(&peer.0).filter(|peer| matches!(peer.state, State::Up));
+        let Some(known) = known else { return Err((SendError::Gone, Some(given))) };
+        let sent = match self.ways.of(given.iter().map(Vec::len).sum()) {
+            Some(Way::Message) => known.give(given, &mut self.spares),
+            None => Err((SendError::TooLarge, Some(given))),
+        };
+        if let Err((SendError::Gone, _)) = sent {
+            self.lose(peer.0);
         }
-        self.events.pop_front()
+        sent.map(|()| None)
+    }
+
+    fn given_back(&mut self) -> Option<Vec<u8>> {
+        self.spares.given.pop()
+    }
+
+    fn recv(&mut self) -> Option<Event> {
+        self.take_back();
+        loop {
+            if self.events.is_empty() {
+                self.progress();
+            }
+            let came = self.events.pop_front()?;
+            if let Some(event) = self.told(came) {
+                return Some(event);
+            }
+        }
     }
 
     fn wait(&mut self, deadline_ns: u64) {
@@ -403,10 +363,7 @@ impl Endpoint for LibfabricEndpoint {
 
     fn disconnect(&mut self, peer: PeerId) {
         self.remove(peer.0);
-        self.events.retain(|event| {
-            !matches!(event,
-                Event::Up { peer: of, .. } | Event::Message { peer: of, .. } | Event::Down { peer: of } if *of == peer)
-        });
+        self.events.retain(|came| came.peer() != peer.0);
     }
 
     fn waker(&self) -> Arc<dyn Waker> {

@@ -7,7 +7,7 @@ use std::io::IoSlice;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use crate::endpoint::Waker;
+use crate::endpoint::{Given, Waker};
 use crate::member::{Member, Patience, Spin};
 use crate::poller::{Poller, Ready};
 use crate::{Address, Clock, Endpoint, Event, FabricError, Hello, PeerId, RealClock, SendError};
@@ -91,6 +91,17 @@ impl Endpoint for MuxEndpoint {
     fn send(&mut self, peer: PeerId, parts: &[IoSlice<'_>]) -> Result<(), SendError> {
         let (member, inner) = self.member(peer).ok_or(SendError::Gone)?;
         member.send(inner, parts)
+    }
+
+    fn give(&mut self, peer: PeerId, given: Given) -> Result<Option<Given>, (SendError, Option<Given>)> {
+        match self.member(peer) {
+            Some((member, inner)) => member.give(inner, given),
+            None => Err((SendError::Gone, Some(given))),
+        }
+    }
+
+    fn given_back(&mut self) -> Option<Vec<u8>> {
+        self.members.iter_mut().find_map(|member| member.given_back())
     }
 
     fn recv(&mut self) -> Option<Event> {

@@ -113,6 +113,7 @@ impl<E: Endpoint + ?Sized> Driver<E> {
                     last = Some(now);
                     match &message {
                         Message::Owned(bytes) => self.target.message(now, peer, bytes, &mut self.out),
+                        Message::Received(bytes) => self.target.message(now, peer, bytes, &mut self.out),
                         Message::Lent(bytes) => self.target.shared_message(now, peer, bytes, &mut self.out),
                     }
                 }

@@ -4,7 +4,6 @@
 //! release a reply before the turn that made it was flushed ([`Outbox::release`]).
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::IoSlice;
 
 use talea_fabric::{Endpoint, PeerId, SendError};
 use talea_model::limit::MAX_IN_FLIGHT;
@@ -167,6 +166,9 @@ impl Outbox {
             false
         });
         self.stalled = stalled;
+        while let Some(buffer) = endpoint.given_back() {
+            self.recycle(buffer);
+        }
         while let Some((peer, outgoing)) = self.ready.pop_front() {
             let back = match self.stalled.get_mut(&peer) {
                 Some(queue) => {
@@ -189,23 +191,26 @@ impl Outbox {
         peer: PeerId,
         outgoing: Outgoing,
     ) -> Option<Outgoing> {
-        match endpoint.send(peer, &[IoSlice::new(&outgoing.head), IoSlice::new(&outgoing.data)]) {
-            Err(SendError::Full) => return Some(outgoing),
-            // Its end is an event of its own.
-            Ok(()) => {
+        let bytes = outgoing.bytes();
+        let Outgoing { head, data, asked } = outgoing;
+        let back = match endpoint.give(peer, [head, data]) {
+            Err((SendError::Full, Some([head, data]))) => return Some(Outgoing { head, data, asked }),
+            Ok(back) => {
                 if let Some(answered) = &mut self.answered {
-                    answered.push(outgoing.asked);
+                    answered.push(asked);
                 }
+                back
             }
-            Err(SendError::Gone) => {}
-            Err(SendError::TooLarge) => tracing::error!(
-                bytes = outgoing.head.len() + outgoing.data.len(),
-                "a reply over the fabric's limit was dropped"
-            ),
-        }
-        self.left(peer, outgoing.bytes());
-        self.recycle(outgoing.head);
-        self.recycle(outgoing.data);
+            Err((error, back)) => {
+                // A peer's end is an event of its own.
+                if error != SendError::Gone {
+                    tracing::error!(bytes, "a reply over the fabric's limit was dropped");
+                }
+                back
+            }
+        };
+        self.left(peer, bytes);
+        back.into_iter().flatten().for_each(|buffer| self.recycle(buffer));
         None
     }
 
@@ -214,5 +219,87 @@ impl Outbox {
             count.replies = count.replies.saturating_sub(1);
             count.bytes = count.bytes.saturating_sub(bytes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+    use std::sync::Arc;
+
+    use talea_fabric::endpoint::Given;
+    use talea_fabric::{Address, Event, FabricError, Hello, Waker};
+
+    use super::*;
+
+    /// Keeps what it is given, up to so many messages, until it is asked for it; and how each one began.
+    struct Keeping(Vec<Given>, usize, Vec<u8>);
+
+    impl Endpoint for Keeping {
+        fn connect(&mut self, address: &Address, _: &Hello, _: u64) -> Result<PeerId, FabricError> {
+            Err(FabricError::Refused(address.to_string()))
+        }
+        fn send(&mut self, _: PeerId, _: &[IoSlice<'_>]) -> Result<(), SendError> {
+            panic!("a reply was copied");
+        }
+        fn give(&mut self, _: PeerId, given: Given) -> Result<Option<Given>, (SendError, Option<Given>)> {
+            if self.0.len() == self.1 {
+                return Err((SendError::Full, Some(given)));
+            }
+            self.2.push(given[0][0]);
+            self.0.push(given);
+            Ok(None)
+        }
+        fn given_back(&mut self) -> Option<Vec<u8>> {
+            let [head, data] = self.0.first_mut()?;
+            let buffer = if head.capacity() > 0 { std::mem::take(head) } else { std::mem::take(data) };
+            if buffer.capacity() == 0 {
+                self.0.remove(0);
+            }
+            Some(buffer)
+        }
+        fn recv(&mut self) -> Option<Event> {
+            None
+        }
+        fn wait(&mut self, _: u64) {}
+        fn disconnect(&mut self, _: PeerId) {}
+        fn waker(&self) -> Arc<dyn Waker> {
+            panic!("nobody sleeps here")
+        }
+    }
+
+    fn reply(out: &mut Outbox, fill: u8) -> *const u8 {
+        // In the order of a fetch.
+        let mut data = out.buffer();
+        data.extend_from_slice(&[fill; 1000]);
+        let mut head = out.buffer();
+        head.extend_from_slice(&[fill; 16]);
+        let at = data.as_ptr();
+        out.hold(PeerId(1), Outgoing { head, data, asked: Asked::default() });
+        out.release();
+        at
+    }
+
+    #[test]
+    fn replies_leave_from_where_they_lie_and_their_buffers_are_used_again() {
+        let (mut out, mut endpoint) = (Outbox::default(), Keeping(vec![], 2, vec![]));
+        let first = reply(&mut out, 1);
+        assert!(!out.send(&mut endpoint));
+        assert_eq!(endpoint.0[0][1].as_ptr(), first);
+        assert_eq!(out.waiting_for(PeerId(1)), 0);
+        // What was given is back at the next turn, and no other buffer is taken from the machine.
+        assert!(!out.send(&mut endpoint));
+        assert_eq!(reply(&mut out, 2), first);
+    }
+
+    #[test]
+    fn what_an_endpoint_refuses_stays_and_leaves_later_in_order() {
+        let (mut out, mut endpoint) = (Outbox::default(), Keeping(vec![], 0, vec![]));
+        (1..=3).for_each(|fill| _ = reply(&mut out, fill));
+        assert!(out.send(&mut endpoint));
+        assert_eq!(out.waiting_for(PeerId(1)), 3);
+        endpoint.1 = 10;
+        assert!(!out.send(&mut endpoint));
+        assert_eq!(endpoint.2, [1, 2, 3]);
     }
 }

@@ -6,9 +6,9 @@ use talea_client::{
 };
 use talea_model::{Extent, Key, ObjectClass, View};
 
-use crate::floor;
 use crate::measure::{self, Floor, Report, Samples, cpu_ns, own_cpu_ns, rounded};
 use crate::system::{Fabric, Server};
+use crate::{floor, provider};
 
 const SIZES: [(&str, usize, usize); 3] = [("64B", 64, 50_000), ("4KiB", 4096, 20_000), ("1MiB", 1 << 20, 300)];
 const BYTES: ValueKind = ValueKind::Array { record_bytes: 1 };
@@ -120,7 +120,7 @@ fn one_fabric(report: &mut Report, fabric: Fabric, bare: &str, mode: &str) {
         let floors = |there, back| match bytes {
             0..=65_536 => floor::ping_pong(bare, mode, there, back, count / 2),
             _ if fabric == Fabric::Ring => floor::copy_and_checksum(),
-            _ => floor::ping_pong(bare, mode, there, back, count),
+            _ => provider::ping_pong(there, back, count),
         };
         let label = format!("client/{bare}-{mode}/update/{name}");
         let fetched = format!("client/{bare}-{mode}/fetch/{name}");
@@ -136,7 +136,7 @@ fn one_fabric(report: &mut Report, fabric: Fabric, bare: &str, mode: &str) {
             });
         }
         let label = format!("{label}-reused-pages");
-        if fabric == Fabric::Ring && bytes > 65_536 && report.wants(&label) {
+        if bytes > 65_536 && report.wants(&label) {
             // A snapshot lifts the floor: what was overwritten before it is given back, and its pages are used again.
             let floor = floors(bytes, SMALL_BYTES);
             let before = (own_cpu_ns(), cpu_ns(server.pid()));

@@ -11,6 +11,7 @@ mod growth;
 mod latency;
 mod load;
 mod measure;
+mod provider;
 mod system;
 mod worker;
 

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::{compute, floor, load};
+use crate::{compute, floor, load, provider};
 
 /// The first argument of a worker.
 pub(crate) const FLAG: &str = "--worker";
@@ -62,11 +62,16 @@ pub(crate) fn ready(said: &str) -> bool {
     std::io::stdin().lines().next().is_some()
 }
 
+fn number(text: &str) -> usize {
+    text.parse().unwrap_or(0)
+}
+
 /// The worker's side.
 pub(crate) fn run(arguments: &[String]) {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         ["pong", fabric, mode] => floor::pong(fabric, mode),
+        ["provider", there, back] => provider::pong(number(there), number(back)),
         ["load", ..] => load::worker(&words[1..]),
         ["compute"] => compute::worker(),
         ["tmpfs", ..] => floor::tmpfs_worker(&words[1..]),

@@ -15,8 +15,6 @@ use talea_fabric_sys::{Library, library, ops};
 use super::signals;
 use crate::FabricError;
 
-/// The provider whose connected endpoints we use.
-pub(crate) const PROVIDER: &str = "tcp";
 /// Completions that the queue holds; what is in flight over all peers stays below.
 const CQ_ENTRIES: usize = 16 * 1024;
 /// Room for an event and the parameter of a connection request, in words of 8 bytes.
@@ -59,7 +57,8 @@ fn check(lib: &Library, what: &str, code: i32) -> Result<(), FabricError> {
 }
 
 impl Info {
-    pub(crate) fn get(lib: &'static Library, want: &Want<'_>) -> Result<Info, FabricError> {
+    /// What `provider` offers.
+    pub(crate) fn get(lib: &'static Library, provider: &str, want: &Want<'_>) -> Result<Info, FabricError> {
         static ASKED: AtomicBool = AtomicBool::new(false);
         let _signals = signals::keep(&ASKED);
         // SAFETY: of null, fi_dupinfo allocates an empty description with all its parts.
@@ -68,6 +67,7 @@ impl Info {
             return Err(failure(lib, "fi_allocinfo", libc::ENOMEM.into()));
         }
         let hints = Info { lib, raw };
+        let provider = CString::new(provider).map_err(|_| failure(lib, "fi_getinfo", libc::EINVAL.into()))?;
         let mut node = None;
         let mut flags = 0;
         // SAFETY: the description and its parts were allocated just now and are ours; what fi_freeinfo frees in them comes
@@ -78,7 +78,7 @@ impl Info {
             (*(*raw).domain_attr).threading = fi::FI_THREAD_DOMAIN;
             (*(*raw).domain_attr).data_progress = fi::FI_PROGRESS_MANUAL;
             (*(*raw).domain_attr).control_progress = fi::FI_PROGRESS_MANUAL;
-            (*(*raw).fabric_attr).prov_name = libc::strdup(c"tcp".as_ptr());
+            (*(*raw).fabric_attr).prov_name = libc::strdup(provider.as_ptr());
             match want {
                 Want::Listen(interface) => {
                     node = CString::new(*interface).ok();
@@ -362,17 +362,28 @@ impl Active {
         check(self.lib, "fi_accept", unsafe { ops::fi_accept(self.ep, param.as_ptr().cast(), param.len()) })
     }
 
-    /// Posts a buffer, which must neither move nor go before its completion or the end of `self`.
+    /// Posts a buffer, which must neither move, go nor be looked at before its completion or the end of `self`.
     pub(crate) fn post(&self, buffer: &mut [u8], context: u64) -> Result<(), i64> {
         // SAFETY: the callers keep the buffer as said; the mode bits that we asked for leave the context to us.
         let code = unsafe { ops::fi_recv(self.ep, buffer.as_mut_ptr().cast(), buffer.len(), context as *mut c_void) };
         if code == 0 { Ok(()) } else { Err(code as i64) }
     }
 
-    /// Sends a buffer, which must neither move, change nor go before its completion or the end of `self`. False: not now.
-    pub(crate) fn send(&self, buffer: &[u8], context: u64) -> Result<bool, i64> {
-        // SAFETY: as for `post`.
-        let code = unsafe { ops::fi_send(self.ep, buffer.as_ptr().cast(), buffer.len(), context as *mut c_void) };
+    /// Sends a message made of one or two buffers, which must neither move, change nor go before its completion or the end of
+    /// `self`. False: not now.
+    pub(crate) fn send(&self, parts: &[&[u8]], context: u64) -> Result<bool, i64> {
+        let context = context as *mut c_void;
+        let code = match parts {
+            // SAFETY: as for `post`.
+            [whole] => unsafe { ops::fi_send(self.ep, whole.as_ptr().cast(), whole.len(), context) },
+            [front, back] => {
+                let iov = [front, back]
+                    .map(|part| fi::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() as _ });
+                // SAFETY: as for `post`; every provider of ours takes two pieces, and copies the list.
+                unsafe { ops::fi_sendv(self.ep, iov.as_ptr(), iov.len(), context) }
+            }
+            _ => return Err(-i64::from(libc::EINVAL)),
+        };
         match code {
             0 => Ok(true),
             code if code == -(fi::FI_EAGAIN as isize) => Ok(false),

@@ -70,7 +70,7 @@ mod tests {
         // SAFETY: a handler that does nothing.
         unsafe { libc::signal(libc::SIGTERM, own) };
         let Ok(library) = loaded() else { return };
-        Info::get(library, &Want::Listen("127.0.0.1")).map(drop).unwrap();
+        Info::get(library, "tcp", &Want::Listen("127.0.0.1")).map(drop).unwrap();
         assert_eq!(handler(), own, "libfabric took SIGTERM");
     }
 }

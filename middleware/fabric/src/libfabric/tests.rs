@@ -6,11 +6,14 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use super::device::{Active, Connection};
 use super::*;
 use crate::endpoint::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES};
+use crate::handshake::{CONFIRM_BYTES, HELLO_BYTES};
 
-const SIZES: [usize; 8] =
-    [0, 1, 64, 4096, peer::CHUNK_BYTES - 8, peer::CHUNK_BYTES, MAX_PAYLOAD_BYTES, MAX_MESSAGE_BYTES];
+mod bulk;
+
+const SIZES: [usize; 8] = [0, 1, 64, 4096, 4097, 131_072, MAX_PAYLOAD_BYTES, MAX_MESSAGE_BYTES];
 
 fn credentials() -> Credentials {
     Credentials::new([1; 16], [2; 32])
@@ -166,7 +169,7 @@ fn a_server_that_speaks_at_once_is_not_taken_for_one_that_refuses() {
     let mut client = LibfabricEndpoint::new(&credentials(), Spin::Never).unwrap();
     // What `connect` does, with the server's whole turn between its last two steps.
     let Address::Libfabric { name, .. } = &address else { panic!() };
-    let info = Info::get(loaded().unwrap(), &Want::Connect(name)).unwrap();
+    let info = Info::get(loaded().unwrap(), TCP.provider, &Want::Connect(name)).unwrap();
     client.open(&info).unwrap();
     let (connecting, bytes) = Connecting::start(
         &credentials(),
@@ -223,7 +226,7 @@ fn strangers_get_no_word() {
     // With libfabric alone.
     let Address::Libfabric { name, .. } = &address else { panic!() };
     for param in [&b""[..], &[0; HELLO_BYTES], &[0xff; 200]] {
-        let info = Info::get(loaded().unwrap(), &Want::Connect(name)).unwrap();
+        let info = Info::get(loaded().unwrap(), TCP.provider, &Want::Connect(name)).unwrap();
         let device = Device::open(&info).unwrap();
         let active = Active::open(&device, &info).unwrap();
         active.connect(&info, param).unwrap();

@@ -113,3 +113,6 @@ inline!(/// Posts a buffer to receive into.
 inline!(/// Sends a buffer.
     fi_send(ep: *mut fid_ep, buffer: *const c_void, bytes: usize, context: *mut c_void) -> isize,
     fi_ops_msg msg, send(ep, buffer, bytes, std::ptr::null_mut(), 0, context));
+inline!(/// Sends one message made of several buffers.
+    fi_sendv(ep: *mut fid_ep, iov: *const iovec, count: usize, context: *mut c_void) -> isize,
+    fi_ops_msg msg, sendv(ep, iov, std::ptr::null_mut(), count, 0, context));
