@@ -48,6 +48,9 @@ impl Object {
         let shared = &self.container.client.shared;
         let layout = self.layout()?;
         let mut left = Pieces::new();
+        // Small pieces of many arrays cost a message together; a question each would cost one each. One is asked, and so all of what is
+        // read again and again comes to be known.
+        let mut questioned = Silent::new();
         for mut piece in pieces.drain(..) {
             let target = layout.leader_of(piece.entry.dkey);
             let ValueKind::Array { record_bytes } = piece.entry.kind else {
@@ -61,15 +64,17 @@ impl Object {
             let (dkey, akey) = (piece.entry.dkey, piece.entry.akey);
             let subject = Subject { container: self.container.id(), oid: self.oid, seen, dkey, akey };
             let mut asked = 0;
-            let pays = match seen {
+            let quiet = match seen {
                 Seen::At(_) => true,
                 Seen::Inside(..) => shared.places.is_quiet(target),
             };
+            let pays = quiet && (!questioned.contains(&target) || piece.bytes() >= shared.tuning.near_bytes);
             loop {
                 match self.read_in_place(target, &subject, record_bytes, &mut piece) {
                     Short::Done(found) => break done(piece.index, found),
                     Short::Ask(from) if pays && asked <= piece.entry.extents.len() => {
                         asked += 1;
+                        questioned.push(target);
                         let records = (piece.bytes() as u64 / u64::from(record_bytes.max(1))).max(1);
                         let count = match seen {
                             Seen::At(_) => u64::MAX,
