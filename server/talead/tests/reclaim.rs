@@ -2,15 +2,18 @@
 
 #[path = "support/data.rs"]
 mod data;
+#[path = "support/held.rs"]
+mod held;
 #[path = "support/server.rs"]
 mod support;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use data::{client, container, fill, look, unopened_at};
-use support::{PATIENCE, SECRET, Server, two_servers};
+use held::{Held, comes_back_to, held, held_at_rest, until};
+use support::{SECRET, Server, two_servers};
 use talea_client::{
     Client, ClientError, Epoch, ErrorKind, ProducerState, Snapshot, SnapshotAt, Subscription, Transaction, Write,
 };
@@ -22,71 +25,11 @@ const OBJECT: Oid = Oid::new(ObjectClass::SX, 77);
 const CHUNKS: u64 = 64;
 const CONTROL: &str = "TALEA_TEST_CONTROL";
 
-/// All that a client can hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Held {
-    /// In the log's state.
-    sessions: usize,
-    transactions: usize,
-    leases: u64,
-    subscriptions: u64,
-    /// At the targets, all together.
-    pending_updates: u64,
-    versions: u64,
-    parked: u64,
-    peers: u64,
-    /// In the servers' processes: descriptors, mapped rings.
-    descriptors: usize,
-    mappings: usize,
-}
-
-fn mapped(server: &Server) -> usize {
-    let maps = std::fs::read_to_string(format!("/proc/{}/maps", server.child.id())).unwrap();
-    maps.lines().filter(|line| line.contains("memfd")).count()
-}
-
-/// `None`: the looker has not heard yet that a server is gone.
-fn held(looker: &Client, servers: &[&Server]) -> Option<Held> {
-    let status = looker.status().unwrap();
-    let info = looker.container_open("run").unwrap().query().ok()?;
-    let (sessions, transactions, map) = (status.sessions.len(), status.transactions.len(), status.map);
-    let up = (0..TARGETS).map(TargetId).filter(|target| map.is_up(*target));
-    let stats: Vec<_> = up.map(|target| looker.target_stat(target).unwrap()).collect();
-    let descriptors = |server: &&Server| std::fs::read_dir(format!("/proc/{}/fd", server.child.id())).unwrap().count();
-    Some(Held {
-        sessions,
-        transactions,
-        leases: info.info.leases,
-        subscriptions: info.info.subscriptions,
-        pending_updates: info.pending_updates,
-        versions: stats.iter().map(|stat| stat.versions).sum(),
-        parked: stats.iter().map(|stat| stat.parked).sum(),
-        peers: stats.iter().map(|stat| stat.peers).sum(),
-        descriptors: servers.iter().map(descriptors).sum(),
-        mappings: servers.iter().map(|server| mapped(server)).sum(),
-    })
-}
-
 /// Bytes in use, without those that are on their way back.
 fn used(looker: &Client) -> u64 {
     let map = looker.map();
     let up = (0..TARGETS).map(TargetId).filter(|target| map.is_up(*target));
     up.map(|target| looker.target_stat(target).unwrap()).map(|stat| stat.used_bytes - stat.returning_bytes).sum()
-}
-
-fn until(what: &str, mut is_so: impl FnMut() -> Result<(), String>) {
-    let start = Instant::now();
-    while let Err(why) = is_so() {
-        assert!(start.elapsed() < PATIENCE, "{what}: {why}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn comes_back_to(what: &str, looker: &Client, servers: &[&Server], before: &Held) {
-    until(what, || {
-        let now = held(looker, servers).unwrap();
-        if now == *before { Ok(()) } else { Err(format!("{now:?}\ninstead of {before:?}")) }
-    });
 }
 
 /// Takes one of everything, and lets nothing go.
@@ -146,7 +89,7 @@ fn killed_clients_leave_nothing() {
         child.kill().unwrap();
         child.wait().unwrap();
     };
-    let before = held(&looker, &servers).unwrap();
+    let before = held_at_rest(&looker, &servers);
     kill(spawn_victim(&second));
     comes_back_to("after one", &looker, &servers, &before);
     let used_before = used(&looker);
@@ -179,7 +122,7 @@ fn a_client_that_is_evicted_leaves_nothing_though_it_lives() {
     let servers = [&first, &second];
     let looker = client(&first, 20_000);
     first_step(&looker);
-    let before = held(&looker, &servers).unwrap();
+    let before = held_at_rest(&looker, &servers);
     // One that lives where the log's leader is, and one that does not.
     for home in servers {
         let evicted = client(home, 3_000);
