@@ -18,7 +18,7 @@ use crate::program::CELLS;
 /// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which: `I1`, `I2`, `I4`, `I6`, `I8`, `steps`, `serial`, `once`, `told`, `kept`, `lease`, `names`.
+    /// Which: `I1`, `I2`, `I4`, `I6`, `I8`, `steps`, `serial`, `once`, `told`, `kept`, `lease`, `names`, `place`.
     pub invariant: &'static str,
     /// What was seen.
     pub what: String,
@@ -50,6 +50,7 @@ pub fn check(history: &History) -> Vec<Violation> {
     }
     found.extend(history.served_late.iter().map(|what| Violation { invariant: "lease", what: what.clone() }));
     found.extend(history.misnamed.iter().map(|what| Violation { invariant: "names", what: what.clone() }));
+    found.extend(history.foreign.iter().map(|what| Violation { invariant: "place", what: what.clone() }));
     for call in &history.hanging {
         found.push(Violation { invariant: "I8", what: format!("{call} never ended") });
     }
@@ -243,6 +244,7 @@ mod tests {
         assert_eq!(violations(again), ["I1", "I2"], "a snapshot that changes");
         assert_eq!(violations(|h| h.open_at_end.push(TxId(3))), ["I6"]);
         assert_eq!(violations(|h| h.hanging.push("read".into())), ["I8"]);
+        assert_eq!(violations(|h| h.foreign.push("cell 3".into())), ["place"]);
         assert_eq!(violations(|h| h.misnamed.push("step 3".into())), ["names"]);
         let inside = |tx| {
             move |h: &mut History| {

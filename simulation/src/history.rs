@@ -156,6 +156,8 @@ pub struct History {
     pub misnamed: Vec<String>,
     /// Steps whose files were looked up and found.
     pub named: u64,
+    /// Values of the short way's programs that nobody wrote where they were seen.
+    pub foreign: Vec<String>,
     /// What targets served while the pool's log said that they are down.
     pub served_late: Vec<String>,
     /// Longest time that a reader waited for an answer while all servers were up, in nanoseconds.

@@ -12,6 +12,7 @@ mod program;
 pub mod random;
 mod seam;
 mod server;
+mod stand;
 mod time;
 mod window;
 pub mod world;

@@ -31,6 +31,9 @@ struct Arguments {
     /// Whether targets lie in memory; else the seed says
     #[arg(long)]
     memory: Option<bool>,
+    /// Whether what is read in place moves all the time; else the seed says
+    #[arg(long)]
+    moves: Option<bool>,
     /// No faults
     #[arg(long)]
     calm: bool,
@@ -47,7 +50,8 @@ fn settings(arguments: &Arguments, seed: u64) -> Settings {
     let servers = arguments.servers.unwrap_or(drawn.servers);
     let width = arguments.width.unwrap_or(drawn.width);
     let memory = arguments.memory.unwrap_or(drawn.memory);
-    Settings { servers, width, memory, plant: arguments.plant, calm: arguments.calm, ..drawn }
+    let moves = arguments.moves.unwrap_or(drawn.moves);
+    Settings { servers, width, memory, moves, plant: arguments.plant, calm: arguments.calm, ..drawn }
 }
 
 fn main() -> ExitCode {
@@ -98,7 +102,7 @@ fn all_clusters(arguments: &Arguments, seeds: Range<u64>) -> ExitCode {
     let count = seeds.end - seeds.start;
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(count) } else { ProgressBar::hidden() };
     let mut struck = Struck::new();
-    let (mut full, mut lost) = (0, 0);
+    let (mut full, mut lost, mut stood, mut overwritten) = (0, 0, 0, 0);
     let (mut failed, mut steps, mut reads, mut messages, mut in_place) = (0, 0, 0, 0, 0);
     for seed in seeds {
         let run = run(settings(arguments, seed));
@@ -107,6 +111,7 @@ fn all_clusters(arguments: &Arguments, seeds: Range<u64>) -> ExitCode {
         reads += run.history.reads.len();
         messages += run.messages;
         in_place += run.in_place;
+        (stood, overwritten) = (stood + run.stood.0, overwritten + run.stood.1);
         full += run.history.full;
         lost += run.history.lost_reads;
         run.struck.iter().for_each(|(name, times)| *struck.entry(*name).or_default() += times);
@@ -126,6 +131,9 @@ fn all_clusters(arguments: &Arguments, seeds: Range<u64>) -> ExitCode {
     );
     let struck: Vec<String> = struck.iter().map(|(name, times)| format!("{name} {times}")).collect();
     println!("faults: {}", struck.join(", "));
+    println!(
+        "clients stood still in {stood} copies in place, and in {overwritten} of them other bytes came to lie there"
+    );
     println!("refused: {full} updates for want of room, {lost} reads of what was lost with a medium");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

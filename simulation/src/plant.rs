@@ -84,9 +84,13 @@ pub enum Plant {
     SkipStep,
     /// The short way: a board does not show that something was written.
     StuckBoard,
+    /// The short way: what is leased is used again at once.
+    ForgetLeases,
+    /// The short way: a client does not look at the clock after it has copied.
+    BlindCopy,
 }
 
-const NAMES: [(Plant, &str); 37] = [
+const NAMES: [(Plant, &str); 39] = [
     (Plant::None, "none"),
     (Plant::NoClock, "no-clock"),
     (Plant::LateStamp, "late-stamp"),
@@ -124,6 +128,8 @@ const NAMES: [(Plant, &str); 37] = [
     (Plant::Unconditional, "unconditional"),
     (Plant::SkipStep, "skip-step"),
     (Plant::StuckBoard, "stuck-board"),
+    (Plant::ForgetLeases, "forget-leases"),
+    (Plant::BlindCopy, "blind-copy"),
 ];
 
 impl Plant {
@@ -142,6 +148,7 @@ impl Plant {
             Plant::BlindReads => StorePlant::BlindReads,
             Plant::Nameless => StorePlant::Nameless,
             Plant::Unconditional => StorePlant::Unconditional,
+            Plant::ForgetLeases => StorePlant::ForgetLeases,
             _ => StorePlant::None,
         }
     }

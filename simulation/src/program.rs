@@ -4,10 +4,12 @@
 
 use std::sync::{Arc, Mutex};
 
+mod moved;
 mod names;
 mod optimistic;
 mod witness;
 
+pub(crate) use moved::{gazer, mover};
 pub(crate) use optimistic::{inserter, transactor};
 pub(crate) use witness::{Family, keeper, mother, orphan, teller, visitor};
 
@@ -18,6 +20,7 @@ use talea_wire::log::{ContainerProperties, SnapshotAt};
 
 use crate::history::{Cell, History, Inside, Outcome, Read, Transaction, Value};
 use crate::random::Random;
+use crate::stand::Gate;
 use crate::time::{Timeline, lock};
 
 /// Cells that epochs write.
@@ -35,6 +38,7 @@ pub(crate) struct Context {
     pub(crate) time: Timeline,
     pub(crate) history: Arc<Mutex<History>>,
     pub(crate) random: Arc<Mutex<Random>>,
+    pub(crate) gate: Gate,
 }
 
 /// What the writers of one job share: the part of MPI.
@@ -117,6 +121,7 @@ impl Context {
             Some(extent) => EntryFetch::array(&place.dkey, place.akey, 8, std::slice::from_ref(extent), &mut bytes),
             None => EntryFetch::single(&place.dkey, place.akey, &mut bytes),
         };
+        let _near = self.gate.near(&self.time).await;
         let fetched = container.object(place.oid).fetch_async(&view, std::slice::from_mut(&mut entry)).await;
         fetched.map_err(|error| self.note_refused(error.kind()))?;
         Ok(Value::from_le_bytes(bytes))

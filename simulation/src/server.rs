@@ -48,6 +48,8 @@ pub(crate) struct Shape {
     pub(crate) fan_out: FanOut,
     /// Their media are memory, which ends with the process.
     pub(crate) memory: bool,
+    /// Bytes of a segment of their logs; 0: by their capacity.
+    pub(crate) segment_bytes: u64,
 }
 
 /// A running server's process.
@@ -98,6 +100,7 @@ pub(crate) struct SimServer {
     windows: Windows,
     fan_out: FanOut,
     memory: bool,
+    segment_bytes: u64,
     /// Many cut their logs all the time.
     log_bound: LogBound,
     random: Random,
@@ -106,7 +109,7 @@ pub(crate) struct SimServer {
 impl SimServer {
     pub(crate) fn new(
         id: u32,
-        Shape { servers, targets, fan_out, memory }: Shape,
+        Shape { servers, targets, fan_out, memory, segment_bytes }: Shape,
         capacity_bytes: u64,
         network: &SimNetwork,
         windows: &Windows,
@@ -135,6 +138,7 @@ impl SimServer {
             windows: windows.clone(),
             fan_out,
             memory,
+            segment_bytes,
             log_bound: log_bound(&mut random),
             random,
         }
@@ -159,6 +163,7 @@ impl SimServer {
                 target: id,
                 nonce: self.random.draw(),
                 plant: self.plant.store(),
+                segment_bytes: self.segment_bytes,
                 ..StoreOptions::default()
             };
             let medium = Box::new(self.media.targets[index as usize].clone());

@@ -1,24 +1,21 @@
 //! The world: servers, programs, network and faults on one virtual time line, all of it decided by a seed.
 
 mod faults;
+mod programs;
 
 use std::collections::BTreeSet;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context as TaskContext, Poll, Waker};
 
-use talea_client::{Client, Tuning};
 use talea_control::FanOut;
-use talea_fabric::Address;
 use talea_fabric::sim::{Link, SimNetwork};
-use talea_model::{Position, ServerId, TargetId};
+use talea_model::{Position, TargetId};
 
 use self::faults::Plan;
 pub use self::faults::{FAULTS, Struck};
+use self::programs::Program;
 use crate::history::History;
 use crate::plant::Plant;
-use crate::program::{self, Context, Family, Job, WRITERS};
+use crate::program::{self, Family, Job, WRITERS};
 use crate::random::Random;
 use crate::server::{Shape, SimServer, control_node, target_node};
 use crate::time::{Timeline, lock};
@@ -29,6 +26,9 @@ const JOBS: u32 = 2;
 const READERS: u32 = 2;
 const TRANSACTORS: u32 = 3;
 const INSERTERS: u32 = 2;
+const GAZERS: u32 = 4;
+/// Bytes of a segment where values are moved all the time.
+const SHORT_SEGMENT_BYTES: u64 = 8 << 10;
 /// Capacity of a target in bytes, and of one that the programs fill.
 const CAPACITY_BYTES: u64 = 2 << 20;
 const SMALL_BYTES: u64 = 320 << 10;
@@ -57,6 +57,8 @@ pub struct Settings {
     pub width: u32,
     /// Targets lie in memory: what a server holds ends with its process.
     pub memory: bool,
+    /// Values are written over all the time, so that what is read in place moves and its blocks are used again.
+    pub moves: bool,
 }
 
 impl Settings {
@@ -65,8 +67,10 @@ impl Settings {
         const SERVERS: [u32; 8] = [2, 3, 2, 3, 5, 4, 3, 5];
         // A chain, or a tree with two children each: where there are five servers, and half of the time.
         let width = if seed / 8 % 2 == 1 { 1 + (seed / 16 % 2) as u32 } else { 0 };
-        let memory = seed / 32 % 4 == 3;
-        Self { seed, servers: SERVERS[(seed % 8) as usize], plant: Plant::None, calm: false, width, memory }
+        let (servers, moves) = (SERVERS[(seed % 8) as usize], seed % 7 == 3);
+        // Values move most where nothing has to be made durable.
+        let memory = seed / 32 % 4 == 3 || moves && (seed / 7).is_multiple_of(2);
+        Self { seed, servers, plant: Plant::None, calm: false, width, memory, moves }
     }
 
     fn fan_out(&self) -> FanOut {
@@ -78,11 +82,11 @@ impl Settings {
 
     /// The command that runs it again.
     pub fn replay(&self) -> String {
-        let Self { seed, servers, plant, calm, width, memory } = self;
+        let Self { seed, servers, plant, calm, width, memory, moves } = self;
         let calm = if *calm { " --calm" } else { "" };
         let plant = plant.name();
         format!(
-            "cargo run -p talea-simulation -- --seed {seed} --servers {servers} --width {width} --memory {memory} --plant {plant}{calm}"
+            "cargo run -p talea-simulation -- --seed {seed} --servers {servers} --width {width} --memory {memory} --moves {moves} --plant {plant}{calm}"
         )
     }
 }
@@ -99,21 +103,12 @@ pub struct Run {
     pub messages: u64,
     /// Copies that clients made in place.
     pub in_place: u64,
+    /// Copies in place in which a client stood still, and those of which other bytes came to lie there meanwhile.
+    pub stood: (u64, u64),
     /// Faults that struck, by kind.
     pub struck: Struck,
     /// When which fault struck, for people.
     pub told: Vec<String>,
-}
-
-struct Program {
-    what: String,
-    node: u32,
-    client: Client,
-    task: Pin<Box<dyn Future<Output = ()>>>,
-    /// Job and life, of writers.
-    job: Option<(u32, u32)>,
-    /// Of a process that is to be killed when it has said its last words.
-    family: Option<Arc<Mutex<Family>>>,
 }
 
 struct World {
@@ -136,7 +131,11 @@ struct World {
 pub fn run(settings: Settings) -> Run {
     let mut world = World::new(settings);
     world.start();
-    world.run_until(|world| world.programs.iter().all(|program| program.job.is_none()) && world.plan.is_over());
+    world.run_until(|world| {
+        let now_ns = world.network.now_ns();
+        let is_over = |program: &Program| program.job.is_none() && !program.stands(now_ns);
+        world.programs.iter().all(is_over) && world.plan.is_over()
+    });
     *lock(&world.done) = true;
     world.run_until(|world| world.programs.is_empty());
     world.note_hanging();
@@ -153,6 +152,7 @@ pub fn run(settings: Settings) -> Run {
         took_ns: world.network.now_ns(),
         messages: world.network.messages_sent(),
         in_place: world.windows.copies(),
+        stood: world.windows.stood(),
         struck: world.plan.struck,
         told: world.plan.told,
     }
@@ -183,6 +183,7 @@ impl World {
                         targets: TARGETS,
                         fan_out: settings.fan_out(),
                         memory: settings.memory,
+                        segment_bytes: if settings.moves { SHORT_SEGMENT_BYTES } else { 0 },
                     },
                     capacity_bytes,
                     &network,
@@ -236,6 +237,9 @@ impl World {
         self.spawn("teller".to_owned(), None, |context| Box::pin(program::teller(context, teller)));
         self.spawn("keeper".to_owned(), None, |context| Box::pin(program::keeper(context, keeper)));
         self.spawn_family();
+        if self.settings.moves {
+            self.spawn_movers();
+        }
         if !self.settings.calm {
             self.skew_clocks();
             self.plan_faults();
@@ -249,8 +253,17 @@ impl World {
         let orphan = family.clone();
         self.spawn("orphan".to_owned(), None, |context| Box::pin(program::orphan(context, orphan)));
         if let Some(orphan) = self.programs.last_mut() {
-            orphan.family = Some(family);
+            orphan.set_family(family);
         }
+    }
+
+    fn spawn_movers(&mut self) {
+        let done = self.done.clone();
+        for gazer in 0..GAZERS {
+            let done = done.clone();
+            self.spawn(format!("gazer {gazer}"), None, move |context| Box::pin(program::gazer(context, gazer, done)));
+        }
+        self.spawn("mover".to_owned(), None, |context| Box::pin(program::mover(context, done)));
     }
 
     /// Clocks of different nodes never agree.
@@ -271,45 +284,6 @@ impl World {
                 Box::pin(program::writer(context, shared, writer, ROUNDS))
             });
         }
-    }
-
-    fn spawn(
-        &mut self,
-        what: String,
-        job: Option<(u32, u32)>,
-        program: impl FnOnce(Context) -> Pin<Box<dyn Future<Output = ()>>>,
-    ) {
-        let node = self.next_node;
-        self.next_node += 1;
-        let home = self.random.below(self.settings.servers.into()) as u32;
-        if !self.settings.calm {
-            self.network.set_clock_offset(node, 100_000 - self.random.below(2_000_000) as i64);
-        }
-        let tuning = Tuning {
-            name: what.clone(),
-            home: ServerId(home),
-            deadline_ms: 5_000,
-            resend_ms: Some(20),
-            probe_ms: 200,
-            short_way: self.windows.way(),
-            // Some read all that they can in place, others only snapshots: what is read here is small.
-            near_bytes: if node.is_multiple_of(2) { 1 } else { usize::MAX },
-            ..Tuning::default()
-        };
-        let client = Client::with_endpoint(
-            Box::new(self.network.endpoint(node)),
-            Arc::new(self.network.clock(node)),
-            Address::Sim(control_node(home)),
-            self.random.draw(),
-            tuning,
-        );
-        let context = Context {
-            client: client.clone(),
-            time: self.time.clone(),
-            history: self.history.clone(),
-            random: Arc::new(Mutex::new(self.random.fork())),
-        };
-        self.programs.push(Program { what, node, client, task: program(context), job, family: None });
     }
 
     /// Goes on until `over`, or until the end of time.
@@ -357,31 +331,9 @@ impl World {
         }
     }
 
-    fn poll_programs(&mut self) -> bool {
-        let mut busy = false;
-        let mut waker = TaskContext::from_waker(Waker::noop());
-        let (network, time) = (&self.network, &self.time);
-        self.programs.retain_mut(|program| {
-            if let Some(family) = &program.family
-                && lock(family).last_words.is_some()
-            {
-                network.crash(program.node);
-                lock(family).is_dead = true;
-                time.moved();
-                busy = true;
-                return false;
-            }
-            busy |= program.client.drive();
-            let over = program.task.as_mut().poll(&mut waker) == Poll::Ready(());
-            busy |= over;
-            !over
-        });
-        busy
-    }
-
     fn next_ns(&self) -> u64 {
         let servers = self.servers.iter().map(SimServer::next_deadline_ns);
-        let clients = self.programs.iter().map(|program| program.client.next_deadline_ns());
+        let clients = self.programs.iter().map(|program| program.next_ns(self.network.now_ns()));
         let network = self.network.next_event_ns().unwrap_or(u64::MAX);
         servers.chain(clients).chain([network, self.plan.next_ns(), self.time.next_wake_ns()]).min().unwrap_or(u64::MAX)
     }

@@ -20,7 +20,8 @@ fn is_caught(plant: Plant, by: &[&str]) {
         return;
     }
     // Servers follow through others only where there are several.
-    let memory = plant == Plant::StuckBoard;
+    let moves = matches!(plant, Plant::ForgetLeases | Plant::BlindCopy);
+    let memory = moves || plant == Plant::StuckBoard;
     let (servers, width, first) = match plant {
         Plant::SkipEntry | Plant::EarlyEnd => (5, 1, 1),
         // Those who lose their leases have to be cut off together with the one that they follow through.
@@ -28,7 +29,7 @@ fn is_caught(plant: Plant, by: &[&str]) {
         _ => (2, 0, 1),
     };
     let caught = (first..=SEEDS).any(|seed| {
-        let violations = check(&run(Settings { servers, width, memory, plant, ..Settings::of(seed) }).history);
+        let violations = check(&run(Settings { servers, width, memory, moves, plant, ..Settings::of(seed) }).history);
         violations.iter().any(|violation| by.contains(&violation.invariant))
     });
     assert!(caught, "no seed shows the planted bug '{}' as one of {by:?}", plant.name());
@@ -84,4 +85,6 @@ plants! {
     rule_16_conditions_that_are_not_looked_at: Unconditional by ["once"];
     rule_17_a_step_that_is_not_told: SkipStep by ["steps", "I1", "I8"];
     rule_4_a_board_that_does_not_show_what_was_written: StuckBoard by ["own"];
+    i2_blocks_that_are_used_again_under_their_leases: ForgetLeases by ["I2", "place"];
+    i2_a_client_that_believes_what_it_copied_before_it_stood_still: BlindCopy by ["I2", "place"];
 }

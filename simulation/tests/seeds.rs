@@ -11,7 +11,7 @@ const SEEDS: u64 = 500;
 fn all_keep_all_invariants(first: u64) {
     let (mut steps, mut committed, mut refused, mut struck) = (0, 0, 0, Struck::new());
     let (mut full, mut lost, mut trees, mut named) = (0, 0, 0, 0);
-    let (mut in_place, mut inside) = (0, 0);
+    let (mut in_place, mut inside, mut stood) = (0, 0, 0);
     for seed in (0..SEEDS).map(|number| first + 4 * number) {
         let settings = Settings::of(seed);
         let run = run(settings);
@@ -23,6 +23,7 @@ fn all_keep_all_invariants(first: u64) {
         lost += run.history.lost_reads;
         named += run.history.named;
         in_place += run.in_place;
+        stood += run.stood.0;
         inside += run.history.inside.len();
         let told = |what| run.history.optimistic.iter().filter(|one| one.outcome == what).count();
         committed += told(Told::Done);
@@ -36,6 +37,7 @@ fn all_keep_all_invariants(first: u64) {
     assert!(named > 500, "steps name what they wrote: {named}");
     assert!(inside > 1_000, "writers look at what they wrote: {inside} times");
     assert!(in_place > 10_000, "clients read in place: {in_place} times");
+    assert!(stood > 100, "clients stood still in {stood} copies");
     assert!(full > 20 && lost > 50, "{full} updates found a tier full, {lost} reads were told of a loss");
 }
 
@@ -48,6 +50,20 @@ quarters! {
     seeds_of_the_second_quarter_keep_all_invariants: 2;
     seeds_of_the_third_quarter_keep_all_invariants: 3;
     seeds_of_the_fourth_quarter_keep_all_invariants: 4;
+}
+
+/// Clients stand still in copies until other bytes lie there, and return none of them.
+#[test]
+fn what_is_written_over_while_a_client_stands_still_is_not_returned() {
+    let (mut stood, mut overwritten) = (0, 0);
+    for seed in 1..=20 {
+        let settings = Settings { servers: 2, width: 0, memory: true, moves: true, ..Settings::of(seed) };
+        let run = run(settings);
+        let violations = check(&run.history);
+        assert!(violations.is_empty(), "replay: {}\n{violations:#?}", settings.replay());
+        (stood, overwritten) = (stood + run.stood.0, overwritten + run.stood.1);
+    }
+    assert!(stood > 30 && overwritten > 2, "clients stood still in {stood} copies, {overwritten} of them written over");
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub enum Plant {
     BlindReads,
     /// Open transactions that overlap what an independent one has read are not named.
     Nameless,
+    /// Blocks that are leased are used again at once.
+    ForgetLeases,
 }
 
 /// How to open a store.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::{JOBS, MS, TARGETS, World};
 use crate::random::Random;
 use crate::server::{APPEND_NS, control_node, target_node};
+use crate::stand::Point;
 use crate::time::lock;
 
 /// All faults are over by then.
@@ -47,6 +48,8 @@ pub(super) enum Fault {
     Jump(u32, i64),
     /// A flush of a server's disks takes up to so many nanoseconds.
     Disks(u32, u64),
+    /// A client is stopped when it has passed there so often, and goes on after so many nanoseconds.
+    Stand(Point, u32, u64),
 }
 
 impl Fault {
@@ -65,13 +68,14 @@ impl Fault {
             Fault::HangUp(_) => "clients cut",
             Fault::Jump(..) => "clock jump",
             Fault::Disks(_, ns) if ns > APPEND_NS => "slow disks",
+            Fault::Stand(..) => "client stopped",
             Fault::Start(_) | Fault::Continue(_) | Fault::Unhang(_) | Fault::Heal | Fault::Disks(..) => return None,
         })
     }
 }
 
 /// All kinds.
-pub const FAULTS: [&str; 12] = [
+pub const FAULTS: [&str; 13] = [
     "job killed",
     "crash",
     "media lost",
@@ -84,6 +88,7 @@ pub const FAULTS: [&str; 12] = [
     "clients cut",
     "clock jump",
     "slow disks",
+    "client stopped",
 ];
 
 /// How often each kind of fault struck.
@@ -137,6 +142,23 @@ fn loser(random: &mut Random, servers: u32) -> u32 {
     match servers {
         2 => 1,
         _ => random.below(servers.into()) as u32,
+    }
+}
+
+/// Clients that are stopped: more where what they read in place moves. Half of the stops end well before a lease does, half of them after it.
+/// A seed's other faults are what they were without these.
+fn plan_stops(plan: &mut Plan, seed: u64, moves: bool) {
+    let mut random = Random::new(!seed);
+    let most = if moves { 32 } else { 1 };
+    for _ in 0..random.below(most + 1) {
+        let point = match random.below(100) {
+            0..12 => Point::Between,
+            20..65 => Point::BeforeCopy,
+            65..90 => Point::AfterCopy,
+            _ => Point::AtBoard,
+        };
+        let ms = if random.chance(50) { 5 + random.below(400) } else { 1_000 + random.below(2_500) };
+        plan.add(some_time(&mut random), Fault::Stand(point, random.below(6) as u32, ms * MS));
     }
 }
 
@@ -200,6 +222,7 @@ impl World {
         for _ in 0..random.below(4) {
             plan.add(some_time(random), Fault::HangUp(node(random)));
         }
+        plan_stops(&mut plan, self.settings.seed, self.settings.moves);
         plan.faults.sort_by_key(|(at_ns, _)| std::cmp::Reverse(*at_ns));
         self.plan = plan;
     }
@@ -249,6 +272,10 @@ impl World {
             Fault::Heal => self.network.heal(),
             Fault::Jump(node, offset_us) => self.network.set_clock_offset(node, offset_us),
             Fault::Disks(server, flush_ns) => self.servers[server as usize].set_flush(flush_ns),
+            Fault::Stand(point, passes, ns) => {
+                let mut random = Random::new(self.settings.seed ^ self.network.now_ns());
+                self.stand(&mut random, point, passes, ns);
+            }
         }
     }
 

@@ -129,11 +129,18 @@ fn sleeps(status: &str) -> u64 {
     line.trim().parse().unwrap()
 }
 
+/// Whether a thread is that of this target, or one that several share: `target-3`, `target-2-5`.
+fn serves(comm: &str, target: u32) -> bool {
+    let Some(numbers) = comm.trim().strip_prefix("target-") else { return false };
+    let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
+    matches!((first.parse::<u32>(), last.parse::<u32>()), (Ok(first), Ok(last)) if (first..=last).contains(&target))
+}
+
 /// How often the thread of a process's target has slept.
 pub fn sleeps_of(pid: u32, target: u32) -> u64 {
-    let name = format!("target-{target}");
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| task.unwrap().path());
-    let is_it = |task: &std::path::PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == name);
+    let is_it =
+        |task: &std::path::PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|comm| serves(&comm, target));
     let task = tasks.into_iter().find(is_it).expect("the target has a thread");
     sleeps(&task.join("status").to_string_lossy())
 }
