@@ -49,7 +49,8 @@ pub trait Medium: Send {
     fn is_persistent(&self) -> bool;
 
     /// Writes bytes. Readable at once, durable after the next [`persist`](Self::persist); until then a power loss keeps any
-    /// part of them.
+    /// part of them. A device may find out later that it cannot: then the next `persist` fails, and each one after it, whoever else
+    /// was told meanwhile.
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), TierError>;
 
     /// As [`write`](Self::write), for a caller that owns whole blocks of 4096 bytes: `offset` begins one, and what lies behind the

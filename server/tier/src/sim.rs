@@ -34,6 +34,9 @@ struct State {
     written_bytes: u64,
     read_bytes: u64,
     fail_after_writes: Option<u64>,
+    lose_after_writes: Option<u64>,
+    /// Where a write was lost that had been taken.
+    lost_at: Option<u64>,
     /// Its inode number, if others can map it.
     shared_as: Option<u64>,
     /// It says that nothing outlives the process.
@@ -79,6 +82,8 @@ impl SimMedium {
             written_bytes: 0,
             read_bytes: 0,
             fail_after_writes: None,
+            lose_after_writes: None,
+            lost_at: None,
             shared_as: None,
             volatile: false,
             posted: 0,
@@ -169,6 +174,20 @@ impl SimMedium {
     pub fn fail_after(&self, writes: u64) {
         self.lock().fail_after_writes = Some(writes);
     }
+
+    /// Takes the write after the next `writes` and loses it, as a device does that finds out later: whoever writes or flushes after it
+    /// is told.
+    pub fn lose_after(&self, writes: u64) {
+        self.lock().lose_after_writes = Some(writes);
+    }
+}
+
+impl State {
+    /// Says that a write was lost.
+    fn check_lost(&self) -> Result<(), TierError> {
+        let Some(offset) = self.lost_at else { return Ok(()) };
+        Err(TierError::Io { what: "write", offset, source: std::io::Error::other("simulated, late") })
+    }
 }
 
 impl Medium for SimMedium {
@@ -192,8 +211,16 @@ impl Medium for SimMedium {
             }
             *left -= 1;
         }
+        state.check_lost()?;
         if data.is_empty() {
             return Ok(());
+        }
+        if let Some(left) = &mut state.lose_after_writes {
+            if *left == 0 {
+                (state.lose_after_writes, state.lost_at) = (None, Some(offset));
+                return Ok(());
+            }
+            *left -= 1;
         }
         let unit = state.torn.unit_bytes();
         for number in offset / unit..=(offset + data.len() as u64 - 1) / unit {
@@ -239,6 +266,7 @@ impl Medium for SimMedium {
     }
     fn persist(&mut self) -> Result<(), TierError> {
         let mut state = self.lock();
+        state.check_lost()?;
         state.unflushed.clear();
         state.persists += 1;
         Ok(())

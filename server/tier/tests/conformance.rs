@@ -153,6 +153,63 @@ fn another_process_can_map_what_is_shared(subject: &mut dyn Subject) {
     assert_eq!(&out, b"seen from outside");
 }
 
+/// A medium, and what lets it lose things.
+type Losing = (Box<dyn Medium>, Box<dyn Fn()>);
+
+/// What a device was given and lost fails the flush, and each one after it, whoever was told meanwhile. `lose` lets writes to the upper
+/// half fail, once they are under way.
+fn what_is_lost_late_fails_every_flush_from_then_on(make: &mut dyn FnMut() -> Losing) {
+    const BLOCK: u64 = 4096;
+    let half = CAPACITY_BYTES / 2;
+    type Meanwhile = fn(&mut dyn Medium);
+    let meanwhile: [Meanwhile; 5] = [
+        |_| {},
+        // They may be told of it, and take nothing away.
+        |medium| _ = medium.read(CAPACITY_BYTES / 2, &mut [0; 5000]),
+        |medium| _ = (0..40).map(|at| medium.write_padded(at * 70_000 / BLOCK * BLOCK, &[3; 9000]).is_ok()).count(),
+        |medium| _ = medium.write(CAPACITY_BYTES / 2 + 100, &[1; 10]),
+        |medium| _ = medium.persist(),
+    ];
+    for (number, meanwhile) in meanwhile.into_iter().enumerate() {
+        let (mut medium, lose) = make();
+        medium.write(0, &[1; 9000]).unwrap();
+        medium.persist().unwrap();
+        lose();
+        // The device may be quick, and say so at once.
+        _ = medium.write_padded(half, &[2; 9000]);
+        meanwhile(&mut *medium);
+        assert!(medium.persist().is_err(), "{number}: the flush that is to cover it");
+        _ = medium.write_padded(2 * BLOCK, &[4; 5000]);
+        assert!(medium.persist().is_err(), "{number}: the next one");
+        assert!(medium.write_padded(2 * BLOCK, &[4; 5000]).is_err(), "{number}: and nothing more is taken");
+    }
+}
+
+#[test]
+fn simulated_loss() {
+    what_is_lost_late_fails_every_flush_from_then_on(&mut || {
+        let medium = SimMedium::new(CAPACITY_BYTES, Torn::Sectors);
+        let handle = medium.clone();
+        (Box::new(medium), Box::new(move || handle.lose_after(0)))
+    });
+}
+
+/// On memory that cannot grow again, shortened while it is in use.
+#[test]
+fn nvme_loss() {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+    what_is_lost_late_fails_every_flush_from_then_on(&mut || {
+        let file = memfd_create("talea-test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        let path = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file)));
+        let medium = NvmeMedium::open(&path, CAPACITY_BYTES).unwrap();
+        let lose = move || {
+            ftruncate(&file, CAPACITY_BYTES / 2).unwrap();
+            fcntl_add_seals(&file, SealFlags::GROW).unwrap();
+        };
+        (Box::new(medium), Box::new(lose))
+    });
+}
+
 struct InDirectory {
     dir: tempfile::TempDir,
     open: fn(&std::path::Path) -> Box<dyn Medium>,

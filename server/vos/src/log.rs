@@ -242,10 +242,9 @@ impl Log {
             self.late_values.push((start, data.to_vec()));
             return Ok(start);
         }
-        if let Err(error) = self.medium.write_padded(start, data) {
-            self.space.untake(start, needed_bytes);
-            return Err(error.into());
-        }
+        // It may be an earlier one that failed: what is acknowledged with this turn's flush may be among what is lost.
+        let result = self.medium.write_padded(start, data);
+        self.note_result(result).inspect_err(|_| self.space.untake(start, needed_bytes))?;
         Ok(start)
     }
 

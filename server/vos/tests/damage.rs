@@ -34,6 +34,27 @@ fn a_store_that_forgets_to_flush_is_caught() {
 }
 
 #[test]
+fn a_value_that_the_device_lost_stops_the_store_whoever_is_told_of_it() {
+    for others in [0, 1] {
+        let medium = SimMedium::new(4 << 20, Torn::Sectors);
+        let (mut store, _) = open(&medium);
+        store.flush().unwrap();
+        medium.lose_after(0);
+        put(&mut store, AUTO, 10, b"a", &[1; 9000]).unwrap();
+        // Another update of the turn is told that the device failed: it does not take the failure along.
+        for n in 0..others {
+            let told = put(&mut store, AUTO, 11 + n, b"b", &[2; 9000]);
+            assert!(matches!(told, Err(StoreError::Tier(_))), "{told:?}");
+            let next = put(&mut store, AUTO, 21 + n, b"c", b"small");
+            assert!(matches!(next, Err(StoreError::Broken)), "{next:?}");
+        }
+        assert!(store.flush().is_err(), "nothing of this turn is acknowledged");
+        assert!(matches!(put(&mut store, AUTO, 30, b"d", b"small"), Err(StoreError::Broken)));
+        assert!(matches!(store.flush(), Err(StoreError::Broken)));
+    }
+}
+
+#[test]
 fn a_full_tier_says_so_and_room_comes_back() {
     let medium = SimMedium::new(2 << 20, Torn::Lines);
     let (mut store, _) = open(&medium);

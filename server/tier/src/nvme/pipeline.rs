@@ -24,6 +24,9 @@ pub(super) struct Pipeline {
     ahead: Vec<Ahead>,
     /// Sent or gathered, and not flushed since.
     unflushed: bool,
+    /// The first write or flush that failed: what, where, why. Stays, whoever is told of it: what it was to make durable is lost, and
+    /// nothing that comes later makes up for it.
+    lost: Option<(&'static str, u64, std::io::Error)>,
 }
 
 /// Whole pages on their way into a buffer.
@@ -41,9 +44,14 @@ fn failed(what: &'static str) -> impl Fn((u64, std::io::Error)) -> TierError {
     move |(offset, source)| TierError::Io { what, offset, source }
 }
 
+fn copy_of(error: &std::io::Error) -> std::io::Error {
+    let again = || std::io::Error::new(error.kind(), error.to_string());
+    error.raw_os_error().map_or_else(again, std::io::Error::from_raw_os_error)
+}
+
 impl Pipeline {
     pub(super) fn new(queue: Queue) -> Self {
-        Self { queue, run: None, tails: Tails::default(), ahead: Vec::new(), unflushed: false }
+        Self { queue, run: None, tails: Tails::default(), ahead: Vec::new(), unflushed: false, lost: None }
     }
 
     pub(super) fn queue(&self) -> &Queue {
@@ -76,8 +84,15 @@ impl Pipeline {
         self.check_writes()
     }
 
+    /// Says what has failed so far, as far as that has landed, and to the next one who asks again.
     fn check_writes(&mut self) -> Result<(), TierError> {
-        self.queue.take_failure().map_or(Ok(()), |failure| Err(failed("write")(failure)))
+        if let Some((offset, source)) = self.queue.take_failure() {
+            self.lost.get_or_insert(("write", offset, source));
+        }
+        match &self.lost {
+            None => Ok(()),
+            Some((what, offset, source)) => Err(failed(what)((*offset, copy_of(source)))),
+        }
     }
 
     /// Writes a part of one page. `fresh`: nothing of what was in the page is needed.
@@ -165,15 +180,16 @@ impl Pipeline {
         }
     }
 
-    /// Everything written is durable.
+    /// Everything written is durable; fails for ever once anything has failed.
     pub(super) fn persist(&mut self) -> Result<(), TierError> {
         self.settle()?;
         if self.unflushed {
-            let flush = |source| TierError::Io { what: "flush", offset: 0, source };
-            self.queue.flush().map_err(flush)?;
+            if let Err(source) = self.queue.flush() {
+                self.lost = Some(("flush", 0, source));
+            }
             self.unflushed = false;
         }
-        Ok(())
+        self.check_writes()
     }
 
     /// Whether something written to a range has not reached the file.

@@ -69,6 +69,11 @@ pub(super) fn map(version: u32) -> PoolMap {
     }
 }
 
+pub(super) fn options() -> TargetOptions {
+    let store = StoreOptions { pool: PoolId(9), target: TargetId(0), nonce: 5, ..StoreOptions::default() };
+    TargetOptions { id: TargetId(0), store, locked_ns: 1 }
+}
+
 impl Bench {
     pub(super) fn new() -> Self {
         Self::on(SimMedium::new(CAPACITY_BYTES, Torn::Lines), START_US)
@@ -76,9 +81,7 @@ impl Bench {
 
     /// A target (re)started on a medium; its world knows map 1, container [`RUN`], and gives it a lease for an hour.
     pub(super) fn on(medium: SimMedium, unix_us: u64) -> Self {
-        let store = StoreOptions { pool: PoolId(9), target: TargetId(0), nonce: 5, ..StoreOptions::default() };
-        let options = TargetOptions { id: TargetId(0), store, locked_ns: 1 };
-        let (target, recovered) = Target::open(Box::new(medium.clone()), options).unwrap();
+        let (target, recovered) = Target::open(Box::new(medium.clone()), options()).unwrap();
         let now = Now { monotonic_ns: 1, unix_us };
         let position = recovered.horizon;
         let out = Outbox::default();
