@@ -147,15 +147,16 @@ impl Array {
         self.columns.insert(pos, at, right);
     }
 
-    /// Looks at up to `limit` columns from the one on that `from` lies in or before, and drops those that are left empty. With
-    /// `joins`, neighbours that show the same versions on become one. Returns how many it looked at, and where to go on.
+    /// Looks at columns, from the one on that `from` lies in or before, until what `each` says that they cost comes to `limit`, and drops
+    /// those that are left empty. With `joins`, neighbours that show the same versions on become one. Returns the cost, and where to
+    /// go on.
     pub(crate) fn walk(
         &mut self,
         range: Extent,
         limit: usize,
         joins: Option<u64>,
         versions: &mut Versions,
-        mut each: impl FnMut(&mut Stack, &mut Versions),
+        mut each: impl FnMut(&mut Stack, &mut Versions) -> usize,
     ) -> (usize, Option<u64>) {
         let mut work = 0;
         let mut pos = self.columns.seek(|start| *start <= range.index);
@@ -171,8 +172,7 @@ impl Array {
             if work >= limit {
                 return (work, Some(start));
             }
-            work += 1;
-            each(&mut column.stack, versions);
+            work += each(&mut column.stack, versions);
             let empty = column.stack.is_empty();
             if empty || joins.is_some_and(|record_bytes| self.join_back(pos, record_bytes, versions)) {
                 if let Some((_, mut gone)) = self.columns.remove(pos) {

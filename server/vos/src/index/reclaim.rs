@@ -16,6 +16,9 @@ use super::{Index, Touch};
 type Hiding<'a> = (Lens<'a>, Option<Rank>);
 type Views<'a> = SmallVec<[Hiding<'a>; 4]>;
 
+/// Versions of one column that count as much as a column.
+const VERSIONS_AN_ITEM: usize = 32;
+
 /// Everything.
 const ALL: Extent = Extent { index: 0, count: u64::MAX };
 
@@ -61,7 +64,7 @@ impl ObjectSweep {
 }
 
 impl Index {
-    /// Settles what a closed transaction touched, up to `limit` columns of it. Returns how much it looked at, and what is left.
+    /// Settles what a closed transaction touched, up to about `limit` columns and versions of it. Returns how much it looked at, and what is left.
     pub(crate) fn settle(&mut self, touch: Touch, ledger: &Ledger, limit: usize) -> (usize, Option<Touch>) {
         let (id, versions) = (touch.dkey(), &mut self.versions);
         let Some(node) = id.and_then(|id| self.dkeys.get_mut(id)) else {
@@ -73,11 +76,11 @@ impl Index {
         let (mut work, mut left) = (1, None);
         match &touch {
             Touch::Object(_) => {}
-            Touch::Dkey(_) => node.punches.settle(ledger, versions),
+            Touch::Dkey(_) => work += node.punches.settle(ledger, versions),
             Touch::Akey(_, key) => {
                 if let Ok(at) = node.position(key.bytes()) {
-                    node.akeys[at].punches.settle(ledger, versions);
-                    node.akeys[at].single.settle(ledger, versions);
+                    work += node.akeys[at].punches.settle(ledger, versions);
+                    work += node.akeys[at].single.settle(ledger, versions);
                     drop_akey_if_empty(node, at);
                 }
             }
@@ -368,10 +371,12 @@ fn thin_akey(
     let Some(array) = &mut akey.array else { return (1, None) };
     let range = Extent { index: from, count: ALL.count - from };
     let (work, next) = array.walk(range, limit, Some(record_bytes), versions, |stack, versions| {
+        let looked = stack.pieces(versions).len();
         stack.thin(views, floor, versions);
         stack.drop_bottom_hole(floor, versions);
         sweep.restless |= stack.is_restless(versions);
         sweep.late |= stack.has_late(floor, versions);
+        1 + looked / VERSIONS_AN_ITEM
     });
     if array.is_empty() {
         akey.array = None;

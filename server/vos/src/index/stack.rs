@@ -63,6 +63,33 @@ impl Open {
         self.pieces.insert(at, piece);
         self.settled += 1;
     }
+
+    /// Sorts in what stands behind the settled ones; among equals those that came first stay first. Returns how many may have moved.
+    fn sort_in(&mut self, slots: &Slots) -> usize {
+        let order = |p: &Piece| (slots.tag(p.version).stamp, slots.tag(p.version).minor);
+        let (before, new) = self.pieces.split_at_mut(self.settled);
+        new.sort_by_key(order);
+        let from = match (before.last(), new.first().map(order)) {
+            (Some(last), Some(first)) if order(last) > first => before.partition_point(|p| order(p) <= first),
+            _ => self.settled,
+        };
+        // Two runs in order, which the sort finds and merges.
+        if from < self.settled {
+            self.pieces[from..].sort_by_key(order);
+        }
+        self.settled = self.pieces.len();
+        self.settled - from
+    }
+}
+
+/// So many of the versions that came last are looked at for one that another replaces.
+const LOOK_BACK: usize = 8;
+
+/// Whether nobody can see a version any more once another one of the same place is there: both wait, for the same fate alone, and
+/// whoever sees one sees the other above it.
+fn is_replaced(old: VersionId, by: VersionId, versions: &Versions) -> bool {
+    let (old, by) = (versions.tag(old), versions.tag(by));
+    old.tx.0 != 0 && old.tx == by.tx && !old.tied && !by.tied && old.minor <= by.minor
 }
 
 impl Stack {
@@ -142,10 +169,29 @@ impl Stack {
         })
     }
 
+    /// Puts a piece in the place of an earlier one of the same transaction; false if there is none among the last.
+    fn replace(&mut self, piece: Piece, versions: &mut Versions) -> bool {
+        let pieces = self.pieces(versions);
+        let last = pieces.len().saturating_sub(LOOK_BACK).max(self.settled(versions));
+        let replaced = |p: &Piece| is_replaced(p.version, piece.version, versions);
+        let Some(at) = pieces[last..].iter().rposition(replaced).map(|at| last + at) else { return false };
+        let id = self.many(&versions.stacks).map(|_| self.one.version & !MANY);
+        let place = match id.and_then(|id| versions.stacks.get_mut(id)) {
+            Some(many) => &mut many.pieces[at],
+            None => &mut self.one,
+        };
+        let old = std::mem::replace(place, piece);
+        versions.drop_ref(old.version);
+        true
+    }
+
     /// Adds a piece; the caller's hold on the version becomes the stack's.
     pub(crate) fn push(&mut self, piece: Piece, versions: &mut Versions) {
         if self.is_empty() {
             self.one = piece;
+            return;
+        }
+        if !versions.is_settled(piece.version) && self.replace(piece, versions) {
             return;
         }
         let waits = !versions.is_settled(piece.version);
@@ -193,34 +239,33 @@ impl Stack {
         base.into_iter().chain(tail.iter().filter_map(seen)).max_by_key(|(rank, _)| *rank)
     }
 
-    /// Drops versions of aborted transactions and sorts in those of committed ones.
-    pub(crate) fn settle(&mut self, ledger: &Ledger, versions: &mut Versions) {
+    /// Drops versions of aborted transactions and sorts in those of committed ones. Returns how many it looked at or moved.
+    pub(crate) fn settle(&mut self, ledger: &Ledger, versions: &mut Versions) -> usize {
         if !self.has_unsettled(versions) {
-            return;
+            return 1;
         }
         let mut open = self.open(versions);
+        let tail: SmallVec<[Piece; 4]> = open.pieces.drain(open.settled..).collect();
+        let looked = tail.len();
+        let mut waiting: SmallVec<[Piece; 4]> = SmallVec::new();
         // Pieces of one version settle together: whoever comes second finds the tag settled, but not its own place.
-        let mut at = open.settled;
-        while at < open.pieces.len() {
-            let piece = open.pieces[at];
+        for piece in tail {
             let tag = versions.tag(piece.version);
             match (tag.tx.0 != 0).then(|| ledger.fate(tag.tx)) {
-                Some(None | Some(Fate::Open)) => at += 1,
-                Some(Some(Fate::Aborted)) => {
-                    open.pieces.remove(at);
-                    versions.drop_ref(piece.version);
-                }
+                Some(None | Some(Fate::Open)) => waiting.push(piece),
+                Some(Some(Fate::Aborted)) => versions.drop_ref(piece.version),
                 fate => {
                     if let Some(Some(Fate::Committed(commit))) = fate {
                         versions.slots.set_tag(piece.version, settled(tag, commit));
                     }
-                    open.pieces.remove(at);
-                    open.insert_settled(piece, versions);
-                    at += 1;
+                    open.pieces.push(piece);
                 }
             }
         }
+        let moved = open.sort_in(&versions.slots);
+        open.pieces.extend(waiting);
         self.close(open, versions);
+        looked + moved
     }
 
     /// Drops settled versions that no view at `views` (ascending, the last is the floor) or above the floor sees. Each view
@@ -301,6 +346,77 @@ impl Stack {
     pub(crate) fn clear(&mut self, versions: &mut Versions) {
         for piece in self.open(versions).pieces {
             versions.drop_ref(piece.version);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use talea_model::{Position, TxId, View};
+
+    use super::*;
+    use crate::index::version::{Place, Tag};
+
+    fn push(stack: &mut Stack, minor: u64, tx: u64, tied: bool, versions: &mut Versions) -> VersionId {
+        let stamp = Stamp(if tied { minor } else { 0 });
+        let tag = Tag { stamp, from: stamp, minor, tx: TxId(tx), tied };
+        let version = versions.add(tag, &Place { offset: minor, len: 1, ..Place::default() });
+        versions.hold(version);
+        stack.push(Piece { version, skip: 0 }, versions);
+        version
+    }
+
+    fn minors(stack: &Stack, versions: &Versions) -> Vec<u64> {
+        stack.pieces(versions).iter().map(|piece| versions.tag(piece.version).minor).collect()
+    }
+
+    fn ledger(open: std::ops::RangeInclusive<u64>) -> Ledger {
+        let mut ledger = Ledger::default();
+        open.for_each(|tx| ledger.begin(TxId(tx)));
+        ledger.advance(Position(1));
+        ledger
+    }
+
+    #[test]
+    fn a_rewrite_in_a_transaction_takes_the_place_of_what_nobody_sees_any_more() {
+        const COUNT: u64 = 10_000;
+        let (ledger, mut versions, mut stack) = (ledger(1..=3), Versions::default(), Stack::default());
+        push(&mut stack, 1, 0, false, &mut versions);
+        push(&mut stack, 2, 3, true, &mut versions);
+        for minor in 3..COUNT {
+            // Two at a time, and one that is tied: it may be seen by others, so that it stays.
+            let last = push(&mut stack, minor, 1 + minor % 2, false, &mut versions);
+            let view = View::Inside { tx: TxId(1 + minor % 2), base: Stamp(9), position: Position(0) };
+            let seen = stack.top(&Lens::new(&ledger, view, false), &versions);
+            assert_eq!(seen.map(|(_, piece)| piece.version), Some(last));
+        }
+        assert_eq!(minors(&stack, &versions), [1, 2, COUNT - 1, COUNT - 2]);
+        assert_eq!((versions.len(), versions.take_freed().len() as u64), (4, COUNT - 5));
+        // One that is older by its order, whenever it comes, takes nothing's place.
+        push(&mut stack, 5, 1, false, &mut versions);
+        assert_eq!(stack.pieces(&versions).len(), 5);
+    }
+
+    #[test]
+    fn settling_looks_at_each_version_a_few_times_however_many_there_are() {
+        const COUNT: u64 = 10_000;
+        for abort in [false, true] {
+            let (mut ledger, mut versions, mut stack) = (ledger(1..=COUNT), Versions::default(), Stack::default());
+            let order = |n: u64| 1 + n * 7919 % COUNT;
+            (0..COUNT).for_each(|n| _ = push(&mut stack, n, order(n), false, &mut versions));
+            // Half of them first, in another order than they were written, then all.
+            for tx in 1..=COUNT {
+                let fate = if abort && tx % 2 == 0 { Fate::Aborted } else { Fate::Committed(Stamp(100 + tx)) };
+                ledger.close(TxId(tx), fate);
+                if tx == COUNT / 2 || tx == COUNT {
+                    let looked = stack.settle(&ledger, &mut versions) as u64;
+                    assert!(looked <= 3 * COUNT, "{looked} for {COUNT}");
+                }
+            }
+            let stamps: Vec<u64> = stack.pieces(&versions).iter().map(|p| versions.tag(p.version).stamp.0).collect();
+            let step = if abort { 2 } else { 1 };
+            assert!(stamps.iter().copied().eq((101..=100 + COUNT).step_by(step)));
+            assert!(!stack.has_unsettled(&versions));
         }
     }
 }
