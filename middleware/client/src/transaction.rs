@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 
-use talea_model::limit::MAX_NAMED_TX;
-use talea_model::{MapVersion, Oid, Stamp, Summary, TargetId, TxId};
+use talea_model::limit::{MAX_EXTENTS, MAX_NAMED_TX};
+use talea_model::{Extent, MapVersion, Oid, Stamp, Summary, TargetId, TxId};
 use talea_wire::control::{Committed, Reply, Request};
 use talea_wire::data::{Body, Prepare, Read, ReadOf, ReplyBody};
 use talea_wire::{Refusal, RefusalCode};
@@ -178,15 +178,7 @@ impl Epoch {
     async fn prepare(&self, reads: &BTreeSet<Read>, until: Stamp) -> Result<Prepared> {
         let mut parts = vec![];
         for (target, reads) in self.by_leader(reads)? {
-            let mut part = (vec![], 0);
-            for read in reads {
-                if part.0.len() >= READS_A_MESSAGE || part.1 > READ_BYTES_A_MESSAGE {
-                    parts.push((target, std::mem::take(&mut part).0));
-                }
-                part.1 += bytes_of(&read.of);
-                part.0.push(read.clone());
-            }
-            parts.push((target, part.0));
+            parts.extend(messages(reads).into_iter().map(|reads| (target, reads)));
         }
         let sent = parts.into_iter().map(|(target, reads)| self.prepare_at(target, Prepare { until, reads }));
         let mut all = Prepared { map_version: MapVersion(u32::MAX), named: BTreeSet::new() };
@@ -232,6 +224,37 @@ impl Epoch {
     }
 }
 
+/// Reads in portions that messages take.
+fn messages(reads: Vec<&Read>) -> Vec<Vec<Read>> {
+    let (mut all, mut part, mut bytes, mut extents) = (vec![], vec![], 0, 0);
+    for read in reads.into_iter().flat_map(cut) {
+        let more = if let ReadOf::Akey { extents, .. } = &read.of { extents.len() } else { 0 };
+        if part.len() >= READS_A_MESSAGE || bytes > READ_BYTES_A_MESSAGE || extents + more > MAX_EXTENTS {
+            all.push(std::mem::take(&mut part));
+            (bytes, extents) = (0, 0);
+        }
+        bytes += bytes_of(&read.of);
+        extents += more;
+        part.push(read);
+    }
+    all.push(part);
+    all
+}
+
+/// A read whose extents one message takes, or several of them.
+fn cut(read: &Read) -> Vec<Read> {
+    match &read.of {
+        ReadOf::Akey { dkey, akey, extents } if extents.len() > MAX_EXTENTS => {
+            let of = |extents: &[Extent]| {
+                let (dkey, akey, extents) = (dkey.clone(), akey.clone(), extents.to_vec());
+                Read { oid: read.oid, of: ReadOf::Akey { dkey, akey, extents } }
+            };
+            extents.chunks(MAX_EXTENTS).map(of).collect()
+        }
+        _ => vec![read.clone()],
+    }
+}
+
 fn bytes_of(of: &ReadOf) -> usize {
     match of {
         ReadOf::Object => 32,
@@ -245,5 +268,33 @@ fn committed(reply: Reply) -> Result<Committed> {
     match reply {
         Reply::Committed(committed) => Ok(committed),
         _ => Err(ClientError::unexpected(WHAT)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_message_has_more_extents_than_a_target_takes() {
+        let read = |dkey: u8, extents: u64| {
+            let extents = (0..extents).map(|at| Extent { index: 2 * at, count: 1 }).collect();
+            Read { oid: Oid(1), of: ReadOf::Akey { dkey: vec![dkey], akey: b"a".to_vec(), extents } }
+        };
+        let most = MAX_EXTENTS as u64;
+        let reads = [read(0, most), read(1, 1), read(2, 100_000), read(3, most - 1), read(4, 0)];
+        let messages = messages(reads.iter().collect());
+        let extents = |read: &Read| if let ReadOf::Akey { extents, .. } = &read.of { extents.clone() } else { vec![] };
+        assert!(messages.iter().all(|part| part.iter().map(|read| extents(read).len()).sum::<usize>() <= MAX_EXTENTS));
+        for read in &reads {
+            let same = |other: &&Read| dkey_of(other) == dkey_of(read);
+            let all: Vec<Extent> = messages.iter().flatten().filter(same).flat_map(extents).collect();
+            assert_eq!(all, extents(read));
+        }
+        assert!(messages.len() <= 100_000 / MAX_EXTENTS + 5);
+    }
+
+    fn dkey_of(read: &Read) -> &[u8] {
+        if let ReadOf::Akey { dkey, .. } = &read.of { dkey } else { &[] }
     }
 }

@@ -31,6 +31,19 @@ impl Extent {
         (start < end).then(|| Self { index: start, count: end - start })
     }
 
+    /// The same records, in order and each once.
+    pub fn merged(mut extents: Vec<Self>) -> Vec<Self> {
+        extents.sort_unstable_by_key(|extent| extent.index);
+        extents.dedup_by(|next, last| {
+            let joins = next.index <= last.end();
+            if joins {
+                last.count = last.end().max(next.end()) - last.index;
+            }
+            joins
+        });
+        extents
+    }
+
     /// Whether the two share a record.
     pub fn overlaps(self, other: Self) -> bool {
         self.intersect(other).is_some()

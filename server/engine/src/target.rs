@@ -201,6 +201,9 @@ pub struct Target {
     full: bool,
     /// Things of the index that enumerations and queries may still look at in this turn.
     looks: usize,
+    /// The same of fetches, of which the last one may look at more; and whether one that had to wait for that was served in this turn.
+    fetch_looks: usize,
+    late_fetch: bool,
     /// Others may still read in place what an earlier process named, which had ended by then.
     restarted_ns: Option<u64>,
     /// What the count of blocks given back began with, as readers in place are told it.
@@ -261,6 +264,8 @@ impl Target {
             background: true,
             full: false,
             looks: TURN_LOOKS,
+            fetch_looks: TURN_LOOKS,
+            late_fetch: false,
             restarted_ns: (!recovered.fresh).then_some(options.locked_ns),
             first_generation: 0,
             change: 0,
@@ -346,6 +351,7 @@ impl Target {
             self.run_ready(now, out);
         }
         (self.full, self.looks) = (false, TURN_LOOKS);
+        (self.late_fetch, self.fetch_looks) = (false, TURN_LOOKS);
         if !self.parked.wants_to_go_on() {
             self.changes.forget();
         }

@@ -214,6 +214,8 @@ pub struct Fetched {
     pub filled: bool,
     /// CRC-32C of the bytes appended, made from the stored checksums where it can be.
     pub checksum: u32,
+    /// Parts of the index that were looked at for it.
+    pub looked: u32,
 }
 
 /// What to enumerate.

@@ -20,4 +20,4 @@ pub use api::{
     StoreOptions, StoreStats, ValueKind,
 };
 pub use error::StoreError;
-pub use store::{Ask, INLINE_BYTES, Judged, LOOKS, Store, Walk, inspect};
+pub use store::{Ask, INLINE_BYTES, Judged, LOOKS, ReadSet, Store, Walk, inspect};

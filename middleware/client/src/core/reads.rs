@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use talea_model::{Oid, TxId, View};
+use talea_model::{Extent, Oid, TxId, View};
 use talea_wire::data::{Read, ReadOf};
 
 /// From so many reads on, those of an object become one of all of it.
@@ -53,7 +53,10 @@ impl ReadSets {
     }
 
     /// Notes a read; ask [`wants`](Self::wants) first.
-    pub(crate) fn note(&self, view: &View, oid: Oid, of: ReadOf) {
+    pub(crate) fn note(&self, view: &View, oid: Oid, mut of: ReadOf) {
+        if let ReadOf::Akey { extents, .. } = &mut of {
+            *extents = Extent::merged(std::mem::take(extents));
+        }
         let View::Inside { tx, .. } = view else { return };
         let mut sets = self.lock();
         let Some(set) = sets.get_mut(tx) else { return };

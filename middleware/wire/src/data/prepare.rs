@@ -1,7 +1,7 @@
 //! Preparing an independent transaction (docs/design.md §4 rule 15): what it has read, for the leader that it was read from.
 
 use serde::{Deserialize, Serialize};
-use talea_model::limit::{MAX_KEY_BYTES, MAX_NAMED_TX};
+use talea_model::limit::{MAX_EXTENTS, MAX_KEY_BYTES, MAX_NAMED_TX};
 use talea_model::{Extent, Oid, Stamp, TxId};
 
 use crate::WireError;
@@ -23,7 +23,7 @@ pub enum ReadOf {
     },
     /// Anything of a dkey.
     Dkey(Vec<u8>),
-    /// A value, or records of an array: all of them where there are no extents.
+    /// A value, or records of an array: all of them where there are no extents. A message has [`MAX_EXTENTS`] at most.
     Akey {
         /// Its dkey.
         dkey: Vec<u8>,
@@ -56,6 +56,8 @@ pub struct Prepare {
 impl Prepare {
     pub(super) fn check(self) -> Result<Self, WireError> {
         over("reads", self.reads.len(), MAX_READS)?;
+        let extents_of = |read: &Read| if let ReadOf::Akey { extents, .. } = &read.of { extents.len() } else { 0 };
+        over("extents of a request", self.reads.iter().map(extents_of).sum(), MAX_EXTENTS)?;
         for read in &self.reads {
             let (first, second) = match &read.of {
                 ReadOf::Object => (0, 0),

@@ -56,7 +56,7 @@ impl Wait {
             }
             Wait::Device => return "the deadline passed before its device was asked: try again".to_owned(),
             Wait::Turn => {
-                return "the deadline passed while it went through keys and records that are punched: try again, with a longer deadline".to_owned();
+                return "the deadline passed while it, or others before it, went through many keys and records: try again, with a longer deadline".to_owned();
             }
         };
         format!(

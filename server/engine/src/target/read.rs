@@ -2,13 +2,11 @@
 //!
 //! Must never answer with more than one message carries.
 
-use std::collections::BTreeSet;
-
 use talea_fabric::PeerId;
 use talea_fabric::endpoint::MAX_PAYLOAD_BYTES;
 use talea_model::limit::MAX_ENUMERATED;
 use talea_model::{Extent, TxId, View};
-use talea_vos::{Enumerate, FetchWhat, ObjectRef, Query, Store, StoreError, Walk};
+use talea_vos::{Enumerate, FetchWhat, ObjectRef, Query, ReadSet, Store, StoreError, Walk};
 use talea_wire::data::request::Head;
 use talea_wire::data::{
     Body, Diff, DiffPlace, Difference, Differences, Differs, Entry, EnumerateKind, Fetched, Located, Prepare,
@@ -90,7 +88,7 @@ impl Target {
                 self.reply(now, peer, id, ReplyBody::Located(Box::new(located)), out);
             }
             Body::Prepare(prepare) => {
-                let named = self.prepare(&request.head, prepare)?;
+                let Some(named) = self.prepare(&request.head, prepare)? else { return Ok(()) };
                 self.reply(now, peer, id, ReplyBody::Prepared(named), out);
             }
             Body::Diff(diff) => {
@@ -102,28 +100,24 @@ impl Target {
         Ok(())
     }
 
-    /// Rule 15: passes the bound, durably by the end of this turn, and looks whether what was read still holds there.
-    fn prepare(&mut self, head: &Head, prepare: &Prepare) -> Result<Vec<TxId>, StoreError> {
+    /// Rule 15: passes the bound, durably by the end of this turn, and looks whether what was read still holds there. `None` if that goes
+    /// on in the next turn: what is written meanwhile is later than the bound.
+    fn prepare(&mut self, head: &Head, prepare: &Prepare) -> Result<Option<Vec<TxId>>, StoreError> {
         let View::Inside { tx, base, .. } = head.view else {
             return Err(StoreError::Bad("only what was read inside a transaction can be prepared"));
         };
         self.clock.serve(prepare.until);
         self.raise_ceiling()?;
         let reader = talea_vos::Reader { tx, base, until: prepare.until };
-        let mut named = BTreeSet::new();
-        for read in &prepare.reads {
-            let of = match &read.of {
-                ReadOf::Object => talea_vos::ReadOf::Object,
-                ReadOf::Dkeys { after, through } => talea_vos::ReadOf::Dkeys { after, through: through.as_deref() },
-                ReadOf::Dkey(dkey) => talea_vos::ReadOf::Dkey(dkey),
-                ReadOf::Akey { dkey, akey, extents } => talea_vos::ReadOf::Akey { dkey, akey, extents },
-            };
-            self.store.check_read(head.container, read.oid, of, reader, &mut named)?;
-        }
+        let reads: ReadSet<'_> = prepare.reads.iter().map(|read| (read.oid, read_of(&read.of))).collect();
+        let check = |store: &Store, looks: usize, walk: &mut Walk| {
+            store.check_reads_some(head.container, &reads, reader, looks, walk)
+        };
+        let walk = self.walk_on(check)?;
         if self.store.ledger().admits(tx) {
             self.prepared.insert(tx);
         }
-        Ok(named.into_iter().collect())
+        Ok(walk.map(Walk::into_named))
     }
 
     fn diff(&mut self, head: &Head, diff: &Diff) -> Result<Differences, StoreError> {
@@ -166,9 +160,9 @@ impl Target {
         Ok(Differences { found, next: next.map(place_back) })
     }
 
-    /// Fetches all entries into `data`, in order.
+    /// Fetches all entries into `data`, in order. What it looks at others do not look at in this turn.
     fn fetch(
-        &self,
+        &mut self,
         at: ObjectRef,
         view: View,
         entries: &[Entry<'_>],
@@ -177,6 +171,7 @@ impl Target {
         let mut fetched = Vec::with_capacity(entries.len());
         for entry in entries {
             let one = self.store.fetch(at, view, entry.dkey, entry.akey, fetch_what(entry), data)?;
+            self.fetch_looks = self.fetch_looks.saturating_sub(one.looked as usize);
             fetched.push(one);
         }
         Ok(fetched)
@@ -312,6 +307,15 @@ impl Target {
             QueryKind::MaxDkeyArrayEnd => number.map_or((u64::MAX, 0), |dkey| (dkey, answer.end)),
             QueryKind::MaxDkey | QueryKind::MinDkey => number.map_or((0, 0), |dkey| (1, dkey)),
         }))
+    }
+}
+
+fn read_of(of: &ReadOf) -> talea_vos::ReadOf<'_> {
+    match of {
+        ReadOf::Object => talea_vos::ReadOf::Object,
+        ReadOf::Dkeys { after, through } => talea_vos::ReadOf::Dkeys { after, through: through.as_deref() },
+        ReadOf::Dkey(dkey) => talea_vos::ReadOf::Dkey(dkey),
+        ReadOf::Akey { dkey, akey, extents } => talea_vos::ReadOf::Akey { dkey, akey, extents },
     }
 }
 

@@ -91,6 +91,7 @@ impl Target {
                 let map = Box::new(PoolMap::clone(&map));
                 self.reply(now, peer, id, ReplyBody::StaleMap(map), out);
             }
+            Gate::Go if self.waits_for_turn(request, waited) => self.parked.wanted = Some(Wait::Turn),
             Gate::Go if self.waits_for_device(request, waited) => self.parked.wanted = Some(Wait::Device),
             Gate::Go => {
                 self.counters.passed += 1;
@@ -146,7 +147,18 @@ impl Target {
 
     /// Whether a fetch is better served with others, whose reads the device does at the same time.
     fn waits_for_device(&self, request: &Request<'_>, waited: Option<Wait>) -> bool {
-        matches!(request.body, Body::Fetch(_)) && self.store.reads_wait() && waited != Some(Wait::Device)
+        matches!(request.body, Body::Fetch(_))
+            && self.store.reads_wait()
+            && !matches!(waited, Some(Wait::Device | Wait::Turn))
+    }
+
+    /// Whether a fetch is for the next turn: fetches have looked at as much as one allows. One of those that waited goes on in any turn,
+    /// whatever comes.
+    fn waits_for_turn(&mut self, request: &Request<'_>, waited: Option<Wait>) -> bool {
+        if !matches!(request.body, Body::Fetch(_)) || self.fetch_looks > 0 {
+            return false;
+        }
+        waited != Some(Wait::Turn) || std::mem::replace(&mut self.late_fetch, true)
     }
 
     pub(super) fn take_wait(&mut self) -> Option<Wait> {

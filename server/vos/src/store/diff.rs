@@ -126,7 +126,9 @@ impl Store {
                 found.add(Difference { place, record_bytes, extent, how })
             })
         };
-        for (start, column) in array.columns() {
+        // The last run that was given begins where a column does: nothing before it is looked at again.
+        let from = after.unwrap_or(0);
+        for (start, column) in array.overlapping(Extent { index: from, count: u64::MAX - from }) {
             let Some(how) = self.differs(&column.stack, sides) else { continue };
             match &mut run {
                 Some((open, same)) if open.end() == start && *same == how => open.count = column.end - open.index,

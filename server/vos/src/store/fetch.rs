@@ -107,7 +107,7 @@ impl Store {
         self.check_room(len, out)?;
         let mut joined = Joined::default();
         self.append_verified(piece.version, 0, len, out, &mut joined)?;
-        Ok(Fetched { found: true, bytes: len, record_bytes: 0, filled: true, checksum: joined.crc })
+        Ok(Fetched { found: true, bytes: len, record_bytes: 0, filled: true, checksum: joined.crc, looked: 1 })
     }
 
     fn fetch_array(
@@ -128,10 +128,13 @@ impl Store {
         self.check_room(bytes, out)?;
         out.reserve(bytes as usize);
         let mut joined = Joined::default();
-        let mut fetched = Fetched { found: false, bytes, record_bytes: akey.record_bytes(), filled: true, checksum: 0 };
+        let record_size = akey.record_bytes();
+        let mut fetched =
+            Fetched { found: false, bytes, record_bytes: record_size, filled: true, checksum: 0, looked: 1 };
         for extent in extents {
             let mut at = extent.index;
             for (start, column) in akey.array.iter().flat_map(|array| array.overlapping(*extent)) {
+                fetched.looked = fetched.looked.saturating_add(1);
                 let Some(piece) = self.memory.index.seen(&column.stack, lens, hidden) else { continue };
                 let (first, last) = (start.max(extent.index), column.end.min(extent.end()));
                 fetched.filled &= at == first;

@@ -1,6 +1,8 @@
 //! Enumerations, queries and conditions in portions.
 
-use talea_model::Extent;
+use std::collections::BTreeSet;
+
+use talea_model::{Extent, TxId};
 
 use crate::index::look::{Cursor, Looks};
 use crate::{Answer, Listed};
@@ -17,8 +19,10 @@ pub struct Walk {
     /// Records that follow each other, seen so far.
     pub(super) run: Option<Extent>,
     pub(super) answer: Answer,
-    /// Conditions that were found to hold.
+    /// Conditions, or parts of what was read, that were found to hold.
     pub(super) judged: usize,
+    /// Transactions met on the way whose fate is not known.
+    pub(super) named: BTreeSet<TxId>,
     /// For whoever keeps it between two portions: what it may want to know when it goes on.
     pub mark: u64,
     looked: u64,
@@ -38,6 +42,11 @@ impl Walk {
     /// The answer of a query that has come to its end.
     pub fn into_answer(self) -> Answer {
         self.answer
+    }
+
+    /// Transactions that have written what was read and whose fate is not known.
+    pub fn into_named(self) -> Vec<TxId> {
+        self.named.into_iter().collect()
     }
 
     /// Things of the index that were looked at.

@@ -1,10 +1,10 @@
 //! No turn grows with what there is: room is made, and what is punched is gone through, in portions; others are served between.
 
-use talea_model::{ContainerId, Extent, Stamp, View};
+use talea_model::{ContainerId, Extent, SessionId, Stamp, TxId, View};
 use talea_vos::Change;
 use talea_wire::RefusalCode;
 use talea_wire::data::request::Head;
-use talea_wire::data::{Body, Condition, Entry, EnumerateKind, QueryKind};
+use talea_wire::data::{Body, Condition, Entry, EnumerateKind, Prepare, QueryKind, Read, ReadOf};
 
 use super::bench::*;
 use crate::target::TURN_LOOKS;
@@ -192,6 +192,116 @@ fn conditions_are_judged_in_turns_and_in_the_state_that_they_meet() {
     let id = bench.send(head, Body::Punch { dkey: b"array", akey: b"a", extent: None, condition: Condition::Update });
     assert_eq!(bench.target.parked(), 1);
     assert_eq!(turns_until(&mut bench, id).0, Answer::Refused(RefusalCode::NotFound));
+}
+
+/// An array of many versions, one a record.
+fn with_long_array(records: u64) -> Bench {
+    let mut bench = Bench::new();
+    for n in 0..records / 64 {
+        let extents = (0..64).map(|at| Extent { index: n * 64 + at, count: 1 }).collect();
+        let entry = Entry { extents, ..array(b"array", Extent { index: 0, count: 1 }, &[7; 64]) };
+        let head = bench.head(Some(AUTO), View::Latest);
+        assert_eq!(bench.ask(head, Body::Update(vec![entry])), Some(Answer::Done));
+    }
+    bench
+}
+
+/// A fetch that goes through much leaves little of its turn to others like it: they wait for the next one, in their order.
+#[test]
+fn of_fetches_that_look_at_much_a_turn_serves_few() {
+    let records = TURN_LOOKS as u64 * 2;
+    let mut bench = with_long_array(records);
+    bench.up(2);
+    let all = Extent { index: 0, count: records };
+    let asked: Vec<u64> = (0..10)
+        .map(|_| {
+            let head = bench.head(None, View::Latest);
+            bench.send(head, Body::Fetch(vec![Entry { checksum: 0, ..array(b"array", all, &[]) }]))
+        })
+        .collect();
+    assert_eq!(bench.target.parked(), 9);
+    assert_eq!(bench.target.next_deadline(), 0, "they go on without any event");
+    let mut answered = Vec::new();
+    for turn in 1..=asked.len() {
+        // Somebody else asks in each turn, and comes behind them.
+        let mut head = bench.head(None, View::Latest);
+        head.session = SessionId(2);
+        bench.send(head, Body::Fetch(vec![Entry { checksum: 0, ..array(b"array", all, &[]) }]));
+        let answers = bench.finish();
+        assert!(answers.len() <= 2, "{} in turn {turn}", answers.len());
+        assert!(answers.iter().all(|(_, answer)| *answer == Answer::Fetched(vec![(true, vec![7; records as usize])])));
+        answered.extend(answers.into_iter().map(|(id, _)| id));
+    }
+    answered.retain(|id| asked.contains(id));
+    assert_eq!(answered, asked);
+}
+
+#[test]
+fn where_records_lie_is_looked_for_no_further_than_one_answer_goes() {
+    let mut bench = with_long_array(TURN_LOOKS as u64 * 2);
+    let stamp = bench.stamp();
+    // All of it is punched, and stays for a snapshot.
+    bench.later_us(10);
+    let head = bench.head(Some(AUTO), View::Latest);
+    bench.ask(head, Body::Punch { dkey: b"array", akey: b"a", extent: None, condition: Condition::None });
+    let found = |from| {
+        let extent = Extent { index: from, count: u64::MAX - from };
+        let store = bench.target.store();
+        let at = talea_vos::ObjectRef { container: RUN, oid: oid() };
+        store.locate(at, View::Latest, b"array", b"a", extent).unwrap()
+    };
+    let (mut at, mut answers) = (0, 0);
+    while at < u64::MAX {
+        let located = found(at);
+        assert!(located.end > at && located.spans.is_empty());
+        (at, answers) = (located.end, answers + 1);
+    }
+    assert!((2..=4).contains(&answers), "{answers} answers");
+    assert!(stamp < bench.stamp());
+}
+
+/// What a transaction says that it has read is gone through once, however often it says so, and in turns.
+#[test]
+fn what_was_read_is_looked_at_once_and_in_turns() {
+    let mut bench = with_long_array(TURN_LOOKS as u64 * 2);
+    bench.later_us(10);
+    let position = bench.log(&[Change::Begin(TxId(1)), Change::Begin(TxId(2))]);
+    let view = inside(1, bench.stamp(), position);
+    bench.later_us(10);
+    let all = Extent { index: 0, count: u64::MAX };
+    let read = || Read {
+        oid: oid(),
+        of: ReadOf::Akey { dkey: b"array".to_vec(), akey: b"a".to_vec(), extents: vec![all; 40] },
+    };
+    let until = Stamp::from_unix_us(bench.now.unix_us + 1_000);
+    let prepare = || Body::Prepare(Box::new(Prepare { until, reads: (0..100).map(|_| read()).collect() }));
+    let head = bench.head(None, view);
+    let id = bench.send(head, prepare());
+    assert_eq!(bench.target.parked(), 1);
+    assert_eq!(bench.target.next_deadline(), 0, "it goes on without any event");
+    assert_eq!(bench.get(View::Latest, b"other"), nothing(), "somebody else is served meanwhile");
+    let (answer, turns) = turns_until(&mut bench, id);
+    assert_eq!(answer, Answer::Prepared(vec![]));
+    assert!((2..=4).contains(&turns), "{turns} turns");
+    // What is written between two portions, where it has looked already, is later than the bound; who writes where it has not, is named.
+    let head = bench.head(None, view);
+    let id = bench.send(head, prepare());
+    let last = TURN_LOOKS as u64 * 2 - 1;
+    for (order, index) in [(AUTO, 0), (AUTO, last), (talea_model::Order::Pending(TxId(2)), last)] {
+        let head = bench.head(Some(order), View::Latest);
+        bench.send(head, Body::Update(vec![array(b"array", Extent { index, count: 1 }, b"y")]));
+    }
+    assert_eq!(turns_until(&mut bench, id).0, Answer::Prepared(vec![TxId(2)]));
+    // And what was written before the bound is found, wherever.
+    bench.later_us(2_000);
+    let until = Stamp::from_unix_us(bench.now.unix_us + 1_000);
+    let head = bench.head(None, view);
+    let id = bench.send(head, Body::Prepare(Box::new(Prepare { until, reads: vec![read()] })));
+    assert_eq!(turns_until(&mut bench, id).0, Answer::Refused(RefusalCode::Conflict));
+    // More than a message may carry is refused before it costs anything.
+    let head = bench.head(None, view);
+    let reads = (0..103).map(|_| read()).collect();
+    assert_eq!(bench.ask(head, Body::Prepare(Box::new(Prepare { until, reads }))), refused(RefusalCode::Malformed));
 }
 
 #[test]
