@@ -32,6 +32,8 @@ struct Table {
     held: Mutex<Vec<Event>>,
     ready: Mutex<VecDeque<Event>>,
     requests: AtomicUsize,
+    /// The least deadline that a request named.
+    least_ms: AtomicU64,
 }
 
 impl Table {
@@ -83,7 +85,9 @@ impl Endpoint for Near {
             }
             _ => {
                 self.0.requests.fetch_add(1, SeqCst);
-                (answer(&data::Request::decode(&bytes).unwrap()), self.0.answers.load(SeqCst))
+                let request = data::Request::decode(&bytes).unwrap();
+                self.0.least_ms.fetch_min(request.head.deadline_ms.into(), SeqCst);
+                (answer(&request), self.0.answers.load(SeqCst))
             }
         };
         let event = Event::Message { peer, message: Message::Owned(answer) };
@@ -122,7 +126,8 @@ fn answer(request: &data::Request<'_>) -> Vec<u8> {
 }
 
 fn client(answers: bool) -> (Client, Object, Arc<Table>) {
-    let table = Arc::new(Table { answers: AtomicBool::new(answers), ..Table::default() });
+    let table =
+        Arc::new(Table { answers: AtomicBool::new(answers), least_ms: AtomicU64::new(u64::MAX), ..Table::default() });
     table.compute(1_000);
     let tuning =
         Tuning { short_way: ShortWay::Off, deadline_ms: DEADLINE_MS, in_flight: IN_FLIGHT, ..Tuning::default() };
@@ -231,4 +236,15 @@ fn an_answer_after_the_deadline_changes_nothing_in_the_callers_memory() {
     assert_eq!(out, [0xee; 64]);
     object.fetch(&View::Latest, &mut [EntryFetch::single(b"d", b"a", &mut out)]).unwrap();
     assert_eq!(out, [7; 64]);
+}
+
+#[test]
+fn what_is_late_is_not_sent() {
+    let (_client, object, table) = client(true);
+    let late = object.container().with_deadline_ms(0).object(object.oid());
+    let error = late.update(&Write::Auto, &ENTRY).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Deadline, "{error}");
+    assert_eq!(table.requests.load(SeqCst), 0, "a target takes a deadline of 0 for one of 30 s");
+    object.update(&Write::Auto, &ENTRY).unwrap();
+    assert!(table.least_ms.load(SeqCst) > 0);
 }

@@ -87,7 +87,9 @@ impl State {
         head.session = course.session;
         head.hlc = self.hlc.tick(self.wall.unix_us(clock, machine_ns));
         head.map_version = self.map.version;
-        head.deadline_ms = u32::try_from(question.deadline_ns.saturating_sub(now_ns).div_ceil(MS)).unwrap_or(u32::MAX);
+        // 0 would leave the choice to the target.
+        let left_ms = question.deadline_ns.saturating_sub(now_ns).div_ceil(MS).max(1);
+        head.deadline_ms = u32::try_from(left_ms).unwrap_or(u32::MAX);
         head.acknowledged_below = self.links.entry(question.target).or_default().acknowledged_below();
     }
 }
@@ -155,7 +157,8 @@ impl Shared {
         let now_ns = self.now_ns();
         let mut guard = self.lock();
         let state = &mut *guard;
-        if state.endpoint.is_none() || state.session().0 == 0 || !state.map.is_up(question.target) {
+        let is_late = now_ns >= question.deadline_ns;
+        if is_late || state.endpoint.is_none() || state.session().0 == 0 || !state.map.is_up(question.target) {
             return None;
         }
         let peer = state.links.get(&question.target)?.peer?;
@@ -199,6 +202,10 @@ impl Shared {
         let Question { what, target, began_ns, deadline_ns, .. } = question;
         let peer = self.target_peer(target, began_ns, deadline_ns).await?;
         let now_ns = self.now_ns();
+        // Nobody waits for the answer any more.
+        if now_ns >= deadline_ns {
+            return Err(self.late(PeerKey::Target(target), what, began_ns));
+        }
         {
             let mut state = self.lock();
             if course.sends > 0 && question.order.is_some() && course.session != state.session() {
