@@ -372,6 +372,7 @@ impl SimServer {
                         }
                     }
                 }
+                Event::Connected { .. } => {}
                 Event::Down { peer } if self.plant == Plant::Deaf && process.clients.contains(&peer) => {}
                 Event::Down { peer } => process.node.peer_down(now, peer),
             }

@@ -4,7 +4,7 @@
 //! held while anybody sleeps; the endpoint is taken out for that, and who needs it meanwhile wakes the sleeper. Must never
 //! iterate in an order that a seed does not determine, and never touch anything in a forked child.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::IoSlice;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -20,12 +20,14 @@ use crate::options::Tuning;
 
 pub(crate) mod block;
 mod calls;
+mod dial;
 pub(crate) mod drive;
 pub(crate) mod driven;
 pub(crate) mod exchange;
 pub(crate) mod home;
 pub(crate) mod homes;
 pub(crate) mod link;
+mod loans;
 mod news;
 pub(crate) mod place;
 pub(crate) mod reads;
@@ -33,17 +35,16 @@ mod ticket;
 
 use block::Parker;
 use calls::Calls;
+use dial::Dials;
 use home::Home;
 use link::{Link, PeerKey};
+use loans::Loans;
 use news::News;
 use place::{Places, ShortWay};
 pub(crate) use ticket::Ticket;
 
 /// Layouts remembered; more are computed anew.
 const LAYOUTS_MAX: usize = 1024;
-/// Large replies that stay in the endpoint's buffers until they are read; more are copied, so that a reader that is slow
-/// cannot stall the others' replies.
-const LENT_MAX: usize = 8;
 
 /// What a request or timer ended with.
 pub(crate) enum Outcome {
@@ -51,6 +52,8 @@ pub(crate) enum Outcome {
     Data(Message),
     /// The home server's answer.
     Control(Box<Body>),
+    /// What has come of connecting.
+    Dialed(Result<Option<PeerId>>),
     /// The connection is gone.
     Down,
     /// The time came.
@@ -88,7 +91,7 @@ pub(crate) struct State {
     parked: Vec<Arc<Parker>>,
     calls: Calls,
     spare_heads: Vec<Vec<u8>>,
-    lent: usize,
+    loans: Loans,
     pub(crate) hlc: Hlc,
     wall: Wall,
     random: u64,
@@ -97,6 +100,9 @@ pub(crate) struct State {
     home: Home,
     news: News,
     links: BTreeMap<TargetId, Link>,
+    dials: Dials,
+    /// Targets with a place in flight that somebody was woken for since the last round.
+    offered: VecDeque<TargetId>,
     /// Transactions that this process writes in.
     pub(crate) joined: BTreeSet<TxId>,
     peers: BTreeMap<PeerId, PeerKey>,
@@ -130,7 +136,7 @@ impl Shared {
             parked: vec![],
             calls: Calls::default(),
             spare_heads: vec![],
-            lent: 0,
+            loans: Loans::default(),
             hlc: Hlc::default(),
             wall: Wall::default(),
             random: seed,
@@ -139,6 +145,8 @@ impl Shared {
             home: Home::new((tuning.home, home), tuning.others.clone()),
             news: News::default(),
             links: BTreeMap::new(),
+            dials: Dials::default(),
+            offered: VecDeque::new(),
             joined: BTreeSet::new(),
             peers: BTreeMap::new(),
             full: vec![],
@@ -199,17 +207,6 @@ impl Shared {
 
     fn wait_for_endpoint<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.endpoint_back.wait(state).unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Runs `use_it` on the endpoint without holding the lock.
-    fn with_endpoint_unlocked<R>(&self, use_it: impl FnOnce(&mut dyn Endpoint) -> R) -> R {
-        let taken = self.lock_with_endpoint().endpoint.take();
-        // lock_with_endpoint returns only with the endpoint there, and the lock is held until it is taken.
-        let mut back = PutBack { shared: self, endpoint: taken };
-        match back.endpoint.as_deref_mut() {
-            Some(endpoint) => use_it(endpoint),
-            None => unreachable!("the endpoint was there under the lock"),
-        }
     }
 
     /// Waits until a time.
@@ -330,24 +327,6 @@ impl Drop for Shared {
     }
 }
 
-struct PutBack<'a> {
-    shared: &'a Shared,
-    endpoint: Option<Box<dyn Endpoint>>,
-}
-
-impl Drop for PutBack<'_> {
-    fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        state.endpoint = self.endpoint.take();
-        if state.wanted > 0 {
-            self.shared.endpoint_back.notify_all();
-        }
-        let next = state.next_driver();
-        drop(state);
-        next.inspect(|parker| parker.hand());
-    }
-}
-
 impl State {
     pub(crate) fn random_u64(&mut self) -> u64 {
         // SplitMix64 (Steele, Lea, Flood 2014).
@@ -378,8 +357,8 @@ impl State {
             return None;
         }
         let waker = call.waker.take();
-        if matches!(&outcome, Outcome::Data(Message::Lent(_))) {
-            self.lent += 1;
+        if let Outcome::Data(Message::Lent(_)) = &outcome {
+            self.loans.add(id);
         }
         call.outcome = Some(outcome);
         self.calls.stop_timer(id);

@@ -139,7 +139,7 @@ impl<'a, T> Queue<'a, T> {
     }
 
     /// Starts an operation, such as [`Object::update_async`](crate::Object::update_async): its request leaves before this
-    /// returns, unless as many as may are in flight at its target.
+    /// returns, unless as many as may are in flight at its target or there is no connection to it yet.
     ///
     /// Its deadline counts while somebody drives the client: time in which the program is elsewhere is not the server's.
     pub fn start(&self, operation: impl Future<Output = T> + Send + 'a) {

@@ -14,6 +14,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 
+use crate::descriptor::Descriptor;
 use crate::handshake::{Accepting, CONFIRM_BYTES, Credentials, HELLO_BYTES, Verdict, fresh_nonce};
 use crate::poller::{LISTEN_TOKEN, Poller, Ready};
 use crate::{Clock, FabricError, Hello, RealClock};
@@ -27,7 +28,7 @@ const RETRY_NS: u64 = 100_000_000;
 
 /// A connection that has proved itself; its socket is in no poller.
 pub(crate) struct Accepted {
-    pub(crate) socket: OwnedFd,
+    pub(crate) socket: Descriptor,
     pub(crate) hello: Hello,
     pub(crate) local: bool,
 }
@@ -38,7 +39,7 @@ enum Stage {
 }
 
 struct Proving {
-    socket: OwnedFd,
+    socket: Descriptor,
     /// The kernel's word on a Unix socket.
     pid: Option<u32>,
     deadline_ns: u64,
@@ -47,7 +48,7 @@ struct Proving {
 }
 
 pub(crate) struct Acceptor {
-    listener: OwnedFd,
+    listener: Descriptor,
     /// To be removed with the acceptor.
     path: Option<String>,
     credentials: Credentials,
@@ -58,7 +59,7 @@ pub(crate) struct Acceptor {
 
 impl Drop for Acceptor {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
+        if let Some(path) = self.path.as_ref().filter(|_| !self.listener.is_foreign()) {
             let _ = fs::remove_file(path);
         }
     }
@@ -82,7 +83,7 @@ impl Acceptor {
         let listener = UnixListener::bind(path).map_err(context)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(context)?;
         listener.set_nonblocking(true).map_err(context)?;
-        let acceptor = Self::new(listener.into(), Some(path.to_owned()), credentials, channel);
+        let acceptor = Self::new(OwnedFd::from(listener).into(), Some(path.to_owned()), credentials, channel);
         poller.add(&acceptor.listener, LISTEN_TOKEN).map_err(context)?;
         Ok(acceptor)
     }
@@ -98,12 +99,12 @@ impl Acceptor {
         let listener = TcpListener::bind(host_port).map_err(context)?;
         listener.set_nonblocking(true).map_err(context)?;
         let bound = listener.local_addr().map_err(context)?.to_string();
-        let acceptor = Self::new(listener.into(), None, credentials, channel);
+        let acceptor = Self::new(OwnedFd::from(listener).into(), None, credentials, channel);
         poller.add(&acceptor.listener, LISTEN_TOKEN).map_err(context)?;
         Ok((acceptor, bound))
     }
 
-    fn new(listener: OwnedFd, path: Option<String>, credentials: &Credentials, channel: &'static [u8]) -> Self {
+    fn new(listener: Descriptor, path: Option<String>, credentials: &Credentials, channel: &'static [u8]) -> Self {
         let credentials = credentials.clone();
         Acceptor { listener, path, credentials, channel, proving: BTreeMap::new(), retry_ns: u64::MAX }
     }
@@ -147,7 +148,7 @@ impl Acceptor {
         self.proving.values().next().map_or(u64::MAX, |oldest| oldest.deadline_ns).min(self.retry_ns)
     }
 
-    pub(crate) fn listener(&self) -> &OwnedFd {
+    pub(crate) fn listener(&self) -> &Descriptor {
         &self.listener
     }
 
@@ -156,7 +157,7 @@ impl Acceptor {
         loop {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let socket = match rustix::net::accept_with(&self.listener, flags) {
-                Ok(socket) => socket,
+                Ok(socket) => Descriptor::from(socket),
                 Err(Errno::AGAIN) => return,
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
                 Err(_) => {
@@ -209,7 +210,7 @@ impl Acceptor {
         }
     }
 
-    fn answer(&self, socket: &OwnedFd, bytes: &[u8; HELLO_BYTES]) -> Result<Stage, Closed> {
+    fn answer(&self, socket: &Descriptor, bytes: &[u8; HELLO_BYTES]) -> Result<Stage, Closed> {
         let nonce = fresh_nonce().map_err(|_| Closed)?;
         let now_us = RealClock.unix_us();
         let verdict = Accepting::hello(&self.credentials, self.channel, bytes, nonce, now_us).map_err(|_| Closed)?;

@@ -68,7 +68,7 @@ pub type Given = [Vec<u8>; 2];
 /// What an endpoint reports.
 #[derive(Debug)]
 pub enum Event {
-    /// A peer has proved itself. Sent for accepted peers only; [`Endpoint::connect`] returns when its own is up.
+    /// A peer has proved itself. Sent for accepted peers only.
     Up {
         /// The new peer.
         peer: PeerId,
@@ -76,6 +76,13 @@ pub enum Event {
         hello: Hello,
         /// True if the peer is on this node and the kernel vouched for its pid and user.
         local: bool,
+    },
+    /// What has become of a connection that [`Endpoint::begin_connect`] has left pending. Without success, no further event names it.
+    Connected {
+        /// Its name.
+        peer: PeerId,
+        /// Whether the peer is up.
+        outcome: Result<(), FabricError>,
     },
     /// A whole message.
     Message {
@@ -89,6 +96,15 @@ pub enum Event {
         /// Who is gone.
         peer: PeerId,
     },
+}
+
+/// How far a connection has come when the call that began it returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// The peer is up.
+    Up(PeerId),
+    /// [`Event::Connected`] will say what has become of it, at its deadline at the latest.
+    Pending(PeerId),
 }
 
 /// Why an endpoint could not be made or a connection not be established.
@@ -157,6 +173,14 @@ pub trait Endpoint: Send {
     /// Connects, proves both sides to each other, and returns when the peer is up.
     /// `deadline_ns` is in the endpoint clock's monotonic nanoseconds, as everywhere below.
     fn connect(&mut self, address: &Address, hello: &Hello, deadline_ns: u64) -> Result<PeerId, FabricError>;
+
+    /// The same without waiting for the other side, which may be stopped or out of reach. Needs nobody but whoever calls
+    /// [`recv`](Self::recv) and [`wait`](Self::wait) to go on; [`disconnect`](Self::disconnect) gives it up.
+    ///
+    /// Where connecting never waits, [`connect`](Self::connect) is all that this does.
+    fn begin_connect(&mut self, address: &Address, hello: &Hello, deadline_ns: u64) -> Result<Begun, FabricError> {
+        self.connect(address, hello, deadline_ns).map(Begun::Up)
+    }
 
     /// Takes one message made of `parts`, in order. The bytes have been copied (or sent) when this returns.
     fn send(&mut self, peer: PeerId, parts: &[IoSlice<'_>]) -> Result<(), SendError>;

@@ -24,7 +24,7 @@ mod ways;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crate::endpoint::Given;
@@ -33,7 +33,7 @@ use crate::handshake::{Connecting, Credentials, HandshakeError, fresh_nonce};
 use crate::member::{Member, Patience, Spin};
 use crate::poller::Poller;
 use crate::stream::unreachable;
-use crate::{Address, Clock, Endpoint, Event, FabricError, Hello, PeerId, RealClock, SendError};
+use crate::{Address, Begun, Clock, Endpoint, Event, FabricError, Hello, PeerId, RealClock, SendError};
 use device::{Device, Info, Listener, Want, loaded};
 use peer::{Context, Peer, State};
 use receives::{Broken, Returns};
@@ -57,6 +57,8 @@ pub struct LibfabricEndpoint {
     tokens: BTreeMap<usize, u64>,
     credentials: Credentials,
     poller: Poller,
+    /// Connections of ours that are being made, by name and deadline: their end is an event.
+    dials: BTreeMap<u64, (String, u64)>,
     events: VecDeque<Came>,
     /// What is chosen for the device's provider.
     ways: &'static Ways,
@@ -85,7 +87,12 @@ impl Came {
     fn peer(&self) -> u64 {
         match self {
             Came::Message { token, .. } => *token,
-            Came::Event(Event::Up { peer, .. } | Event::Message { peer, .. } | Event::Down { peer }) => peer.0,
+            Came::Event(
+                Event::Up { peer, .. }
+                | Event::Connected { peer, .. }
+                | Event::Message { peer, .. }
+                | Event::Down { peer },
+            ) => peer.0,
         }
     }
 }
@@ -101,6 +108,7 @@ impl LibfabricEndpoint {
             tokens: BTreeMap::new(),
             credentials: credentials.clone(),
             poller: Poller::new().map_err(|source| FabricError::Io { context, source })?,
+            dials: BTreeMap::new(),
             events: VecDeque::new(),
             ways: &TCP,
             spares: Spares::default(),
@@ -163,6 +171,9 @@ impl LibfabricEndpoint {
         if self.peers.values().any(|peer| matches!(peer.state, State::Proving { .. })) {
             let now_ns = RealClock.monotonic_ns();
             self.drop_proving(|deadline_ns| deadline_ns <= now_ns);
+        }
+        if !self.dials.is_empty() {
+            self.report_dials();
         }
     }
 
@@ -283,10 +294,9 @@ impl LibfabricEndpoint {
             self.remove(token);
         }
     }
-}
 
-impl Endpoint for LibfabricEndpoint {
-    fn connect(&mut self, address: &Address, hello: &Hello, deadline_ns: u64) -> Result<PeerId, FabricError> {
+    /// Asks for a connection; gives its name.
+    fn ask(&mut self, address: &Address, hello: &Hello) -> Result<u64, FabricError> {
         let Address::Libfabric { provider, name } = address else {
             return Err(unreachable(address, "it is not a libfabric endpoint"));
         };
@@ -303,13 +313,26 @@ impl Endpoint for LibfabricEndpoint {
             Connecting::start(&self.credentials, LIBFABRIC_CHANNEL, hello, nonce, RealClock.unix_us());
         let token = self.adopt(&info, State::Connecting(connecting))?;
         let asked = self.peers.get(&token).map_or(Ok(()), |peer| peer.active.connect(&info, &bytes));
-        let settled = asked.and_then(|()| self.settle(token, &address.to_string(), deadline_ns));
-        if let Err(error) = settled {
+        asked.inspect_err(|_| drop(self.remove(token)))?;
+        Ok(token)
+    }
+}
+
+impl Endpoint for LibfabricEndpoint {
+    fn connect(&mut self, address: &Address, hello: &Hello, deadline_ns: u64) -> Result<PeerId, FabricError> {
+        let token = self.ask(address, hello)?;
+        if let Err(error) = self.settle(token, &address.to_string(), deadline_ns) {
             // With what it may have said before it ended: nobody knows it by this name.
             self.disconnect(PeerId(token));
             return Err(error);
         }
         Ok(PeerId(token))
+    }
+
+    fn begin_connect(&mut self, address: &Address, hello: &Hello, deadline_ns: u64) -> Result<Begun, FabricError> {
+        let token = self.ask(address, hello)?;
+        self.dials.insert(token, (address.to_string(), deadline_ns));
+        Ok(Begun::Pending(PeerId(token)))
     }
 
     fn send(&mut self, peer: PeerId, parts: &[IoSlice<'_>]) -> Result<(), SendError> {
@@ -363,6 +386,7 @@ impl Endpoint for LibfabricEndpoint {
 
     fn disconnect(&mut self, peer: PeerId) {
         self.remove(peer.0);
+        self.dials.remove(&peer.0);
         self.events.retain(|came| came.peer() != peer.0);
     }
 
@@ -421,11 +445,7 @@ impl Member for LibfabricEndpoint {
             State::Proving { deadline_ns, .. } => deadline_ns,
             _ => u64::MAX,
         };
-        self.peers.values().map(deadline).min().unwrap_or(u64::MAX)
-    }
-
-    /// None: libfabric keeps its descriptors to itself (they are close-on-exec).
-    fn descriptors(&self) -> Vec<RawFd> {
-        Vec::new()
+        let dials = self.dials.values().map(|(_, deadline_ns)| *deadline_ns);
+        self.peers.values().map(deadline).chain(dials).min().unwrap_or(u64::MAX)
     }
 }

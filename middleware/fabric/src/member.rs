@@ -156,8 +156,10 @@ pub trait Member: Endpoint {
         false
     }
 
-    /// Raw descriptors that a forked child must close, so that it does not keep connections of its parent alive.
-    fn descriptors(&self) -> Vec<std::os::fd::RawFd>;
+    /// Raw descriptors of connections and listeners, which a forked child closes as it begins; none where a library keeps its own.
+    fn descriptors(&self) -> Vec<std::os::fd::RawFd> {
+        Vec::new()
+    }
 }
 
 /// What a wait needs of a member, or of several: see [`Member`].

@@ -4,13 +4,12 @@
 //! something, and wakes for all of them through one epoll of their epolls.
 
 use std::io::IoSlice;
-use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use crate::endpoint::{Given, Waker};
 use crate::member::{Member, Patience, Spin};
 use crate::poller::{Poller, Ready};
-use crate::{Address, Clock, Endpoint, Event, FabricError, Hello, PeerId, RealClock, SendError};
+use crate::{Address, Begun, Clock, Endpoint, Event, FabricError, Hello, PeerId, RealClock, SendError};
 use std::os::fd::BorrowedFd;
 
 const MEMBER_SHIFT: u32 = 56;
@@ -60,6 +59,15 @@ impl MuxEndpoint {
         }
     }
 
+    /// The member that reaches an address.
+    fn reaching(&mut self, address: &Address) -> Result<(usize, &mut Box<dyn Member>), FabricError> {
+        let found = self.members.iter_mut().enumerate().find(|(_, member)| member.reaches(address));
+        found.ok_or_else(|| {
+            let why = "no fabric of this process reaches such an address".to_owned();
+            FabricError::Unreachable(address.to_string(), why)
+        })
+    }
+
     fn member(&mut self, peer: PeerId) -> Option<(&mut Box<dyn Member>, PeerId)> {
         let index = (peer.0 >> MEMBER_SHIFT) as usize;
         Some((self.members.get_mut(index)?, PeerId(peer.0 & ((1 << MEMBER_SHIFT) - 1))))
@@ -73,6 +81,7 @@ fn outer(index: usize, peer: PeerId) -> PeerId {
 fn renamed(index: usize, event: Event) -> Event {
     match event {
         Event::Up { peer, hello, local } => Event::Up { peer: outer(index, peer), hello, local },
+        Event::Connected { peer, outcome } => Event::Connected { peer: outer(index, peer), outcome },
         Event::Message { peer, message } => Event::Message { peer: outer(index, peer), message },
         Event::Down { peer } => Event::Down { peer: outer(index, peer) },
     }
@@ -80,12 +89,16 @@ fn renamed(index: usize, event: Event) -> Event {
 
 impl Endpoint for MuxEndpoint {
     fn connect(&mut self, address: &Address, hello: &Hello, deadline_ns: u64) -> Result<PeerId, FabricError> {
-        let found = self.members.iter_mut().enumerate().find(|(_, member)| member.reaches(address));
-        let Some((index, member)) = found else {
-            let why = "no fabric of this process reaches such an address".to_owned();
-            return Err(FabricError::Unreachable(address.to_string(), why));
-        };
+        let (index, member) = self.reaching(address)?;
         member.connect(address, hello, deadline_ns).map(|peer| outer(index, peer))
+    }
+
+    fn begin_connect(&mut self, address: &Address, hello: &Hello, deadline_ns: u64) -> Result<Begun, FabricError> {
+        let (index, member) = self.reaching(address)?;
+        Ok(match member.begin_connect(address, hello, deadline_ns)? {
+            Begun::Up(peer) => Begun::Up(outer(index, peer)),
+            Begun::Pending(peer) => Begun::Pending(outer(index, peer)),
+        })
     }
 
     fn send(&mut self, peer: PeerId, parts: &[IoSlice<'_>]) -> Result<(), SendError> {
@@ -178,7 +191,7 @@ impl Member for MuxEndpoint {
         self.members.iter().any(|member| member.cores_free())
     }
 
-    fn descriptors(&self) -> Vec<RawFd> {
+    fn descriptors(&self) -> Vec<std::os::fd::RawFd> {
         self.members.iter().flat_map(|member| member.descriptors()).collect()
     }
 }

@@ -15,9 +15,9 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -25,13 +25,14 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
 use crate::accept::{Accepted, Acceptor};
+use crate::descriptor::Descriptor;
+use crate::dial::{Dial, Terms, take_outcome};
 use crate::endpoint::{MAX_MESSAGE_BYTES, Waker};
 use crate::handshake::Credentials;
 use crate::member::{Member, Patience, Spin};
 use crate::poller::{Poller, Ready};
-use crate::socket::Dial;
 use crate::stream::unreachable;
-use crate::{Address, Clock, Endpoint, Event, FabricError, Hello, PeerId, RealClock, SendError};
+use crate::{Address, Begun, Clock, Endpoint, Event, FabricError, Hello, PeerId, RealClock, SendError};
 use doorbell::fence_sleep;
 use layout::{CORES_FREE_WORD, Geometry, Side};
 use link::Link;
@@ -69,9 +70,9 @@ pub struct RingCounters {
 
 struct Connection {
     token: u64,
-    socket: OwnedFd,
+    socket: Descriptor,
     /// Rung by the other side.
-    bell: OwnedFd,
+    bell: Descriptor,
     link: Link,
     mapping: Arc<Mapping>,
     side: Side,
@@ -88,6 +89,8 @@ pub struct RingEndpoint {
     geometry: Geometry,
     /// In the order of their tokens.
     connections: Vec<Connection>,
+    /// Connections that are being made.
+    dials: BTreeMap<u64, Dial>,
     /// Whose turn it is to be read.
     turn: usize,
     /// Messages that this one has given in its turn.
@@ -119,6 +122,7 @@ impl RingEndpoint {
             acceptor: None,
             geometry: Geometry::default(),
             connections: Vec::new(),
+            dials: BTreeMap::new(),
             turn: 0,
             given: 0,
             events: VecDeque::new(),
@@ -160,7 +164,7 @@ impl RingEndpoint {
         self.connections.binary_search_by_key(&token, |connection| connection.token).ok()
     }
 
-    fn adopt(&mut self, token: u64, socket: OwnedFd, parts: Parts, side: Side) -> io::Result<()> {
+    fn adopt(&mut self, token: u64, socket: Descriptor, parts: Parts, side: Side) -> io::Result<()> {
         let (theirs, ours) = match side {
             Side::Client => (parts.server_bell, parts.client_bell),
             Side::Server => (parts.client_bell, parts.server_bell),
@@ -198,6 +202,12 @@ impl RingEndpoint {
         self.poller.poll(timeout_ns, &mut ready);
         ready.drain(..).for_each(|one| self.handle(one));
         self.ready = ready;
+        if !self.dials.is_empty() {
+            let now_ns = RealClock.monotonic_ns();
+            let due = self.dials.iter().filter(|(_, dial)| dial.timer_ns() <= now_ns);
+            let due: Vec<u64> = due.map(|(token, _)| *token).collect();
+            due.into_iter().for_each(|token| self.go_on(token));
+        }
         if let Some(acceptor) = &mut self.acceptor {
             let next_token = &mut self.next_token;
             acceptor.expire(RealClock.monotonic_ns(), &self.poller, &mut || take(next_token));
@@ -214,6 +224,9 @@ impl RingEndpoint {
                 connection.hung_up |= !matches!(got, Err(Errno::AGAIN | Errno::INTR));
             }
             return;
+        }
+        if self.dials.contains_key(&ready.token) {
+            return self.go_on(ready.token);
         }
         let Some(acceptor) = &mut self.acceptor else { return };
         let (mut accepted, next_token) = (Vec::new(), &mut self.next_token);
@@ -256,20 +269,45 @@ impl RingEndpoint {
         None
     }
 
-    fn dial(&mut self, address: &Address, hello: &Hello, deadline_ns: u64) -> Result<(OwnedFd, Parts), FabricError> {
+    /// Goes on with a connection that is being made: after the proof the rings come.
+    fn go_on(&mut self, token: u64) {
+        let Some(mut dial) = self.dials.remove(&token) else { return };
+        let parts = match dial.advance(&self.poller, token) {
+            Ok(true) => pass::take(&dial).and_then(|parts| match parts {
+                Some(parts) => Ok(Some(parts)),
+                None => dial.check_deadline().map(|()| None),
+            }),
+            Ok(false) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let outcome = match parts {
+            Ok(None) => {
+                self.dials.insert(token, dial);
+                return;
+            }
+            Ok(Some(parts)) => {
+                let name = dial.name.clone();
+                let socket = dial.into_socket(&self.poller);
+                let adopted = socket.map_or(Ok(()), |socket| self.adopt(token, socket, parts, Side::Client));
+                adopted.map_err(|source| FabricError::Io { context: format!("watching {name}"), source })
+            }
+            Err(error) => Err(error),
+        };
+        self.events.push_back(Event::Connected { peer: PeerId(token), outcome });
+    }
+
+    fn dial(&mut self, address: &Address, hello: &Hello, deadline_ns: u64) -> Result<PeerId, FabricError> {
         let path = match address {
             Address::Ring { node, path } if *node == self.node => path,
             Address::Ring { .. } => return Err(unreachable(address, "it is on another node")),
             _ => return Err(unreachable(address, "it has no rings")),
         };
-        let (credentials, beside) = (self.credentials.clone(), self.poller.fd().try_clone_to_owned());
-        let mut pump = || self.collect(0);
-        let beside = beside.ok().map(|fd| (fd, &mut pump as &mut dyn FnMut()));
-        let mut dial = Dial { name: address.to_string(), deadline_ns, beside };
-        let socket = dial.unix(path)?;
-        dial.prove(socket.as_fd(), &credentials, RING_CHANNEL, hello)?;
-        let parts = pass::take(&mut dial, socket.as_fd())?;
-        Ok((socket, parts))
+        let (name, channel) = (address.to_string(), RING_CHANNEL);
+        let dial = Dial::unix(path, Terms { name, credentials: &self.credentials, channel, hello, deadline_ns })?;
+        let token = take(&mut self.next_token);
+        self.dials.insert(token, dial);
+        self.go_on(token);
+        Ok(PeerId(token))
     }
 }
 
@@ -283,7 +321,7 @@ pub(crate) fn fuzz(bytes: &[u8]) {
     let written = mapping.write(lane.ring, &bytes[..bytes.len().min(geometry.ring_bytes)]);
     assert!(written, "the ring lies inside its mapping");
     mapping.word(lane.tail).store(bytes.len() as u64 & !63, Ordering::Release);
-    let mut link = Link::new(&mapping, geometry, Side::Server, Bell::new(bell));
+    let mut link = Link::new(&mapping, geometry, Side::Server, Bell::new(bell.into()));
     while let Ok(Some(message)) = link.pop() {
         assert!(message.len() <= MAX_MESSAGE_BYTES, "a message is larger than any");
     }
@@ -296,11 +334,18 @@ fn take(next_token: &mut u64) -> u64 {
 
 impl Endpoint for RingEndpoint {
     fn connect(&mut self, address: &Address, hello: &Hello, deadline_ns: u64) -> Result<PeerId, FabricError> {
-        let (socket, parts) = self.dial(address, hello, deadline_ns)?;
-        let token = take(&mut self.next_token);
-        let context = |source| FabricError::Io { context: format!("watching {address}"), source };
-        self.adopt(token, socket, parts, Side::Client).map_err(context)?;
-        Ok(PeerId(token))
+        let peer = self.dial(address, hello, deadline_ns)?;
+        loop {
+            if let Some(outcome) = take_outcome(&mut self.events, peer) {
+                return outcome.map(|()| peer);
+            }
+            // Two endpoints may dial each other: all that comes is looked at meanwhile.
+            self.collect(self.timer_ns().saturating_sub(RealClock.monotonic_ns()));
+        }
+    }
+
+    fn begin_connect(&mut self, address: &Address, hello: &Hello, deadline_ns: u64) -> Result<Begun, FabricError> {
+        self.dial(address, hello, deadline_ns).map(Begun::Pending)
     }
 
     fn send(&mut self, peer: PeerId, parts: &[IoSlice<'_>]) -> Result<(), SendError> {
@@ -324,7 +369,7 @@ impl Endpoint for RingEndpoint {
 
     fn recv(&mut self) -> Option<Event> {
         self.calls = self.calls.wrapping_add(1);
-        if self.calls.is_multiple_of(CALLS_PER_LOOK) || self.connections.is_empty() {
+        if self.calls.is_multiple_of(CALLS_PER_LOOK) || self.connections.is_empty() || !self.dials.is_empty() {
             self.collect(0);
         }
         self.events.pop_front().or_else(|| self.look())
@@ -340,6 +385,8 @@ impl Endpoint for RingEndpoint {
         if let Some(index) = self.index(peer.0) {
             self.remove(index);
         }
+        self.dials.remove(&peer.0);
+        take_outcome(&mut self.events, peer);
     }
 
     fn waker(&self) -> Arc<dyn Waker> {
@@ -362,7 +409,7 @@ impl Member for RingEndpoint {
     }
 
     fn is_quiet(&self) -> bool {
-        self.connections.is_empty() && self.events.is_empty()
+        self.connections.is_empty() && self.events.is_empty() && self.dials.is_empty()
     }
 
     fn before_sleep(&mut self) -> bool {
@@ -385,12 +432,8 @@ impl Member for RingEndpoint {
     }
 
     fn timer_ns(&self) -> u64 {
-        self.acceptor.as_ref().map_or(u64::MAX, Acceptor::timer_ns)
-    }
-
-    fn cores_free(&self) -> bool {
-        let told = |connection: &Connection| connection.mapping.word(CORES_FREE_WORD).load(Ordering::Relaxed) != 0;
-        !self.connections.is_empty() && self.connections.iter().all(told)
+        let dials = self.dials.values().map(Dial::timer_ns).min().unwrap_or(u64::MAX);
+        self.acceptor.as_ref().map_or(u64::MAX, Acceptor::timer_ns).min(dials)
     }
 
     fn descriptors(&self) -> Vec<RawFd> {
@@ -399,5 +442,10 @@ impl Member for RingEndpoint {
         listener
             .chain(live.flat_map(|c| [c.socket.as_raw_fd(), c.bell.as_raw_fd(), c.link.doorbell().bell().raw_fd()]))
             .collect()
+    }
+
+    fn cores_free(&self) -> bool {
+        let told = |connection: &Connection| connection.mapping.word(CORES_FREE_WORD).load(Ordering::Relaxed) != 0;
+        !self.connections.is_empty() && self.connections.iter().all(told)
     }
 }

@@ -4,22 +4,23 @@
 //! that does not read. The control plane's listening side speaks the same over tokio: [`crate::handshake`] with
 //! [`STREAM_CHANNEL`], then [`crate::frame`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
 use crate::accept::{Accepted, Acceptor};
+use crate::descriptor::Descriptor;
+use crate::dial::{Dial, Terms, take_outcome};
 use crate::endpoint::{MAX_MESSAGE_BYTES, Waker};
 use crate::frame::{FrameDecoder, frame_header};
 use crate::handshake::Credentials;
 use crate::member::{Member, Patience, Spin};
 use crate::poller::{Poller, Ready};
-use crate::socket::Dial;
-use crate::{Address, Clock, Endpoint, Event, FabricError, Hello, Message, PeerId, RealClock, SendError};
+use crate::{Address, Begun, Clock, Endpoint, Event, FabricError, Hello, Message, PeerId, RealClock, SendError};
 
 /// The handshake's channel on stream sockets.
 pub const STREAM_CHANNEL: &[u8] = b"stream";
@@ -31,7 +32,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const SLICES_MAX: usize = 1024;
 
 struct Connection {
-    socket: OwnedFd,
+    socket: Descriptor,
     decoder: FrameDecoder,
     /// Bytes read that the decoder has not seen.
     inbox: Vec<u8>,
@@ -61,6 +62,8 @@ pub struct StreamEndpoint {
     poller: Poller,
     acceptor: Option<Acceptor>,
     connections: HashMap<u64, Connection>,
+    /// Connections that are being made.
+    dials: BTreeMap<u64, Dial>,
     /// Connections that may have something to read, in turn.
     readable: VecDeque<u64>,
     events: VecDeque<Event>,
@@ -81,6 +84,7 @@ impl StreamEndpoint {
             poller,
             acceptor: None,
             connections: HashMap::new(),
+            dials: BTreeMap::new(),
             readable: VecDeque::new(),
             events: VecDeque::new(),
             next_token: 1,
@@ -108,7 +112,7 @@ impl StreamEndpoint {
         self.connections.get(&peer.0).is_none_or(|connection| connection.outbox.is_empty())
     }
 
-    fn adopt(&mut self, token: u64, socket: OwnedFd) -> std::io::Result<()> {
+    fn adopt(&mut self, token: u64, socket: Descriptor) -> std::io::Result<()> {
         self.poller.add(&socket, token)?;
         let connection = Connection {
             socket,
@@ -133,6 +137,12 @@ impl StreamEndpoint {
         for one in ready {
             self.handle(one);
         }
+        if !self.dials.is_empty() {
+            let now_ns = RealClock.monotonic_ns();
+            let due = self.dials.iter().filter(|(_, dial)| dial.timer_ns() <= now_ns);
+            let due: Vec<u64> = due.map(|(token, _)| *token).collect();
+            due.into_iter().for_each(|token| self.go_on(token));
+        }
         if let Some(acceptor) = &mut self.acceptor {
             let next_token = &mut self.next_token;
             acceptor.expire(RealClock.monotonic_ns(), &self.poller, &mut || take(next_token));
@@ -155,6 +165,9 @@ impl StreamEndpoint {
                 self.readable.push_back(ready.token);
             }
             return;
+        }
+        if self.dials.contains_key(&ready.token) {
+            return self.go_on(ready.token);
         }
         let Some(acceptor) = &mut self.acceptor else { return };
         let (mut accepted, next_token) = (Vec::new(), &mut self.next_token);
@@ -184,19 +197,37 @@ impl StreamEndpoint {
         None
     }
 
-    fn dial(&mut self, address: &Address, hello: &Hello, deadline_ns: u64) -> Result<OwnedFd, FabricError> {
-        let (credentials, name, node) = (self.credentials.clone(), address.to_string(), self.node.clone());
-        let beside = self.poller.fd().try_clone_to_owned();
-        let mut pump = || self.collect(0);
-        let mut dial = Dial { name, deadline_ns, beside: beside.ok().map(|fd| (fd, &mut pump as &mut dyn FnMut())) };
-        let socket = match address {
-            Address::Tcp { host_port } => dial.tcp(host_port)?,
-            Address::Unix { node: theirs, path } if *theirs == node => dial.unix(path)?,
+    /// Goes on with a connection that is being made.
+    fn go_on(&mut self, token: u64) {
+        let Some(mut dial) = self.dials.remove(&token) else { return };
+        let outcome = match dial.advance(&self.poller, token) {
+            Ok(false) => {
+                self.dials.insert(token, dial);
+                return;
+            }
+            Ok(true) => {
+                let name = dial.name.clone();
+                let adopted = dial.into_socket(&self.poller).map_or(Ok(()), |socket| self.adopt(token, socket));
+                adopted.map_err(|source| FabricError::Io { context: format!("watching {name}"), source })
+            }
+            Err(error) => Err(error),
+        };
+        self.events.push_back(Event::Connected { peer: PeerId(token), outcome });
+    }
+
+    fn dial(&mut self, address: &Address, hello: &Hello, deadline_ns: u64) -> Result<PeerId, FabricError> {
+        let (name, channel) = (address.to_string(), STREAM_CHANNEL);
+        let terms = Terms { name, credentials: &self.credentials, channel, hello, deadline_ns };
+        let dial = match address {
+            Address::Tcp { host_port } => Dial::tcp(host_port, terms)?,
+            Address::Unix { node, path } if *node == self.node => Dial::unix(path, terms)?,
             Address::Unix { .. } => return Err(unreachable(address, "it is on another node")),
             _ => return Err(unreachable(address, "it is not a stream socket")),
         };
-        dial.prove(socket.as_fd(), &credentials, STREAM_CHANNEL, hello)?;
-        Ok(socket)
+        let token = take(&mut self.next_token);
+        self.dials.insert(token, dial);
+        self.go_on(token);
+        Ok(PeerId(token))
     }
 }
 
@@ -307,17 +338,24 @@ impl Connection {
     }
 }
 
-fn send_some(socket: &OwnedFd, slices: &[IoSlice<'_>]) -> rustix::io::Result<usize> {
+fn send_some(socket: &Descriptor, slices: &[IoSlice<'_>]) -> rustix::io::Result<usize> {
     rustix::net::sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), SendFlags::NOSIGNAL)
 }
 
 impl Endpoint for StreamEndpoint {
     fn connect(&mut self, address: &Address, hello: &Hello, deadline_ns: u64) -> Result<PeerId, FabricError> {
-        let socket = self.dial(address, hello, deadline_ns)?;
-        let token = take(&mut self.next_token);
-        let context = |source| FabricError::Io { context: format!("watching {address}"), source };
-        self.adopt(token, socket).map_err(context)?;
-        Ok(PeerId(token))
+        let peer = self.dial(address, hello, deadline_ns)?;
+        loop {
+            if let Some(outcome) = take_outcome(&mut self.events, peer) {
+                return outcome.map(|()| peer);
+            }
+            // Two endpoints may dial each other: all that comes is looked at meanwhile.
+            self.collect(self.timer_ns().saturating_sub(RealClock.monotonic_ns()));
+        }
+    }
+
+    fn begin_connect(&mut self, address: &Address, hello: &Hello, deadline_ns: u64) -> Result<Begun, FabricError> {
+        self.dial(address, hello, deadline_ns).map(Begun::Pending)
     }
 
     fn send(&mut self, peer: PeerId, parts: &[IoSlice<'_>]) -> Result<(), SendError> {
@@ -331,7 +369,7 @@ impl Endpoint for StreamEndpoint {
         if let Some(event) = self.next_message() {
             return Some(event);
         }
-        if self.connections.is_empty() && self.acceptor.is_none() {
+        if self.connections.is_empty() && self.dials.is_empty() && self.acceptor.is_none() {
             return None;
         }
         self.collect(0);
@@ -348,6 +386,8 @@ impl Endpoint for StreamEndpoint {
         if let Some(mut connection) = self.connections.remove(&peer.0) {
             connection.flush();
         }
+        self.dials.remove(&peer.0);
+        take_outcome(&mut self.events, peer);
     }
 
     fn waker(&self) -> Arc<dyn Waker> {
@@ -369,7 +409,7 @@ impl Member for StreamEndpoint {
     }
 
     fn is_quiet(&self) -> bool {
-        self.events.is_empty() && self.readable.is_empty() && !self.room
+        self.events.is_empty() && self.readable.is_empty() && !self.room && self.dials.is_empty()
     }
 
     fn before_sleep(&mut self) -> bool {
@@ -384,7 +424,8 @@ impl Member for StreamEndpoint {
     fn after_sleep(&mut self) {}
 
     fn timer_ns(&self) -> u64 {
-        self.acceptor.as_ref().map_or(u64::MAX, Acceptor::timer_ns)
+        let dials = self.dials.values().map(Dial::timer_ns).min().unwrap_or(u64::MAX);
+        self.acceptor.as_ref().map_or(u64::MAX, Acceptor::timer_ns).min(dials)
     }
 
     fn descriptors(&self) -> Vec<RawFd> {

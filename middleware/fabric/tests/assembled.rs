@@ -43,7 +43,7 @@ fn echo(server: &mut dyn Endpoint, count: usize) {
     let mut gone = 0;
     while gone < count {
         match next(server) {
-            Event::Up { .. } => {}
+            Event::Up { .. } | Event::Connected { .. } => {}
             Event::Message { peer, message } => send(server, peer, &message),
             Event::Down { .. } => gone += 1,
         }
@@ -150,7 +150,7 @@ fn two_targets_dial_each_other_at_once() {
                             assert_eq!(&message[..], b"hello");
                             seen += 1;
                         }
-                        Event::Up { .. } => {}
+                        Event::Up { .. } | Event::Connected { .. } => {}
                         Event::Down { .. } => panic!("the other target is gone"),
                     }
                 }

@@ -117,6 +117,8 @@ impl<E: Endpoint + ?Sized> Driver<E> {
                         Message::Lent(bytes) => self.target.shared_message(now, peer, bytes, &mut self.out),
                     }
                 }
+                // Targets connect to nobody.
+                Event::Connected { .. } => {}
                 Event::Down { peer } => self.target.peer_down(peer, &mut self.out),
             }
         }

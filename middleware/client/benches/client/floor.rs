@@ -90,7 +90,7 @@ pub(crate) fn pong(fabric: &str, mode: &str) {
     let answer = vec![7u8; MIB];
     while let Some(event) = next(&mut *endpoint) {
         match event {
-            Event::Up { .. } => {}
+            Event::Up { .. } | Event::Connected { .. } => {}
             Event::Message { peer, message } => {
                 let wanted = message[..8].try_into().map_or(REPLY_BYTES, |bytes| u64::from_le_bytes(bytes) as usize);
                 drop(message);

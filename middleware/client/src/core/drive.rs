@@ -8,7 +8,7 @@ use talea_wire::control::{Body, Envelope};
 use talea_wire::data::reply;
 
 use super::link::PeerKey;
-use super::{LENT_MAX, Outcome, Shared, State, Wakers};
+use super::{Outcome, Shared, State, Wakers};
 
 /// Replies up to this size are copied out of the endpoint's buffers at once.
 const SMALL_BYTES: usize = 4096;
@@ -34,10 +34,13 @@ impl State {
     pub(super) fn receive(&mut self, shared: &Shared, waited: bool) -> Wakers {
         let mut wakers = Wakers::new();
         let mut any = waited;
+        self.own_loans();
+        self.offer_places(&mut wakers);
         while let Some(event) = self.endpoint.as_deref_mut().and_then(|endpoint| endpoint.recv()) {
             any = true;
             match event {
                 Event::Up { .. } => {}
+                Event::Connected { peer, outcome } => self.dialed(shared, peer, outcome, &mut wakers),
                 Event::Message { peer, message } => self.message(shared, peer, message, &mut wakers),
                 Event::Down { peer } => self.peer_down(peer, shared.now_ns(), &mut wakers),
             }
@@ -55,6 +58,11 @@ impl State {
             while let Some(id) = self.calls.due(now_ns) {
                 wakers.extend(self.complete(id, Outcome::Timer));
             }
+        }
+        self.loans.round_over();
+        if wakers.is_empty() {
+            // Whoever drives is about to sleep, and nothing may come as long as they lie there.
+            self.own_loans();
         }
         wakers
     }
@@ -76,8 +84,9 @@ impl State {
             PeerKey::Target(_) => {
                 let Some((id, hlc)) = reply::id_and_hlc(&message) else { return };
                 self.hlc.observe(hlc);
+                self.loans.came(message.len());
                 let message = match message {
-                    Message::Lent(lent) if lent.len() <= SMALL_BYTES || self.lent >= LENT_MAX => {
+                    Message::Lent(lent) if lent.len() <= SMALL_BYTES || self.loans.is_full() => {
                         Message::Owned(lent.to_vec())
                     }
                     message => message,

@@ -114,7 +114,7 @@ impl Shared {
         if self.driven.queued.load(Relaxed) == 0 || self.is_foreign() {
             return;
         }
-        // Not under the lock: an operation that goes on may take long to connect.
+        // Not under the lock: an operation that goes on may start another one.
         let all: Vec<_> = self.driven.carried().iter().filter_map(Weak::upgrade).collect();
         all.iter().for_each(|one| act(&**one));
     }

@@ -152,7 +152,7 @@ impl Shared {
                     let session = resume.unwrap_or_default().0;
                     let limits = (tries, connect_ns);
                     tries += 1;
-                    peer = self.try_connect(PeerKey::Home, address, session, limits, |_, _| ()).await?;
+                    peer = self.try_connect(PeerKey::Home, address, session, limits).await?;
                     let Some(peer) = peer else { continue };
                     peer
                 }
@@ -258,7 +258,7 @@ impl Shared {
             self.lock().turn_to(*server, address);
             let now_ns = self.now_ns();
             let connect_ns = deadline_ns.min(now_ns + self.tuning.connect_ms * MS);
-            let peer = match self.try_connect(PeerKey::Home, address, 0, (0, connect_ns), |_, _| ()).await {
+            let peer = match self.try_connect(PeerKey::Home, address, 0, (0, connect_ns)).await {
                 Ok(Some(peer)) => peer,
                 Ok(None) => {
                     told.get_or_insert(self.lost(PeerKey::Home));

@@ -3,10 +3,10 @@
 //! Owns what is known of each other side: since when it is out of reach, when to try again, and for targets the places in
 //! flight and the sequences of updates.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::task::Waker;
 
-use talea_fabric::{Address, FabricError, Hello, PeerId, Policy, candidates, choose};
+use talea_fabric::{Address, FabricError, PeerId, Policy, candidates, choose};
 use talea_model::{ServerId, TargetId};
 use talea_wire::{Refusal, RefusalCode};
 
@@ -16,10 +16,6 @@ use crate::error::{ClientError, Result};
 use crate::system::FabricPolicy;
 
 const MS: u64 = 1_000_000;
-/// Connections in a row that may end before their handshake does: a server that dies closes them like one that refuses.
-const REFUSALS: u32 = 3;
-/// Pause after such an end in milliseconds: a dying server's sockets outlive its threads for a while.
-const REFUSAL_PAUSE_MS: u64 = 50;
 
 /// Whom a connection leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +28,11 @@ pub(crate) enum PeerKey {
 #[derive(Default)]
 pub(crate) struct Reach {
     pub(crate) down_since_ns: Option<u64>,
-    failures: u32,
+    pub(super) failures: u32,
     /// Refusals in a row.
-    refusals: u32,
-    retry_at_ns: u64,
-    /// One call is connecting: the others wait for what comes of it.
-    connecting: bool,
-    detail: String,
+    pub(super) refusals: u32,
+    pub(super) retry_at_ns: u64,
+    pub(super) detail: String,
 }
 
 /// A target, as far as this client deals with it.
@@ -49,7 +43,9 @@ pub(crate) struct Link {
     in_flight: usize,
     /// As many may be.
     most_in_flight: usize,
-    waiting: VecDeque<u64>,
+    /// Who waits for a place, in the order in which they came.
+    waiting: BTreeMap<u64, u64>,
+    turns: u64,
     /// The last update's sequence.
     sequence: u64,
     /// Whether each of the last updates is over, from the first that is not.
@@ -151,15 +147,25 @@ impl State {
     /// Who waits longest for a place that is free.
     fn next_place(&mut self, target: TargetId) -> Option<Waker> {
         while let Some(link) = self.links.get_mut(&target).filter(|link| link.in_flight < link.most_in_flight) {
-            let id = link.waiting.pop_front()?;
+            let (_, id) = link.waiting.pop_first()?;
             if self.calls.get(id).is_some() {
+                self.offered.push_back(target);
                 return self.complete(id, Outcome::Go);
             }
         }
         None
     }
 
-    fn has_peer(&self, key: PeerKey) -> bool {
+    /// A round begins: places that somebody was woken for and has not taken are for whoever comes next. A future may be left
+    /// unpolled for as long as a program likes.
+    pub(super) fn offer_places(&mut self, wakers: &mut Wakers) {
+        for _ in 0..self.offered.len() {
+            let target = self.offered.pop_front();
+            wakers.extend(target.and_then(|target| self.next_place(target)));
+        }
+    }
+
+    pub(super) fn has_peer(&self, key: PeerKey) -> bool {
         match key {
             PeerKey::Home => matches!(self.home.phase, Phase::Ready(_)),
             PeerKey::Target(target) => self.links.get(&target).is_some_and(|link| link.peer.is_some()),
@@ -284,10 +290,7 @@ impl Shared {
                     let near = candidates(&addresses, &self.node, policy);
                     let address =
                         near.get(fabric).cloned().map_or_else(|| choose(&addresses, &self.node, policy), Ok)?;
-                    let registered = |state: &mut State, peer| {
-                        state.links.entry(target).or_default().peer = Some(peer);
-                    };
-                    match self.try_connect(key, &address, session, (tries, deadline_ns), registered).await {
+                    match self.try_connect(key, &address, session, (tries, deadline_ns)).await {
                         Err(ClientError::Fabric(FabricError::Unsupported(..))) if fabric + 1 < near.len() => {
                             fabric += 1
                         }
@@ -299,90 +302,11 @@ impl Shared {
         }
     }
 
-    /// One attempt to connect, not before its time. `None`: it failed, another attempt may be made.
-    pub(super) async fn try_connect(
-        &self,
-        key: PeerKey,
-        address: &Address,
-        session: u64,
-        (tries, deadline_ns): (u32, u64),
-        registered: impl FnOnce(&mut State, PeerId),
-    ) -> Result<Option<PeerId>> {
-        let now_ns = self.now_ns();
-        let (retry_at_ns, down_since_ns, connecting) = {
-            let mut state = self.lock();
-            let reach = state.reach(key);
-            (reach.retry_at_ns, reach.down_since_ns, reach.connecting)
-        };
-        if connecting {
-            self.pause((now_ns + MS).min(deadline_ns)).await;
-            return Ok(None);
-        }
-        // Long out of reach: one attempt a call, or none if the last one was just now.
-        let hopeless = down_since_ns.is_some_and(|since_ns| now_ns - since_ns > self.tuning.lost_after_ms * MS);
-        if now_ns >= deadline_ns || hopeless && (tries > 0 || now_ns < retry_at_ns) {
-            return Err(self.lost(key));
-        }
-        if now_ns < retry_at_ns {
-            self.pause(retry_at_ns.min(deadline_ns)).await;
-            return Ok(None);
-        }
-        let hello = Hello { session, pid: std::process::id(), server: None };
-        let until_ns = deadline_ns.min(now_ns + self.tuning.connect_ms * MS);
-        {
-            let mut state = self.lock();
-            if state.has_peer(key) || std::mem::replace(&mut state.reach(key).connecting, true) {
-                return Ok(None);
-            }
-        }
-        let until_ns = self.machine_time_ns(until_ns);
-        let connected = self.with_endpoint_unlocked(|endpoint| endpoint.connect(address, &hello, until_ns));
-        let mut state = self.lock_with_endpoint();
-        state.reach(key).connecting = false;
-        match connected {
-            // Another session was opened since the caller looked, and targets know a connection by its session.
-            Ok(peer) if key != PeerKey::Home && state.home.session.0 != session => {
-                if let Some(endpoint) = state.endpoint.as_deref_mut() {
-                    endpoint.disconnect(peer);
-                }
-                Ok(None)
-            }
-            Ok(peer) => {
-                *state.reach(key) = Reach::default();
-                state.peers.insert(peer, key);
-                registered(&mut state, peer);
-                Ok(Some(peer))
-            }
-            Err(error @ (FabricError::Version { .. } | FabricError::Unsupported(..))) => Err(error.into()),
-            Err(error) => {
-                let now_ns = self.now_ns();
-                let failures = state.reach(key).failures;
-                let mut pause_ns = state.backoff_ns(failures, &self.tuning);
-                let reach = state.reach(key);
-                if let FabricError::Refused(_) = error {
-                    // Who has a session has proved the secret: whoever closes the connection then is dead or stopped.
-                    reach.refusals += u32::from(session == 0);
-                    if reach.refusals >= REFUSALS {
-                        reach.refusals = 0;
-                        return Err(error.into());
-                    }
-                    pause_ns = pause_ns.max(REFUSAL_PAUSE_MS * MS);
-                } else {
-                    reach.refusals = 0;
-                }
-                reach.failures += 1;
-                reach.down_since_ns.get_or_insert(now_ns);
-                reach.retry_at_ns = now_ns + pause_ns;
-                reach.detail = error.to_string();
-                Ok(None)
-            }
-        }
-    }
-
     /// A ticket with a place in flight at a target, and a sequence if the request is an update. Waits for one until the deadline.
     pub(super) async fn place(&self, target: TargetId, update: bool, deadline_ns: u64) -> Option<Ticket<'_>> {
         // Dropped only after the place is taken, so that it wakes another one only if there is another place.
         let mut _last = None;
+        let mut turn = None;
         loop {
             let ticket = {
                 let mut state = self.lock();
@@ -397,7 +321,12 @@ impl Shared {
             {
                 let mut state = self.lock();
                 waiting.ticket.arm(&mut state, None, deadline_ns);
-                state.links.entry(target).or_default().waiting.push_back(waiting.ticket.id);
+                let link = state.links.entry(target).or_default();
+                let turn = *turn.get_or_insert_with(|| {
+                    link.turns += 1;
+                    link.turns
+                });
+                link.waiting.insert(turn, waiting.ticket.id);
             }
             // The place may come from one that has ended at the same deadline.
             if matches!(waiting.ticket.outcome().await, Outcome::Timer) || self.now_ns() >= deadline_ns {

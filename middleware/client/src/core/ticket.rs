@@ -58,8 +58,8 @@ impl Ticket<'_> {
             let Some(call) = state.calls.get(self.id) else { return Poll::Ready(Outcome::Down) };
             match call.outcome.take() {
                 Some(outcome) => {
-                    if matches!(&outcome, Outcome::Data(Message::Lent(_))) {
-                        state.lent -= 1;
+                    if let Outcome::Data(Message::Lent(_)) = &outcome {
+                        state.loans.end(self.id);
                     }
                     Poll::Ready(outcome)
                 }
@@ -86,8 +86,8 @@ impl Drop for Ticket<'_> {
             state.spare_heads.push(std::mem::take(&mut self.head));
         }
         let left = state.calls.remove(self.id);
-        if matches!(&left, Some(Outcome::Data(Message::Lent(_)))) {
-            state.lent -= 1;
+        if let Some(Outcome::Data(Message::Lent(_))) = &left {
+            state.loans.end(self.id);
         }
         let next = self.place.and_then(|(target, sequence)| state.leave_place(target, sequence));
         drop(state);

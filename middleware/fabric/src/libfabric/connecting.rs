@@ -6,13 +6,13 @@ use std::io::IoSlice;
 
 use super::device::{self, Active, Connection, Device, Info};
 use super::peer::{Peer, State};
-use super::{LIBFABRIC_CHANNEL, LibfabricEndpoint, PROOF_NS, PROVING_MAX};
+use super::{Came, LIBFABRIC_CHANNEL, LibfabricEndpoint, PROOF_NS, PROVING_MAX};
 use crate::handshake::{
     ANSWER_BYTES, Accepting, CONFIRM_BYTES, Connecting, HELLO_BYTES, HandshakeError, PROTOCOL_VERSION, Verdict,
     fresh_nonce,
 };
 use crate::stream::take;
-use crate::{Clock, FabricError, RealClock};
+use crate::{Clock, Endpoint, Event, FabricError, PeerId, RealClock};
 
 impl LibfabricEndpoint {
     pub(super) fn connection_event(&mut self, event: Connection) {
@@ -128,6 +128,33 @@ impl LibfabricEndpoint {
             }
         }
     }
+
+    /// Tells of connections that are settled, or late.
+    pub(super) fn report_dials(&mut self) {
+        let now_ns = RealClock.monotonic_ns();
+        let tokens: Vec<u64> = self.dials.keys().copied().collect();
+        for token in tokens {
+            let state = self.peers.get_mut(&token).map(|peer| &mut peer.state);
+            let late = self.dials.get(&token).is_some_and(|(_, deadline_ns)| *deadline_ns <= now_ns);
+            let outcome = match state {
+                Some(state @ State::Settled(_)) => match std::mem::replace(state, State::Up) {
+                    State::Settled(outcome) => outcome,
+                    _ => Ok(()),
+                },
+                Some(_) if !late => continue,
+                Some(_) => Err(FabricError::Deadline(String::new())),
+                None => Err(FabricError::Refused(String::new())),
+            };
+            let Some((name, _)) = self.dials.remove(&token) else { continue };
+            let outcome = outcome.map_err(|error| named(error, &name));
+            if outcome.is_err() {
+                // With what it may have said before it ended: nobody knows it by this name.
+                self.disconnect(PeerId(token));
+            }
+            // Before what the peer may have said already.
+            self.events.push_front(Came::Event(Event::Connected { peer: PeerId(token), outcome }));
+        }
+    }
 }
 
 /// Puts the address into an error that was made where it was not known.
@@ -135,6 +162,7 @@ fn named(error: FabricError, name: &str) -> FabricError {
     let name = name.to_owned();
     match error {
         FabricError::Refused(_) => FabricError::Refused(name),
+        FabricError::Deadline(_) => FabricError::Deadline(name),
         FabricError::Unreachable(_, why) => FabricError::Unreachable(name, why),
         FabricError::Version { theirs, ours, .. } => FabricError::Version { address: name, theirs, ours },
         other => other,

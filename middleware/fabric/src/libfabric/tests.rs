@@ -56,7 +56,7 @@ fn echo(server: &mut LibfabricEndpoint, count: usize) {
     let mut gone = 0;
     while gone < count {
         match next(server) {
-            Event::Up { .. } => {}
+            Event::Up { .. } | Event::Connected { .. } => {}
             Event::Message { peer, message } => drop(send(server, peer, &message)),
             Event::Down { .. } => gone += 1,
         }

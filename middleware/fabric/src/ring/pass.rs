@@ -4,9 +4,8 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -15,10 +14,11 @@ use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::FabricError;
+use crate::descriptor::Descriptor;
+use crate::dial::Dial;
 use crate::poller::new_eventfd;
 use crate::ring::layout::Geometry;
 use crate::ring::mapping::Mapping;
-use crate::socket::Dial;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"TALEARNG");
 
@@ -36,13 +36,13 @@ pub(crate) struct Parts {
     pub(crate) mapping: Mapping,
     pub(crate) geometry: Geometry,
     /// Rung by the client.
-    pub(crate) server_bell: OwnedFd,
+    pub(crate) server_bell: Descriptor,
     /// Rung by the server.
-    pub(crate) client_bell: OwnedFd,
+    pub(crate) client_bell: Descriptor,
 }
 
 /// Makes rings and sends them; the client takes them or dies.
-pub(crate) fn offer(socket: &OwnedFd, geometry: Geometry) -> io::Result<Parts> {
+pub(crate) fn offer(socket: &Descriptor, geometry: Geometry) -> io::Result<Parts> {
     let (mapping, memory) = Mapping::create(geometry.total_bytes())?;
     let (server_bell, client_bell) = (new_eventfd()?, new_eventfd()?);
     let offer = Offer {
@@ -61,11 +61,12 @@ pub(crate) fn offer(socket: &OwnedFd, geometry: Geometry) -> io::Result<Parts> {
     if sent != size_of::<Offer>() {
         return Err(io::ErrorKind::WriteZero.into());
     }
-    Ok(Parts { mapping, geometry, server_bell, client_bell })
+    Ok(Parts { mapping, geometry, server_bell: server_bell.into(), client_bell: client_bell.into() })
 }
 
-/// Receives the offer, within the dial's deadline.
-pub(crate) fn take(dial: &mut Dial<'_>, socket: BorrowedFd<'_>) -> Result<Parts, FabricError> {
+/// Receives the offer over a proved connection; `None`: it is not there yet.
+pub(crate) fn take(dial: &Dial) -> Result<Option<Parts>, FabricError> {
+    let Some(socket) = dial.socket() else { return Err(dial.refused()) };
     let mut offer = Offer::new_zeroed();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -73,13 +74,14 @@ pub(crate) fn take(dial: &mut Dial<'_>, socket: BorrowedFd<'_>) -> Result<Parts,
         let mut slices = [IoSliceMut::new(offer.as_mut_bytes())];
         match rustix::net::recvmsg(socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC) {
             Ok(got) => break got.bytes,
-            Err(Errno::AGAIN) => dial.wait(socket, PollFlags::IN)?,
+            Err(Errno::AGAIN) => return Ok(None),
             Err(Errno::INTR) => {}
+            Err(Errno::CONNRESET | Errno::PIPE) => return Err(dial.refused()),
             Err(error) => return Err(dial.io("receiving rings from", error)),
         }
     };
     if got == 0 {
-        return Err(FabricError::Refused(dial.name.clone()));
+        return Err(dial.refused());
     }
     let mut fds = Vec::new();
     for message in control.drain() {
@@ -97,5 +99,5 @@ pub(crate) fn take(dial: &mut Dial<'_>, socket: BorrowedFd<'_>) -> Result<Parts,
     }
     let mapping =
         Mapping::open(&memory, geometry.total_bytes()).map_err(|error| dial.io("mapping rings from", error))?;
-    Ok(Parts { mapping, geometry, server_bell, client_bell })
+    Ok(Some(Parts { mapping, geometry, server_bell: server_bell.into(), client_bell: client_bell.into() }))
 }

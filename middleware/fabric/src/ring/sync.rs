@@ -3,16 +3,18 @@
 //!
 //! Must never do more than name things and ring.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+
+use crate::descriptor::Descriptor;
 
 pub(crate) use std::sync::atomic::{AtomicU64, Ordering, fence};
 pub(crate) use std::sync::{Arc, Mutex, PoisonError};
 
 /// What wakes the other side: an eventfd in its epoll.
-pub(crate) struct Bell(OwnedFd);
+pub(crate) struct Bell(Descriptor);
 
 impl Bell {
-    pub(crate) fn new(fd: OwnedFd) -> Self {
+    pub(crate) fn new(fd: Descriptor) -> Self {
         Bell(fd)
     }
 

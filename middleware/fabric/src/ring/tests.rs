@@ -67,7 +67,7 @@ fn echo(mut server: impl Endpoint, count: usize) {
     let mut gone = 0;
     while gone < count {
         match next(&mut server) {
-            Event::Up { .. } => {}
+            Event::Up { .. } | Event::Connected { .. } => {}
             Event::Message { peer, message } => {
                 // A peer that was killed does not take its answer.
                 let mut refused = Err(SendError::Full);
@@ -491,7 +491,7 @@ fn clients_killed_at_any_time_leave_nothing() {
                 assert!(message[..] == pattern(number, SIZES[number % SIZES.len()])[..], "message {number}");
                 number += 1;
             }
-            Event::Up { .. } | Event::Down { .. } => {}
+            Event::Up { .. } | Event::Connected { .. } | Event::Down { .. } => {}
         };
         while RealClock.monotonic_ns() < kill_at {
             if let Some(event) = server.recv() {
@@ -521,7 +521,7 @@ fn clients_killed_at_any_time_leave_nothing() {
 fn pair(geometry: Geometry) -> (Arc<Mapping>, Link, Link) {
     let (mapping, _fd) = Mapping::create(geometry.total_bytes()).unwrap();
     let mapping = Arc::new(mapping);
-    let link = |side| Link::new(&mapping, geometry, side, Bell::new(crate::poller::new_eventfd().unwrap()));
+    let link = |side| Link::new(&mapping, geometry, side, Bell::new(crate::poller::new_eventfd().unwrap().into()));
     (mapping.clone(), link(Side::Client), link(Side::Server))
 }
 

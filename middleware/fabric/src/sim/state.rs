@@ -187,7 +187,8 @@ impl State {
         if let Some(node) = self.nodes.get_mut(&from.0).filter(|node| node.life == from.1) {
             node.inbox.retain(|event| {
                 !matches!(event,
-                Event::Message { peer, .. } | Event::Down { peer } | Event::Up { peer, .. } if peer.0 == id)
+                Event::Message { peer, .. } | Event::Down { peer } | Event::Up { peer, .. } | Event::Connected { peer, .. }
+                if peer.0 == id)
             });
         }
     }

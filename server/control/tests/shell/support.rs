@@ -279,7 +279,7 @@ impl Client {
                     }
                 }
                 Some(Event::Down { .. }) => panic!("the server ended the connection"),
-                Some(Event::Up { .. }) => {}
+                Some(Event::Up { .. } | Event::Connected { .. }) => {}
                 None => self.endpoint.wait(RealClock.monotonic_ns() + 50_000_000),
             }
         }

@@ -10,7 +10,7 @@ fn giving(mut server: LibfabricEndpoint) -> LibfabricEndpoint {
     let mut kept: Vec<Vec<u8>> = Vec::new();
     loop {
         match next(&mut server) {
-            Event::Up { .. } => {}
+            Event::Up { .. } | Event::Connected { .. } => {}
             Event::Message { peer, message } => {
                 while let Some(buffer) = server.given_back() {
                     kept.push(buffer);
