@@ -450,9 +450,10 @@ int talea_subscribe(struct talea_container_t *container,
 // None: the handle is checked.
 void talea_unsubscribe(struct talea_subscription_t *subscription);
 
-// Waits for the next step, at most `deadline_ms` (0 only looks); threads may share a subscription, and each step is told to one of them. TALEA_OK: `out` has it. TALEA_NOT_READY: the deadline passed and
-// the producer may still make steps. TALEA_END: none will follow. TALEA_PRODUCER_LOST: the producer has ended otherwise.
-// TALEA_RETENTION: steps were given up before they were received; the next wait goes on after the gap.
+// Waits for the next step, at most `deadline_ms` (0 only looks); threads may share a subscription, and each step is told to one of
+// them. TALEA_OK: `out` has it. TALEA_NOT_READY: the deadline passed and the producer may still make steps. TALEA_END: none will
+// follow. TALEA_PRODUCER_LOST: the producer has ended otherwise. TALEA_RETENTION: steps were given up before they were received; the
+// next wait goes on after the gap.
 //
 // # Safety
 // `out` is valid for writing; a null pointer is told.

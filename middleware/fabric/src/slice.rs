@@ -34,8 +34,8 @@ pub fn of_this_thread() -> io::Result<Duration> {
     Ok(Duration::from_nanos(get()?.runtime_ns))
 }
 
-/// Asks for turns of this length (the kernel takes 0.1 to 100 ms; zero: its own choice) for this thread and those that it starts. A thread under another policy
-/// than the usual one is left alone: whoever chose that knew why.
+/// Asks for turns of this length (the kernel takes 0.1 to 100 ms; zero: its own choice) for this thread and those that it starts. A
+/// thread under another policy than the usual one is left alone: whoever chose that knew why.
 pub fn ask_for(slice: Duration) -> io::Result<()> {
     let mut attr = get()?;
     if !matches!(attr.policy as i32, libc::SCHED_OTHER | libc::SCHED_BATCH) {

@@ -48,9 +48,10 @@ pub unsafe extern "C" fn talea_unsubscribe(subscription: *mut talea_subscription
     }
 }
 
-/// Waits for the next step, at most `deadline_ms` (0 only looks); threads may share a subscription, and each step is told to one of them. TALEA_OK: `out` has it. TALEA_NOT_READY: the deadline passed and
-/// the producer may still make steps. TALEA_END: none will follow. TALEA_PRODUCER_LOST: the producer has ended otherwise.
-/// TALEA_RETENTION: steps were given up before they were received; the next wait goes on after the gap.
+/// Waits for the next step, at most `deadline_ms` (0 only looks); threads may share a subscription, and each step is told to one of
+/// them. TALEA_OK: `out` has it. TALEA_NOT_READY: the deadline passed and the producer may still make steps. TALEA_END: none will
+/// follow. TALEA_PRODUCER_LOST: the producer has ended otherwise. TALEA_RETENTION: steps were given up before they were received; the
+/// next wait goes on after the gap.
 ///
 /// # Safety
 /// `out` is valid for writing; a null pointer is told.

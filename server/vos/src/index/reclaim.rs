@@ -64,7 +64,8 @@ impl ObjectSweep {
 }
 
 impl Index {
-    /// Settles what a closed transaction touched, up to about `limit` columns and versions of it. Returns how much it looked at, and what is left.
+    /// Settles what a closed transaction touched, up to about `limit` columns and versions of it. Returns how much it looked at, and
+    /// what is left.
     pub(crate) fn settle(&mut self, touch: Touch, ledger: &Ledger, limit: usize) -> (usize, Option<Touch>) {
         let (id, versions) = (touch.dkey(), &mut self.versions);
         let Some(node) = id.and_then(|id| self.dkeys.get_mut(id)) else {
