@@ -74,6 +74,13 @@ impl Traffic {
         all.iter().rev().find(|one| one.address == address).and_then(|one| one.ring).expect("there is a ring")
     }
 
+    /// Whether every target that was spoken with was reached through a ring. A doorbell does not tell: none is rung for who is awake.
+    pub fn is_by_rings(&self) -> bool {
+        let all = self.lock();
+        let mut targets = all.iter().filter(|one| one.kind == Kind::Target).peekable();
+        targets.peek().is_some() && targets.all(|one| one.ring.is_some() && one.received > 0)
+    }
+
     /// From now on it never sleeps, or does again.
     pub fn stay_awake(&self, awake: bool) {
         self.awake.store(awake, Relaxed);
