@@ -100,7 +100,7 @@ fn many_keys(report: &mut Report) {
 }
 
 fn one_fabric(report: &mut Report, fabric: Fabric, bare: &str, mode: &str) {
-    if !report.wants(&format!("client/{bare}-{mode}/")) {
+    if !report.wants(&format!("{bare}-{mode}/")) {
         return;
     }
     let server = Server::start(1, fabric, mode);
