@@ -500,7 +500,7 @@ int talea_object_new(struct talea_container_t *container,
 int talea_object_id(const char *class_, uint32_t upper, uint64_t lower, struct talea_oid_t *out);
 
 // Writes values and arrays with one fate: inside `epoch`, or (NULL) at once, and then of one dkey only. Returns when the servers
-// hold them durably. A failed update fails the epoch's commit.
+// hold them durably. A failed update fails the epoch's commit. Of entries that write the same records any may stay.
 //
 // # Safety
 // `entries` is an array of `count`; everything in it is valid for its size.

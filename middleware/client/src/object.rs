@@ -28,7 +28,7 @@ pub use fetch::EntryFetch;
 pub use parts::{PartsFetch, PartsUpdate};
 
 use parts::{Front, Gathered, checksum_of};
-use plan::{Cost, Packer, cut, whole};
+use plan::{Cost, Packer, PartBytes, cut, whole};
 use updating::Updating;
 
 /// How updates take effect.
@@ -57,6 +57,20 @@ impl<'a> Write<'a> {
             Write::Auto | Write::Tied(_) => View::Latest,
             Write::Inside(epoch) => epoch.view(),
         }
+    }
+
+    /// What a message carries at most. An update outside of an epoch is one, and a condition is judged over all that the message
+    /// carries; in an epoch nobody sees one part without the others.
+    fn part_bytes<E: Gathered>(&self, entries: &[E]) -> PartBytes {
+        let conditional = |entry: &E| entry.gathered().0.condition != Condition::None;
+        if !matches!(self, Write::Inside(_)) || entries.iter().any(conditional) {
+            return PartBytes::WHOLE;
+        }
+        let bytes = |entry: &E| {
+            let (first, more) = entry.gathered();
+            first.data.len() + bytes_of(more)
+        };
+        PartBytes::of(entries.iter().map(bytes).sum())
     }
 
     fn epoch(&self) -> Option<&'a Epoch> {
@@ -128,7 +142,8 @@ impl Object {
         &self.container
     }
 
-    /// Updates entries. Returns when all targets have applied them durably.
+    /// Updates entries. Returns when all targets have applied them durably. Of entries that write the same records any may stay: a call
+    /// may be several messages.
     pub fn update(&self, write: &Write<'_>, entries: &[EntryUpdate<'_>]) -> Result<()> {
         self.container.client.block_on_pinned(pin!(self.update_async(write, entries)))?
     }
@@ -162,15 +177,16 @@ impl Object {
             }
             self.note_conditions(write, entries);
             let updating = Updating::begin(write.epoch()).await?;
+            let part_bytes = write.part_bytes(entries);
             // Most calls are one message, which needs no packing.
             if let [entry] = entries
-                && let Some(entry) = whole_entry(entry)?
+                && let Some(entry) = whole_entry(entry, part_bytes)?
             {
                 let conditional = entry.condition != Condition::None;
                 return updating.end(self.update_whole(write, entry).await.err(), conditional);
             }
-            let pieces = entries.iter().map(update_pieces).collect::<Result<Vec<_>>>()?;
-            let mut messages = self.pack_updates(pieces.into_iter().flatten().collect())?;
+            let pieces = entries.iter().map(|entry| update_pieces(entry, part_bytes)).collect::<Result<Vec<_>>>()?;
+            let mut messages = self.pack_updates(pieces.into_iter().flatten().collect(), part_bytes)?;
             if !matches!(write, Write::Inside(_)) {
                 check_autocommit(entries, messages.len())?;
             }
@@ -187,7 +203,7 @@ impl Object {
                         Err(error) => _ = first_error.get_or_insert(error),
                     }
                 }
-                messages = self.pack_updates(moved)?;
+                messages = self.pack_updates(moved, part_bytes)?;
             }
             let conditional = entries.iter().any(|entry| entry.gathered().0.condition != Condition::None);
             updating.end(first_error, conditional)
@@ -226,9 +242,13 @@ impl Object {
         }
     }
 
-    fn pack_updates<'a>(&self, entries: Vec<Entry<'a>>) -> Result<Vec<(TargetId, Vec<Entry<'a>>)>> {
+    fn pack_updates<'a>(
+        &self,
+        entries: Vec<Entry<'a>>,
+        part_bytes: PartBytes,
+    ) -> Result<Vec<(TargetId, Vec<Entry<'a>>)>> {
         let layout = self.layout()?;
-        let mut packer = Packer::default();
+        let mut packer = Packer::new(part_bytes);
         for entry in entries {
             let cost = Cost::of(entry.dkey, entry.akey, entry.extents.len(), entry.data_bytes());
             packer.add(layout.leader_of(entry.dkey), cost, entry);
@@ -443,11 +463,11 @@ fn check_autocommit<E: Gathered>(entries: &[E], messages: usize) -> Result<()> {
 }
 
 /// An entry as wire entries that each fit a message.
-fn update_pieces<E: Gathered>(entry: &E) -> Result<Vec<Entry<'_>>> {
+fn update_pieces<E: Gathered>(entry: &E, part_bytes: PartBytes) -> Result<Vec<Entry<'_>>> {
     let (entry, more) = entry.gathered();
     check_key(entry.dkey)?;
     check_key(entry.akey)?;
-    let pieces = cut(entry.kind, entry.extents, entry.data.len() + bytes_of(more))?;
+    let pieces = cut(entry.kind, entry.extents, entry.data.len() + bytes_of(more), part_bytes)?;
     let mut left = Front::of(entry.data, more);
     let piece = |(extents, bytes): (Extents, usize)| {
         let (data, more) = left.take(bytes);
@@ -458,11 +478,11 @@ fn update_pieces<E: Gathered>(entry: &E) -> Result<Vec<Entry<'_>>> {
 }
 
 /// An entry as one wire entry, if it is one.
-fn whole_entry<E: Gathered>(entry: &E) -> Result<Option<Entry<'_>>> {
+fn whole_entry<E: Gathered>(entry: &E, part_bytes: PartBytes) -> Result<Option<Entry<'_>>> {
     let (EntryUpdate { dkey, akey, kind, condition, extents, data }, more) = entry.gathered();
     check_key(dkey)?;
     check_key(akey)?;
-    let extents = whole(kind, extents, data.len() + bytes_of(more))?;
+    let extents = whole(kind, extents, data.len() + bytes_of(more), part_bytes)?;
     Ok(extents.map(|extents| Entry { dkey, akey, kind, condition, extents, checksum: 0, data, more }))
 }
 

@@ -15,8 +15,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use support::{ALONE, Options, SECRET, SYSTEM, Server, TellsTheEnd, directory};
 use talea_client::system::FabricPolicy;
 use talea_client::{
-    Client, Condition, Container, ContainerProperties, EntryFetch, EntryUpdate, Object, Punch, Queue, SnapshotAt,
-    Tuning, ValueKind, Write,
+    Client, Condition, Container, ContainerProperties, EntryFetch, EntryUpdate, Epoch, Object, Punch, Queue,
+    SnapshotAt, Tuning, ValueKind, Write,
 };
 use talea_fabric::{Credentials, Policy, RealClock, Spin, client_endpoint};
 use talea_model::{Extent, ObjectClass, Oid, TargetId, View};
@@ -110,6 +110,27 @@ fn messages<T>(traffic: &Traffic, operation: impl FnOnce() -> T) -> (T, [u64; 2]
     (result, [of(0), of(1)])
 }
 
+/// A mebibyte is four messages where nobody sees one without the others, so that both sides work at once, and else one.
+fn large(object: &Object, epoch: &Epoch, cost: impl Fn(&mut dyn FnMut()) -> [u64; 2]) {
+    const MIB: usize = 1 << 20;
+    let (extents, data) = ([Extent::new(0, MIB as u64).unwrap()], vec![7; MIB]);
+    for (write, view, most) in [(Write::Auto, View::Latest, 1), (Write::Inside(epoch), epoch.view(), 4)] {
+        let condition = Condition::None;
+        let entry = EntryUpdate { dkey: b"large", akey: b"a", kind: KIND, condition, extents: &extents, data: &data };
+        assert_eq!(cost(&mut || object.update(&write, &[entry]).unwrap()), [most, 0], "an update of a mebibyte");
+        let mut out = vec![0; MIB];
+        let mut read = || {
+            object.fetch(&view, &mut [EntryFetch::array(b"large", b"a", 1, &extents, &mut out)]).unwrap();
+        };
+        let [targets, home] = cost(&mut read);
+        assert!(
+            (most..=most + 1).contains(&targets) && home == 0,
+            "{targets} messages for {most}, and a question where it lies"
+        );
+        assert!(out == data);
+    }
+}
+
 /// On an object of one target, and on one of both.
 fn updates_and_fetches(client: &Client, container: &Container, traffic: &Traffic) {
     let epoch = container.begin(true).unwrap();
@@ -135,6 +156,7 @@ fn updates_and_fetches(client: &Client, container: &Container, traffic: &Traffic
     }
     let many = cost(&mut || fetch(&both, &epoch.view(), places()));
     assert!((2..=4).contains(&many[0]) && many[1] == 0, "many dkeys of two targets, and a question each: {many:?}");
+    large(&single, &epoch, cost);
     let punch = Punch { dkey: b"list", ..Punch::default() };
     assert_eq!(cost(&mut || single.punch(&Write::Inside(&epoch), &punch).unwrap()), [1, 0], "a punch");
     epoch.abort("the end").unwrap();

@@ -154,7 +154,7 @@ pub(super) fn view_of(epoch: *mut talea_epoch_t, snapshot: *mut talea_snapshot_t
 }
 
 /// Writes values and arrays with one fate: inside `epoch`, or (NULL) at once, and then of one dkey only. Returns when the servers
-/// hold them durably. A failed update fails the epoch's commit.
+/// hold them durably. A failed update fails the epoch's commit. Of entries that write the same records any may stay.
 ///
 /// # Safety
 /// `entries` is an array of `count`; everything in it is valid for its size.

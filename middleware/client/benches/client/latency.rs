@@ -135,26 +135,68 @@ fn one_fabric(report: &mut Report, fabric: Fabric, bare: &str, mode: &str) {
                 update(&object, &Write::Auto, number as u64 % 256, extent, &data)
             });
         }
-        let label = format!("{label}-reused-pages");
-        if bytes > 65_536 && report.wants(&label) {
-            // A snapshot lifts the floor: what was overwritten before it is given back, and its pages are used again.
-            let floor = floors(bytes, SMALL_BYTES);
-            let before = (own_cpu_ns(), cpu_ns(server.pid()));
-            let mut samples = Samples::of(vec![]);
-            for round in 0..count / 16 {
-                drop(container.snapshot(SnapshotAt::Latest).expect("a snapshot"));
-                let write = |number| update(&object, &Write::Auto, number as u64 % 16, extent, &data);
-                let taken = Samples::take(16, write);
-                // The first ones still make pages.
-                samples = if round < 4 { samples } else { samples.join(taken) };
-            }
-            put(report, &server, (&label, &floor), count, &samples, before);
+        if bytes > 65_536 {
+            let place = Place { server: &server, container: &container, object: &object };
+            large(
+                report,
+                &place,
+                (&label, &fetched),
+                (floors(bytes, SMALL_BYTES), floors(SMALL_BYTES, bytes)),
+                (count, &data),
+            );
         }
         if wanted[1] {
             let floor = floors(SMALL_BYTES, bytes);
             let dkeys = (count as u64 / 10).min(256);
             timed(report, &server, &fetched, &floor, count, |number| fetch(&object, number as u64 % dkeys, &mut out));
         }
+    }
+}
+
+struct Place<'a> {
+    server: &'a Server,
+    container: &'a Container,
+    object: &'a Object,
+}
+
+/// Updates into pages that were used before, alone and in epochs, where they travel in parts; and fetches of a snapshot.
+fn large(
+    report: &mut Report,
+    place: &Place<'_>,
+    (label, fetched): (&str, &str),
+    (there, back): (Floor, Floor),
+    (count, data): (usize, &[u8]),
+) {
+    let Place { server, container, object } = place;
+    let extent = Extent { index: 0, count: data.len() as u64 };
+    // A snapshot lifts the floor: what was overwritten before it is given back, and its pages are used again.
+    let rounds = |report: &mut Report, label: &str, round: &mut dyn FnMut() -> Samples| {
+        if report.wants(label) {
+            let before = (own_cpu_ns(), cpu_ns(server.pid()));
+            let mut samples = Samples::of(vec![]);
+            for number in 0..count / 16 {
+                drop(container.snapshot(SnapshotAt::Latest).expect("a snapshot"));
+                // The first ones still make pages.
+                samples = if number < 4 { round() } else { samples.join(round()) };
+            }
+            put(report, server, (label, &there), count, &samples, before);
+        }
+    };
+    let write = |write: &Write<'_>| Samples::take(16, |number| update(object, write, number as u64 % 16, extent, data));
+    rounds(report, &format!("{label}-reused-pages"), &mut || write(&Write::Auto));
+    rounds(report, &format!("{label}-in-epoch-reused-pages"), &mut || {
+        let epoch = container.begin(true).expect("an epoch");
+        let samples = write(&Write::Inside(&epoch));
+        epoch.commit(&epoch.summary(), b"", false).committed.expect("a commit");
+        samples
+    });
+    // On the node of its server it is read in place: see `in_place`.
+    if label.contains("libfabric") && report.wants(fetched) {
+        let snapshot = container.snapshot(SnapshotAt::Latest).expect("a snapshot");
+        let mut out = vec![0; data.len()];
+        timed(report, server, &format!("{fetched}-of-a-snapshot"), &back, count, |number| {
+            fetch_in(object, &snapshot.view(), number as u64 % 16, &mut out);
+        });
     }
 }
 

@@ -76,7 +76,8 @@ pub(crate) fn run(report: &mut Report) {
     for (name, plan, floor) in [
         ("write-4KiB", write, &floors[0]),
         ("write-4KiB-16-in-flight", deep(write), &floors[0]),
-        ("write-4KiB-16-in-flight-reused-pages", deep(Plan { reused: true, ..write }), &floors[0]),
+        // Long enough that the pages of the first round are few.
+        ("write-4KiB-16-in-flight-reused-pages", deep(Plan { reused: true, operations: 200_000, ..write }), &floors[0]),
         ("read-4KiB", read, &floors[1]),
         ("read-4KiB-16-in-flight", deep(read), &floors[1]),
         ("read-4KiB-in-place", Plan { in_snapshot: true, operations: 400_000, ..read }, &floors[1]),

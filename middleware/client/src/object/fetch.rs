@@ -8,7 +8,7 @@ use talea_wire::RefusalCode;
 use talea_wire::data::{Body, Condition, Entry, Extents, Fetched, More, ReadOf, ReplyBody, ValueKind};
 
 use super::parts::{Asked, Out, PartsFetch, Places, Scattered, clear, copy_and_sum, room};
-use super::plan::{Cost, Packer, cut, whole};
+use super::plan::{Cost, Packer, PartBytes, cut, whole};
 use super::{Object, check_key};
 use crate::client::gather;
 use crate::core::exchange::{Answer, Question};
@@ -114,8 +114,13 @@ impl Object {
         let mut results: SmallVec<[Found; 1]> =
             smallvec![Found { found: false, filled: true, bytes: 0 }; entries.len()];
         let mut pieces = Pieces::new();
+        // What is seen in the latest state of a call's entries is seen together, message by message.
+        let part_bytes = match view {
+            View::Latest => PartBytes::WHOLE,
+            _ => PartBytes::of(entries.iter().map(Scattered::bytes).sum()),
+        };
         for (index, entry) in entries.iter_mut().enumerate() {
-            push_pieces(index, entry, &mut pieces)?;
+            push_pieces(index, entry, part_bytes, &mut pieces)?;
         }
         let question = self.container.question("fetching", TargetId(0), self.oid, None, *view);
         let (pieces, silent) = self.fetch_short(question, pieces, |index, one| results[index].join(one)).await?;
@@ -123,7 +128,7 @@ impl Object {
             true => Box::pin(self.fetch_near(question, pieces, silent, |index, one| results[index].join(one))).await?,
             false => pieces,
         };
-        let mut messages = self.pack_fetches(pieces)?;
+        let mut messages = self.pack_fetches(pieces, part_bytes)?;
         let mut first_error = None;
         while !messages.is_empty() {
             let (mut moved, mut halves) = (Pieces::new(), Messages::new());
@@ -141,7 +146,7 @@ impl Object {
                     Err(error) => _ = first_error.get_or_insert(error),
                 }
             }
-            messages = self.pack_fetches(moved)?;
+            messages = self.pack_fetches(moved, part_bytes)?;
             messages.append(&mut halves);
         }
         drop(messages);
@@ -165,7 +170,7 @@ impl Object {
         }
     }
 
-    fn pack_fetches<'k, 'o>(&self, pieces: Pieces<'k, 'o>) -> Result<Messages<'k, 'o>> {
+    fn pack_fetches<'k, 'o>(&self, pieces: Pieces<'k, 'o>, part_bytes: PartBytes) -> Result<Messages<'k, 'o>> {
         if pieces.is_empty() {
             return Ok(Messages::new());
         }
@@ -173,7 +178,7 @@ impl Object {
         if let [piece] = &pieces[..] {
             return Ok(smallvec![(layout.leader_of(piece.entry.dkey), pieces)]);
         }
-        let mut packer = Packer::default();
+        let mut packer = Packer::new(part_bytes);
         for piece in pieces {
             let Entry { dkey, akey, ref extents, .. } = piece.entry;
             let cost = Cost::of(dkey, akey, extents.len(), piece.bytes());
@@ -256,6 +261,7 @@ fn is_too_long(error: &ClientError) -> bool {
 fn push_pieces<'k: 'o, 'o, E: Scattered<'k>>(
     index: usize,
     entry: &'o mut E,
+    part_bytes: PartBytes,
     pieces: &mut Pieces<'k, 'o>,
 ) -> Result<()> {
     let (Asked { dkey, akey, kind, extents }, bytes) = (entry.asked(), entry.bytes());
@@ -264,10 +270,11 @@ fn push_pieces<'k: 'o, 'o, E: Scattered<'k>>(
     let mut places = Places::new(entry.places());
     let single = !matches!(kind, ValueKind::Array { .. });
     // A single value is as large as it is: its buffer's size says nothing.
-    let one = if single && extents.is_empty() { Some(Extents::new()) } else { whole(kind, extents, bytes)? };
+    let one =
+        if single && extents.is_empty() { Some(Extents::new()) } else { whole(kind, extents, bytes, part_bytes)? };
     let sizes: SmallVec<[(Extents, usize); 1]> = match one {
         Some(extents) => smallvec![(extents, bytes)],
-        None => cut(kind, extents, bytes)?.into(),
+        None => cut(kind, extents, bytes, part_bytes)?.into(),
     };
     for (extents, bytes) in sizes {
         let (condition, more) = (Condition::None, More::default());

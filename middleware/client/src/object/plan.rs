@@ -17,6 +17,33 @@ const EXTENT_BYTES: usize = 16;
 /// Extents of one piece: with the largest keys it still fits.
 const PIECE_EXTENTS: usize = 1024;
 
+/// Bytes of a call's message at least, where the call is cut so that its parts are under way together.
+const LEAST_PART_BYTES: usize = 256 * 1024;
+/// Parts of such a call: the other side works on one while the next one is made ready.
+const PARTS: usize = 4;
+/// What the bytes of a part are a multiple of.
+const PART_STEP_BYTES: usize = 64 * 1024;
+
+/// How many bytes of data a message of a call carries at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PartBytes(usize);
+
+impl PartBytes {
+    /// As much as a message may carry: right where a call's parts must be seen together.
+    pub(super) const WHOLE: PartBytes = PartBytes(MAX_PAYLOAD_BYTES);
+
+    /// Right for a call of so many bytes, if nobody minds that its parts are separate messages (docs/performance.md, "Parts of a call").
+    pub(super) fn of(call_bytes: usize) -> Self {
+        let part_bytes = call_bytes.div_ceil(PARTS).next_multiple_of(PART_STEP_BYTES);
+        PartBytes(part_bytes.clamp(LEAST_PART_BYTES, MAX_PAYLOAD_BYTES))
+    }
+
+    /// The same for an array, of whose records one is the least that a message carries.
+    fn for_records(self, record_bytes: usize) -> usize {
+        self.0.max(record_bytes).min(MAX_VALUE_BYTES)
+    }
+}
+
 const _: () = assert!(PIECE_EXTENTS * EXTENT_BYTES + 2 * talea_model::limit::MAX_KEY_BYTES + ENTRY_BYTES < HEADS_BYTES);
 
 /// What an entry takes of a message.
@@ -43,31 +70,31 @@ impl Cost {
         }
     }
 
-    fn fits(self) -> bool {
+    fn fits(self, part_bytes: PartBytes) -> bool {
         self.entries <= MAX_ENTRIES
             && self.extents <= MAX_EXTENTS
             && self.head_bytes <= HEADS_BYTES
-            && self.data_bytes <= MAX_PAYLOAD_BYTES
+            && self.data_bytes <= part_bytes.0
     }
 }
 
 /// Fills messages, target by target, in the order in which the items come.
 pub(super) struct Packer<T> {
+    part_bytes: PartBytes,
     open: BTreeMap<TargetId, (Cost, Vec<T>)>,
     full: Vec<(TargetId, Vec<T>)>,
 }
 
-impl<T> Default for Packer<T> {
-    fn default() -> Self {
-        Self { open: BTreeMap::new(), full: vec![] }
-    }
-}
-
 impl<T> Packer<T> {
+    pub(super) fn new(part_bytes: PartBytes) -> Self {
+        Self { part_bytes, open: BTreeMap::new(), full: vec![] }
+    }
+
+    /// An item that is larger than a part goes alone.
     pub(super) fn add(&mut self, target: TargetId, cost: Cost, item: T) {
         let (used, items) = self.open.entry(target).or_insert_with(|| (Cost::default(), vec![]));
         let with = used.plus(cost);
-        if with.fits() {
+        if items.is_empty() || with.fits(self.part_bytes) {
             *used = with;
         } else {
             self.full.push((target, std::mem::take(items)));
@@ -112,25 +139,41 @@ fn check(kind: ValueKind, extents: &[Extent], data_bytes: usize) -> Result<()> {
 }
 
 /// The entry's extents if it is one piece, so that nothing has to be cut or packed.
-pub(super) fn whole(kind: ValueKind, extents: &[Extent], data_bytes: usize) -> Result<Option<Extents>> {
+pub(super) fn whole(
+    kind: ValueKind,
+    extents: &[Extent],
+    data_bytes: usize,
+    part_bytes: PartBytes,
+) -> Result<Option<Extents>> {
     check(kind, extents, data_bytes)?;
-    let fits = extents.len() < PIECE_EXTENTS && data_bytes <= MAX_VALUE_BYTES;
+    let most_bytes = if let ValueKind::Array { record_bytes } = kind {
+        part_bytes.for_records(record_bytes as usize)
+    } else {
+        MAX_VALUE_BYTES
+    };
+    let fits = extents.len() < PIECE_EXTENTS && data_bytes <= most_bytes;
     Ok(fits.then(|| Extents::from_slice(extents)))
 }
 
 /// The pieces of an entry, each with its extents and bytes, in the order of the data.
-pub(super) fn cut(kind: ValueKind, extents: &[Extent], data_bytes: usize) -> Result<Vec<(Extents, usize)>> {
+pub(super) fn cut(
+    kind: ValueKind,
+    extents: &[Extent],
+    data_bytes: usize,
+    part_bytes: PartBytes,
+) -> Result<Vec<(Extents, usize)>> {
     check(kind, extents, data_bytes)?;
     let ValueKind::Array { record_bytes } = kind else { return Ok(vec![(Extents::new(), data_bytes)]) };
     let record_bytes = record_bytes as usize;
     let mut pieces: Vec<(Extents, usize)> = vec![];
-    let records_max = (MAX_VALUE_BYTES / record_bytes) as u64;
+    let most_bytes = part_bytes.for_records(record_bytes);
+    let records_max = (most_bytes / record_bytes) as u64;
     for extent in extents {
         let mut rest = *extent;
         while rest.count > 0 {
             let open = pieces
                 .last_mut()
-                .filter(|(extents, bytes)| extents.len() < PIECE_EXTENTS && bytes + record_bytes <= MAX_VALUE_BYTES);
+                .filter(|(extents, bytes)| extents.len() < PIECE_EXTENTS && bytes + record_bytes <= most_bytes);
             let (piece, bytes) = match open {
                 Some(piece) => piece,
                 None => {
