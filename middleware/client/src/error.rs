@@ -124,6 +124,14 @@ pub enum ClientError {
     /// The process is a child of the one that connected.
     #[error("this process was forked from the one that connected to Talea: connect anew in the child")]
     Forked,
+    /// This process, or its node, has no file descriptors left.
+    #[error(
+        "this process has no file descriptors left for a connection to a server (`ulimit -n`): a connection to a target takes three on this node, more elsewhere, and one to its server two ({detail})"
+    )]
+    Descriptors {
+        /// What was tried.
+        detail: String,
+    },
     /// Not built yet.
     #[error("{0} is not supported yet")]
     Unsupported(&'static str),
@@ -185,7 +193,10 @@ impl ClientError {
             Self::DataLost { .. } => ErrorKind::DataLost,
             Self::Closed { .. } | Self::Failed { .. } => ErrorKind::Aborted,
             Self::InFlight { .. } => ErrorKind::InFlight,
-            Self::Fabric(FabricError::Io { .. }) | Self::Uncertain { .. } | Self::Wire { .. } => ErrorKind::Other,
+            Self::Fabric(FabricError::Io { .. })
+            | Self::Descriptors { .. }
+            | Self::Uncertain { .. }
+            | Self::Wire { .. } => ErrorKind::Other,
         }
     }
 

@@ -8,6 +8,7 @@ use std::io::IoSlice;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::Address;
@@ -144,6 +145,14 @@ pub enum FabricError {
     /// This build or machine lacks the fabric.
     #[error("fabric {0} is not available: {1}")]
     Unsupported(&'static str, String),
+}
+
+impl FabricError {
+    /// Whether this process, or this machine, has no file descriptors left: then nothing is known of the other side.
+    pub fn lacks_descriptors(&self) -> bool {
+        let lacks = |source: &std::io::Error| matches!(Errno::from_io_error(source), Some(Errno::MFILE | Errno::NFILE));
+        matches!(self, FabricError::Io { source, .. } if lacks(source))
+    }
 }
 
 /// Why a message was not taken.

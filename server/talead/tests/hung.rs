@@ -1,14 +1,17 @@
-//! A server that hangs, and futures that nobody polls: neither holds up anything else that the same client does.
+//! What a client makes of a server that hangs or is dead, of futures that nobody polls, and of programs that only look now and then:
+//! nothing else that it does is held up, and everybody is told in the end.
 
 #[path = "support/server.rs"]
 mod support;
 
 use std::future::Future;
+use std::os::fd::AsRawFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 use support::{ALONE, Options, SECRET, SYSTEM, Server, directory, two_servers};
 use talea_client::{
     Client, Condition, ContainerProperties, EntryFetch, EntryUpdate, ErrorKind, Object, Queue, ShortWay, Tuning,
@@ -144,4 +147,96 @@ fn a_place_in_flight_goes_to_the_next_one_if_its_first_taker_is_not_polled() {
     }
     client.block_on(idle).unwrap().unwrap();
     client.block_on(idler).unwrap().unwrap();
+}
+
+/// Looks, without ever waiting, until nothing is in flight.
+fn look<T>(queue: &Queue<'_, T>, between: Duration) -> Vec<T> {
+    let (began, mut all) = (Instant::now(), vec![]);
+    while !queue.is_empty() {
+        assert!(began.elapsed() < support::PATIENCE, "{} operations are in flight still", queue.len());
+        std::thread::sleep(between);
+        all.extend(queue.take(0, 64, 0).unwrap());
+    }
+    all
+}
+
+#[test]
+fn who_only_looks_hears_of_a_dead_server_too() {
+    let (_outer, mut server) = one_server();
+    let client = client(&server, Tuning { deadline_ms: 2_000, ..Tuning::default() });
+    let container = client.container_create("run", ContainerProperties::default(), true).unwrap();
+    let object = container.object(client.new_oid(ObjectClass::S1));
+    let extents = [Extent::new(0, 64).unwrap()];
+    let update = [entry(b"d", &extents, &[1; 64])];
+    object.update(&Write::Auto, &update).unwrap();
+    for stopped in [true, false] {
+        let queue = Queue::new(&client);
+        let pid = Pid::from_child(&server.child);
+        match stopped {
+            true => kill_process(pid, Signal::STOP).unwrap(),
+            false => server.child.kill().unwrap(),
+        }
+        (0..8).for_each(|_| queue.start(object.update_async(&Write::Auto, &update)));
+        for ended in look(&queue, Duration::from_millis(20)) {
+            let error = ended.unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::ServerLost | ErrorKind::Deadline), "{error}");
+            assert!(error.to_string().contains("server 0"), "{error}");
+        }
+        if stopped {
+            kill_process(pid, Signal::CONT).unwrap();
+        }
+    }
+}
+
+#[test]
+fn computing_for_longer_than_a_deadline_ends_nothing_that_is_in_flight() {
+    const FETCHES: usize = 32;
+    let (_outer, server) = one_server();
+    let client = client(&server, Tuning { deadline_ms: 1_000, ..Tuning::default() });
+    let container = client.container_create("run", ContainerProperties::default(), true).unwrap();
+    let object = container.object(client.new_oid(ObjectClass::S1));
+    let extents = [Extent::new(0, MIB as u64).unwrap()];
+    let data: Vec<u8> = (0..MIB).map(|at| (at / 5) as u8).collect();
+    object.update(&Write::Auto, &[entry(b"d", &extents, &data)]).unwrap();
+    let mut room = vec![vec![0; MIB]; FETCHES];
+    {
+        // More than the rings, and what a target keeps for a client, have room for.
+        let queue = Queue::new(&client);
+        for out in &mut room {
+            let (object, extents) = (&object, &extents);
+            queue.start(async move {
+                object.fetch_async(&View::Latest, &mut [EntryFetch::array(b"d", b"data", 1, extents, out)]).await
+            });
+        }
+        std::thread::sleep(Duration::from_millis(3_000));
+        let mut ended = 0;
+        while !queue.is_empty() {
+            for one in queue.take(1, FETCHES, 60_000).unwrap() {
+                one.unwrap();
+                ended += 1;
+            }
+        }
+        assert_eq!(ended, FETCHES);
+    }
+    assert!(room.iter().all(|out| *out == data));
+}
+
+#[test]
+fn a_process_without_descriptors_is_told_that_and_not_that_a_server_is_lost() {
+    let (_outer, server) = one_server();
+    let client = client(&server, Tuning { deadline_ms: 20_000, ..Tuning::default() });
+    let container = client.container_create("run", ContainerProperties::default(), true).unwrap();
+    let object = container.object(client.new_oid(ObjectClass::S1));
+    let extents = [Extent::new(0, 64).unwrap()];
+    let update = [entry(b"d", &extents, &[1; 64])];
+    let before = getrlimit(Resource::Nofile);
+    // Nothing is left, then a socket, but nothing for what comes over it, and so on.
+    let free = rustix::io::dup(std::io::stdin()).unwrap().as_raw_fd() as u64;
+    for left in 0..4 {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(free + left), ..before }).unwrap();
+        let error = object.update(&Write::Auto, &update).unwrap_err();
+        setrlimit(Resource::Nofile, before).unwrap();
+        assert!(error.to_string().contains("ulimit -n") && error.kind() == ErrorKind::Other, "{left} left: {error}");
+    }
+    object.update(&Write::Auto, &update).unwrap();
 }

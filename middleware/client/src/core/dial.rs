@@ -11,7 +11,7 @@ use talea_fabric::{Address, Begun, FabricError, Hello, PeerId};
 
 use super::link::{PeerKey, Reach};
 use super::{Outcome, Shared, State, Wakers};
-use crate::error::Result;
+use crate::error::{ClientError, Result};
 
 const MS: u64 = 1_000_000;
 /// Connections in a row that may end before their handshake does: a server that dies closes them like one that refuses.
@@ -87,6 +87,8 @@ impl State {
                 Ok(Some(peer))
             }
             Err(error @ (FabricError::Version { .. } | FabricError::Unsupported(..))) => Err(error.into()),
+            // It is not the other side that is out of reach.
+            Err(error) if error.lacks_descriptors() => Err(ClientError::Descriptors { detail: error.to_string() }),
             Err(error) => {
                 let now_ns = shared.now_ns();
                 let failures = self.reach(key).failures;

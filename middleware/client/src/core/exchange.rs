@@ -327,7 +327,8 @@ impl Shared {
             good => return Ok(Attempt::Ended(Answer::Done(read(good)?, reply.head))),
         };
         let patience_ns = match refusal.code {
-            RefusalCode::Busy => question.deadline_ns,
+            // Nothing was done. A target judges a deadline by the machine's clock: ours may have stood still meanwhile.
+            RefusalCode::Busy | RefusalCode::Deadline => question.deadline_ns,
             // It was not executed, and a new session may be had. What was sent twice may have been.
             RefusalCode::SessionExpired if course.sends > 1 && question.order.is_some() => 0,
             // Its lease has run out: it may be renewed, or the map will say that it is lost.

@@ -128,6 +128,7 @@ impl Shared {
                     return Err(error);
                 }
                 Some(error) if matches!(error.kind(), ErrorKind::Access | ErrorKind::Version) => return Err(error),
+                Some(error @ ClientError::Descriptors { .. }) => return Err(error),
                 last => told = last.filter(says_more),
             }
             self.pause(now_ns + pause_ns).await;

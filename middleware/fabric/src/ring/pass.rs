@@ -8,7 +8,8 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
 };
 use zerocopy::little_endian::U64;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -73,16 +74,21 @@ pub(crate) fn take(dial: &Dial) -> Result<Option<Parts>, FabricError> {
     let got = loop {
         let mut slices = [IoSliceMut::new(offer.as_mut_bytes())];
         match rustix::net::recvmsg(socket, &mut slices, &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Ok(got) => break got.bytes,
+            Ok(got) => break got,
             Err(Errno::AGAIN) => return Ok(None),
             Err(Errno::INTR) => {}
             Err(Errno::CONNRESET | Errno::PIPE) => return Err(dial.refused()),
             Err(error) => return Err(dial.io("receiving rings from", error)),
         }
     };
-    if got == 0 {
+    if got.bytes == 0 {
         return Err(dial.refused());
     }
+    if got.flags.contains(ReturnFlags::CTRUNC) {
+        // The kernel has left out what this process has no room for.
+        return Err(dial.io("taking rings from", Errno::MFILE));
+    }
+    let got = got.bytes;
     let mut fds = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(received) = message {
