@@ -25,7 +25,7 @@ pub(crate) struct Server {
     directory: tempfile::TempDir,
 }
 
-/// The server's program: built by `make bench`, or named in `$TALEAD`.
+/// The server's program: built by `tools/bench`, or named in `$TALEAD`.
 fn talead() -> PathBuf {
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release/talead");
     std::env::var_os("TALEAD").map_or(built, PathBuf::from)
@@ -52,10 +52,11 @@ impl Server {
         });
         let mut child = Command::new(talead())
             .args(["serve", "--config", "-"])
+            .env("TALEA_LOG", std::env::var_os("TALEA_LOG").unwrap_or_else(|| "warn".into()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("target/release/talead: build it first (`cargo build --release -p talead`)");
+            .expect("target/release/talead: build it first (`cargo build --release --workspace --bin talead`)");
         let mut stdin = child.stdin.take().expect("a pipe");
         writeln!(stdin, "{config}").expect("the server reads its configuration");
         let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
