@@ -1,12 +1,14 @@
 //! One client, one operation at a time: update and fetch over each fabric, and commits.
 
+use std::time::Instant;
+
 use serde_json::json;
 use talea_client::{
     Client, Condition, Container, ContainerProperties, EntryFetch, EntryUpdate, Object, SnapshotAt, ValueKind, Write,
 };
 use talea_model::{Extent, Key, ObjectClass, View};
 
-use crate::measure::{self, Floor, Report, Samples, cpu_ns, own_cpu_ns, rounded};
+use crate::measure::{self, Cpu, Floor, Report, Samples, rounded};
 use crate::system::{Fabric, Server};
 use crate::{floor, provider};
 
@@ -169,22 +171,25 @@ fn large(
 ) {
     let Place { server, container, object } = place;
     let extent = Extent { index: 0, count: data.len() as u64 };
-    // A snapshot lifts the floor: what was overwritten before it is given back, and its pages are used again.
-    let rounds = |report: &mut Report, label: &str, round: &mut dyn FnMut() -> Samples| {
+    // A snapshot lifts the floor: what was overwritten before it is given back, and its pages are used again. Neither the snapshots
+    // nor the first rounds, which still make pages, are counted.
+    let rounds = |report: &mut Report, label: &str, round: &dyn Fn() -> Samples| {
         if report.wants(label) {
-            let before = (own_cpu_ns(), cpu_ns(server.pid()));
-            let mut samples = Samples::of(vec![]);
+            let (mut samples, mut cpu) = (Samples::of(vec![]), Cpu::default());
             for number in 0..count / 16 {
                 drop(container.snapshot(SnapshotAt::Latest).expect("a snapshot"));
-                // The first ones still make pages.
-                samples = if number < 4 { round() } else { samples.join(round()) };
+                let (times, took) = Cpu::of(server, round);
+                if number >= 4 {
+                    cpu += took;
+                    samples = samples.join(times);
+                }
             }
-            put(report, server, (label, &there), count, &samples, before);
+            put(report, (label, &there), &samples, cpu);
         }
     };
     let write = |write: &Write<'_>| Samples::take(16, |number| update(object, write, number as u64 % 16, extent, data));
-    rounds(report, &format!("{label}-reused-pages"), &mut || write(&Write::Auto));
-    rounds(report, &format!("{label}-in-epoch-reused-pages"), &mut || {
+    rounds(report, &format!("{label}-reused-pages"), &|| write(&Write::Auto));
+    rounds(report, &format!("{label}-in-epoch-reused-pages"), &|| {
         let epoch = container.begin(true).expect("an epoch");
         let samples = write(&Write::Inside(&epoch));
         epoch.commit(&epoch.summary(), b"", false).committed.expect("a commit");
@@ -201,25 +206,15 @@ fn large(
 }
 
 fn timed(report: &mut Report, server: &Server, name: &str, floor: &Floor, count: usize, operation: impl FnMut(usize)) {
-    let before = (own_cpu_ns(), cpu_ns(server.pid()));
-    let samples = Samples::take(count, operation);
-    put(report, server, (name, floor), count, &samples, before);
+    let (samples, cpu) = Cpu::of(server, || Samples::take(count, operation));
+    put(report, (name, floor), &samples, cpu);
 }
 
-/// Records samples with the processor time of `count` operations since `before`.
-fn put(
-    report: &mut Report,
-    server: &Server,
-    (name, floor): (&str, &Floor),
-    count: usize,
-    samples: &Samples,
-    before: (u64, u64),
-) {
-    let per = |ns: u64| rounded(ns as f64 / count as f64);
+/// Records samples with the processor time of their operations.
+fn put(report: &mut Report, (name, floor): (&str, &Floor), samples: &Samples, cpu: Cpu) {
+    let per = |ns: u64| rounded(ns as f64 / samples.count() as f64);
     let more = json!({
-        "p99": rounded(samples.quantile(0.99)),
-        "cpu_client_ns": per(own_cpu_ns() - before.0),
-        "cpu_server_ns": per(cpu_ns(server.pid()) - before.1),
+        "p99": rounded(samples.quantile(0.99)), "cpu_client_ns": per(cpu.client_ns), "cpu_server_ns": per(cpu.server_ns),
     });
     report.record(name, samples.median(), "ns", Some(floor), more);
 }
@@ -274,26 +269,17 @@ pub(crate) fn commits(report: &mut Report) {
     let container = container(&client);
     let object = container.object(client.new_oid(ObjectClass::S1));
     let floor = floor::ping_pong("unix", "never", SMALL_BYTES, SMALL_BYTES, 2_000);
-    let count = 500;
     let mut epoch = Some(container.begin(true).expect("an epoch"));
-    let mut times = Vec::new();
-    let before = (own_cpu_ns(), cpu_ns(server.pid()));
-    for number in 0..count {
+    let mut one = |number| {
         let open = epoch.take().expect("the next epoch");
         update(&object, &Write::Inside(&open), number, Extent { index: 0, count: 64 }, &[1; 64]);
-        let commit = Samples::take(1, |_| {
-            let outcome = open.commit(&open.summary(), &[], true);
-            outcome.committed.expect("a commit");
-            epoch = outcome.next;
-        });
-        times.push(commit.median());
-    }
-    let cpu = (own_cpu_ns() - before.0, cpu_ns(server.pid()) - before.1);
-    times.sort_by(f64::total_cmp);
-    let more = json!({
-        "p99": rounded(times[times.len() * 99 / 100]),
-        "cpu_client_ns": rounded(cpu.0 as f64 / count as f64),
-        "cpu_server_ns": rounded(cpu.1 as f64 / count as f64),
-    });
-    report.record("client/commit-and-begin", times[times.len() / 2], "ns", Some(&floor), more);
+        let began = Instant::now();
+        let outcome = open.commit(&open.summary(), &[], true);
+        let took = began.elapsed().as_nanos() as u64;
+        outcome.committed.expect("a commit");
+        epoch = outcome.next;
+        took
+    };
+    let (samples, cpu) = Cpu::of(&server, || Samples::of((0..500).map(&mut one).collect()));
+    put(report, ("client/commit-and-begin", &floor), &samples, cpu);
 }

@@ -2,10 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::{Value, json};
+
+use crate::system::Server;
 
 /// Times of single operations in nanoseconds.
 pub(crate) struct Samples(Vec<u64>);
@@ -34,6 +37,10 @@ impl Samples {
         Samples::of(self.0)
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// The value that `share` of the samples do not exceed.
     pub(crate) fn quantile(&self, share: f64) -> f64 {
         let last = self.0.len().saturating_sub(1);
@@ -59,6 +66,31 @@ pub(crate) fn cpu_ns(pid: u32) -> u64 {
         text.split_whitespace().next()?.parse::<u64>().ok()
     };
     threads.flatten().filter_map(|thread| time(thread.path())).sum()
+}
+
+/// Processor time of this process, the client, and of its server, in nanoseconds.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Cpu {
+    pub(crate) client_ns: u64,
+    pub(crate) server_ns: u64,
+}
+
+impl Cpu {
+    /// Runs `work`, and gives what that took. (Own time is read inside of the server's: reading that one takes some.)
+    pub(crate) fn of<T>(server: &Server, work: impl FnOnce() -> T) -> (T, Self) {
+        let server_before = cpu_ns(server.pid());
+        let own_before = own_cpu_ns();
+        let result = work();
+        let client_ns = own_cpu_ns() - own_before;
+        (result, Cpu { client_ns, server_ns: cpu_ns(server.pid()) - server_before })
+    }
+}
+
+impl AddAssign for Cpu {
+    fn add_assign(&mut self, other: Cpu) {
+        self.client_ns += other.client_ns;
+        self.server_ns += other.server_ns;
+    }
 }
 
 /// How often all threads of a process have been switched away from: waiting for something, and to let others run.
