@@ -13,6 +13,7 @@ use talea_fabric::{
     Spin, StreamEndpoint,
 };
 
+use crate::load::{PROCESSES, Pattern};
 use crate::measure::{Floor, Samples};
 use crate::worker::{Worker, ready};
 
@@ -168,38 +169,48 @@ pub(crate) fn read_of_device(directory: &std::path::Path, count: usize) -> f64 {
     samples.median()
 }
 
-/// Random blocks of a file on tmpfs, from two processes at once: operations a second of both.
-pub(crate) fn tmpfs(write: bool, bytes: usize, operations: usize) -> Floor {
+/// Bytes that each process of a floor on tmpfs moves, in laps over the file.
+const MOVED_BYTES: u64 = 800 << 20;
+
+/// The same blocks of a file on tmpfs, of as many bytes, from as many processes at once: operations a second of all. The file is there
+/// before, so writes overwrite its pages.
+pub(crate) fn tmpfs(pattern: &Pattern) -> Floor {
+    let Pattern { write, bytes, interleaved, span } = *pattern;
     let path = format!("/dev/shm/talea-bench-floor-{}", std::process::id());
     let file = OpenOptions::new().create(true).truncate(true).write(true).open(&path).expect("a file on tmpfs");
     let zeros = vec![1u8; MIB];
-    (0..512).for_each(|number| file.write_all_at(&zeros, number * MIB as u64).expect("room on tmpfs"));
-    let words = |seed: usize| {
-        ["tmpfs".into(), path.clone(), write.to_string(), bytes.to_string(), operations.to_string(), seed.to_string()]
+    let pieces = span.div_ceil(MIB as u64);
+    (0..pieces).for_each(|number| file.write_all_at(&zeros, number * MIB as u64).expect("room on tmpfs"));
+    let words = |number: usize| {
+        let flags = [write, interleaved].map(|flag| flag.to_string());
+        let numbers = [bytes, span, number as u64].map(|number| number.to_string());
+        ["tmpfs".to_owned(), path.clone()].into_iter().chain(flags).chain(numbers).collect::<Vec<_>>()
     };
-    let mut workers = [Worker::start(&words(1)).0, Worker::start(&words(2)).0];
+    let mut workers: Vec<Worker> = (0..PROCESSES).map(|number| Worker::start(&words(number)).0).collect();
     workers.iter_mut().for_each(Worker::go);
     let rate = workers.iter_mut().map(|worker| worker.results()["rate"].as_f64().unwrap_or(0.0)).sum();
     let _ = std::fs::remove_file(&path);
-    let verb = if write { "pwrite" } else { "pread" };
-    Floor { name: format!("{verb} of {bytes} B on tmpfs, two processes"), value: rate }
+    let (verb, of) = if write { ("pwrite", "used pages of ") } else { ("pread", "") };
+    let order = if interleaved { "interleaved" } else { "at random" };
+    let name = format!("{verb} of {bytes} B {order} in {of}{pieces} MiB on tmpfs, {PROCESSES} processes");
+    Floor { name, value: rate }
 }
 
 pub(crate) fn tmpfs_worker(words: &[&str]) {
-    let [path, write, bytes, operations, seed] = words else { return };
-    let number = |text: &str| text.parse::<u64>().unwrap_or(0);
-    let (write, bytes, operations) = (*write == "true", number(bytes), number(operations));
+    let [path, write, interleaved, numbers @ ..] = words else { return };
+    let numbers: Vec<u64> = numbers.iter().map(|text| text.parse().unwrap_or(0)).collect();
+    let [bytes, span, number] = numbers[..] else { return };
+    let pattern = Pattern { write: *write == "true", bytes, interleaved: *interleaved == "true", span };
     let file = OpenOptions::new().read(true).write(true).open(path).expect("the parent's file");
     let mut buffer = vec![2u8; bytes as usize];
-    let mut random = number(seed);
+    let (mut random, operations) = (number + 1, MOVED_BYTES / bytes);
     if !ready("ready") {
         return;
     }
     let began = Instant::now();
-    for _ in 0..operations {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let at = (random >> 33) % (512 * MIB as u64 / bytes) * bytes;
-        let done = if write { file.write_at(&buffer, at) } else { file.read_at(&mut buffer, at) };
+    for operation in 0..operations {
+        let at = pattern.place(operation, (number, PROCESSES as u64), &mut random);
+        let done = if pattern.write { file.write_all_at(&buffer, at) } else { file.read_exact_at(&mut buffer, at) };
         assert!(done.is_ok());
     }
     println!("{}", json!({ "rate": operations as f64 / began.elapsed().as_secs_f64() }));

@@ -65,47 +65,93 @@ pub(crate) struct Result {
     p99_ns: f64,
 }
 
+pub(crate) const PROCESSES: usize = 2;
+const READ: Plan = Plan { write: false, ..WRITE };
+const HARD: Plan = Plan { bytes: 47_008, interleaved: true, operations: 5_000, ..WRITE };
+
+const fn deep(plan: Plan) -> Plan {
+    Plan { depth: 16, ..plan }
+}
+
+const WARM: [(&str, Plan); 8] = [
+    ("write-4KiB", WRITE),
+    ("write-4KiB-16-in-flight", deep(WRITE)),
+    // Long enough that the pages of the first round are few.
+    ("write-4KiB-16-in-flight-reused-pages", deep(Plan { reused: true, operations: 200_000, ..WRITE })),
+    ("read-4KiB", READ),
+    ("read-4KiB-16-in-flight", deep(READ)),
+    ("read-4KiB-in-place", Plan { in_snapshot: true, operations: 400_000, ..READ }),
+    ("write-47008B-interleaved", HARD),
+    ("write-47008B-interleaved-4-in-flight", Plan { depth: 4, ..HARD }),
+];
+const COLD: [(&str, Plan); 2] = [
+    ("read-4KiB-nvme", Plan { operations: 10_000, ..READ }),
+    ("read-4KiB-nvme-16-in-flight", deep(Plan { operations: 10_000, ..READ })),
+];
+
+fn label(name: &str) -> String {
+    format!("load/two-processes/{name}")
+}
+
+/// As long as it is wanted.
+fn both(server: &Server, plan: Plan) -> Result {
+    together(server, PROCESSES, Plan { operations: plan.operations * measure::times(), ..plan })
+}
+
 pub(crate) fn run(report: &mut Report) {
-    let (write, read) = (WRITE, Plan { write: false, ..WRITE });
-    let deep = |plan: Plan| Plan { depth: 16, ..plan };
-    // Who looks at where the time goes does not look at the floors.
-    let blocks = if measure::times() > 1 { 1_000 } else { 200_000 };
-    let floors = [floor::tmpfs(true, 4096, blocks), floor::tmpfs(false, 4096, blocks)];
-    let hard = Plan { bytes: 47_008, interleaved: true, operations: 5_000, ..write };
-    let hard_floor = floor::tmpfs(true, 47_008, blocks / 5);
-    for (name, plan, floor) in [
-        ("write-4KiB", write, &floors[0]),
-        ("write-4KiB-16-in-flight", deep(write), &floors[0]),
-        // Long enough that the pages of the first round are few.
-        ("write-4KiB-16-in-flight-reused-pages", deep(Plan { reused: true, operations: 200_000, ..write }), &floors[0]),
-        ("read-4KiB", read, &floors[1]),
-        ("read-4KiB-16-in-flight", deep(read), &floors[1]),
-        ("read-4KiB-in-place", Plan { in_snapshot: true, operations: 400_000, ..read }, &floors[1]),
-        ("write-47008B-interleaved", hard, &hard_floor),
-        ("write-47008B-interleaved-4-in-flight", Plan { depth: 4, ..hard }, &hard_floor),
-    ] {
-        if !report.wants(&format!("load/two-processes/{name}")) {
-            continue;
+    for (name, plan) in WARM {
+        let name = label(name);
+        if report.wants(&name) {
+            // Who looks at where the time goes does not look at the floor.
+            let floor = (measure::times() == 1).then(|| floor::tmpfs(&Pattern::of(plan, PROCESSES)));
+            let server = Server::start(1, Fabric::Ring, "never");
+            put(report, &name, &both(&server, plan), floor.as_ref());
         }
-        let server = Server::start(1, Fabric::Ring, "never");
-        let result = together(&server, 2, Plan { operations: plan.operations * measure::times(), ..plan });
-        put(report, &format!("load/two-processes/{name}"), &result, Some(floor));
     }
-    cold(report, read);
+    cold(report);
 }
 
 /// Reads of a device, around the page cache: how much it helps that those of several requests go together.
-fn cold(report: &mut Report, read: Plan) {
+fn cold(report: &mut Report) {
     let target = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target");
-    for (name, depth) in [("read-4KiB-nvme", 1), ("read-4KiB-nvme-16-in-flight", 16)] {
-        let name = format!("load/two-processes/{name}");
+    for (name, plan) in COLD {
+        let name = label(name);
         if report.wants(&name) {
             let directory = tempfile::Builder::new().prefix("talea-bench-").tempdir_in(target).expect("a directory");
             let tier = format!("nvme:{}:1G", directory.path().display());
             let server = Server::start_on(&tier, 1, Fabric::Ring, "never");
-            let result = together(&server, 2, Plan { depth, operations: 10_000, ..read });
-            put(report, &name, &result, None);
+            put(report, &name, &both(&server, plan), None);
         }
+    }
+}
+
+/// Where a worker's blocks lie. A floor has the same pattern, over as many bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Pattern {
+    pub(crate) write: bool,
+    pub(crate) bytes: u64,
+    pub(crate) interleaved: bool,
+    /// From the first block's begin to the last one's end.
+    pub(crate) span: u64,
+}
+
+impl Pattern {
+    fn of(plan: Plan, workers: usize) -> Self {
+        let Plan { write, interleaved, bytes, operations, .. } = plan;
+        let span = if interleaved { (workers * operations * bytes) as u64 } else { OBJECT_BYTES };
+        Pattern { write, bytes: bytes as u64, interleaved, span }
+    }
+
+    /// Where a worker's next block begins. The blocks of workers alternate, or each is anywhere.
+    pub(crate) fn place(&self, operation: u64, (number, workers): (u64, u64), random: &mut u64) -> u64 {
+        let blocks = self.span / self.bytes;
+        let block = if self.interleaved {
+            operation * workers + number
+        } else {
+            *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            *random >> 33
+        };
+        block % blocks * self.bytes
     }
 }
 
@@ -187,21 +233,16 @@ struct Job {
     number: u64,
     workers: u64,
     plan: Plan,
+    pattern: Pattern,
     view: View,
     times: RefCell<Vec<u64>>,
 }
 
 impl Job {
-    /// Where the operation's block lies: dkey and index in it.
+    /// Where the operation's block lies: dkey and index in it. Files cut at a chunk's end; here each block stays in the chunk that it
+    /// begins in.
     fn place(&self, operation: usize, random: &mut u64) -> (u64, u64) {
-        let bytes = self.plan.bytes as u64;
-        if self.plan.interleaved {
-            let at = (operation as u64 * self.workers + self.number) * bytes;
-            // Files cut at a chunk's end; here each block stays in the chunk that it begins in.
-            return (at / CHUNK, at % CHUNK);
-        }
-        *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let at = (*random >> 33) % (OBJECT_BYTES / bytes) * bytes;
+        let at = self.pattern.place(operation as u64, (self.number, self.workers), random);
         (at / CHUNK, at % CHUNK)
     }
 
@@ -242,8 +283,9 @@ pub(crate) fn worker(words: &[&str]) {
     let snapshot = in_snapshot.then(|| container.snapshot(SnapshotAt::Latest).expect("a snapshot"));
     let view = snapshot.as_ref().map_or(View::Latest, |snapshot| snapshot.view());
     let times = RefCell::new(Vec::with_capacity(operations));
-    let (data, number, workers) = (vec![number as u8; bytes], number as u64, workers as u64);
-    let job = Job { object, data, number, workers, plan, view, times };
+    let (data, pattern) = (vec![number as u8; bytes], Pattern::of(plan, workers));
+    let (number, workers) = (number as u64, workers as u64);
+    let job = Job { object, data, number, workers, plan, pattern, view, times };
     let mut random = number + 1;
     for _ in 0..16 {
         client.block_on(job.one(job.place(0, &mut random))).expect("the first requests");
