@@ -46,9 +46,17 @@ fn rate<T>(cores: usize, beside: impl FnOnce() -> T) -> (f64, T) {
 /// Clients that write beside as many compute-bound processes as there are cores.
 const CLIENTS: [usize; 3] = [1, 2, 4];
 
+fn label(clients: usize) -> String {
+    format!("compute/slowdown-beside-load/{clients}-clients")
+}
+
+pub(crate) fn figures() -> Vec<String> {
+    CLIENTS.map(label).to_vec()
+}
+
 pub(crate) fn run(report: &mut Report) {
     for clients in CLIENTS {
-        let name = format!("compute/slowdown-beside-load/{clients}-clients");
+        let name = label(clients);
         if report.wants(&name) {
             slowdown(report, &name, clients);
         }

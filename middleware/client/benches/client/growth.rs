@@ -10,10 +10,24 @@ use crate::system::{Fabric, Server};
 /// Operations of all clients together.
 const OPERATIONS: usize = 64_000;
 
+const CLIENTS: [usize; 4] = [1, 4, 16, 64];
+const TARGETS: [usize; 4] = [1, 2, 4, 8];
+const MEMORY: &str = "growth/server-bytes-a-client";
+
+fn label(what: &str, number: usize) -> String {
+    format!("growth/{what}/{number}")
+}
+
+pub(crate) fn figures() -> Vec<String> {
+    let (clients, targets) =
+        (CLIENTS.map(|number| label("clients", number)), TARGETS.map(|number| label("targets", number)));
+    clients.into_iter().chain(targets).chain([MEMORY.into()]).collect()
+}
+
 pub(crate) fn run(report: &mut Report) {
-    several(report, "clients", &[1, 4, 16, 64], |clients| (clients, 1));
-    several(report, "targets", &[1, 2, 4, 8], |targets| (2, targets));
-    if report.wants("growth/server-bytes-a-client") {
+    several(report, "clients", &CLIENTS, |clients| (clients, 1));
+    several(report, "targets", &TARGETS, |targets| (2, targets));
+    if report.wants(MEMORY) {
         memory(report);
     }
 }
@@ -22,7 +36,7 @@ pub(crate) fn run(report: &mut Report) {
 fn several(report: &mut Report, what: &str, numbers: &[usize], of: impl Fn(usize) -> (usize, usize)) {
     let mut floor: Option<Floor> = None;
     for &number in numbers {
-        let name = format!("growth/{what}/{number}");
+        let name = label(what, number);
         if !report.wants(&name) {
             continue;
         }
@@ -44,5 +58,5 @@ fn memory(report: &mut Report) {
     let clients: Vec<_> = (0..64).map(|_| server.client(Fabric::Ring, "never")).collect();
     clients.iter().for_each(|client| _ = crate::latency::container(client).query().expect("counters"));
     let each = server.resident_bytes().saturating_sub(before) as f64 / clients.len() as f64;
-    report.record("growth/server-bytes-a-client", each, "B", None, json!({ "clients": rounded(clients.len() as f64) }));
+    report.record(MEMORY, each, "B", None, json!({ "clients": rounded(clients.len() as f64) }));
 }

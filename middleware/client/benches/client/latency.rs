@@ -15,7 +15,7 @@ use crate::{floor, provider};
 const SIZES: [(&str, usize, usize); 3] = [("64B", 64, 50_000), ("4KiB", 4096, 20_000), ("1MiB", 1 << 20, 300)];
 const BYTES: ValueKind = ValueKind::Array { record_bytes: 1 };
 /// What a request and its answer cost beside the data: the floor's messages carry as much.
-const SMALL_BYTES: usize = 64;
+pub(crate) const SMALL_BYTES: usize = 64;
 
 pub(crate) fn container(client: &Client) -> Container {
     client.container_create("bench", ContainerProperties::default(), true).expect("a container")
@@ -28,7 +28,7 @@ pub(crate) fn update(object: &Object, write: &Write<'_>, dkey: u64, extent: Exte
     object.update(write, &[entry]).expect("an update");
 }
 
-fn fetch(object: &Object, dkey: u64, out: &mut [u8]) {
+pub(crate) fn fetch(object: &Object, dkey: u64, out: &mut [u8]) {
     fetch_in(object, &View::Latest, dkey, out);
 }
 
@@ -39,10 +39,54 @@ fn fetch_in(object: &Object, view: &View, dkey: u64, out: &mut [u8]) {
     assert!(entry[0].filled);
 }
 
+/// Each with the name of the bare fabric, and the ways to wait.
+const FABRICS: [(Fabric, &str, &[&str]); 2] =
+    [(Fabric::Ring, "ring", &["never", "briefly", "sleep"]), (Fabric::Libfabric, "libfabric", &["never"])];
+const IN_PLACE: &str = "client/short-way/fetch/1MiB";
+const MANY_KEYS: &str = "client/ring-never/update/100-values-of-64B";
+const COMMIT: &str = "client/commit-and-begin";
+/// Such calls go with floors and figures of their own (`large`).
+const LARGE_BYTES: usize = 65_536;
+const REUSED: [&str; 2] = ["-reused-pages", "-in-epoch-reused-pages"];
+
+/// Of an update and a fetch.
+fn labels(bare: &str, mode: &str, size: &str) -> [String; 2] {
+    ["update", "fetch"].map(|verb| format!("client/{bare}-{mode}/{verb}/{size}"))
+}
+
+/// Sizes that are measured with a way to wait: where each message is a wake-up, large ones tell nothing.
+fn sizes(mode: &str) -> impl Iterator<Item = (&'static str, usize, usize)> {
+    let sleeps = mode == "sleep";
+    SIZES.into_iter().filter(move |(_, bytes, _)| !sleeps || *bytes <= LARGE_BYTES)
+}
+
+fn of_a_snapshot(fetched: &str) -> String {
+    format!("{fetched}-of-a-snapshot")
+}
+
+pub(crate) fn figures() -> Vec<String> {
+    let mut names = vec![IN_PLACE.to_owned(), MANY_KEYS.to_owned()];
+    for (fabric, bare, modes) in FABRICS {
+        for (mode, (size, bytes, _)) in modes.iter().flat_map(|mode| sizes(mode).map(move |size| (mode, size))) {
+            let [update, fetch] = labels(bare, mode, size);
+            if bytes > LARGE_BYTES {
+                names.extend(REUSED.map(|how| format!("{update}{how}")));
+                if fabric == Fabric::Libfabric {
+                    names.push(of_a_snapshot(&fetch));
+                }
+            }
+            names.extend([update, fetch]);
+        }
+    }
+    names
+}
+
+pub(crate) fn commit_figures() -> Vec<String> {
+    vec![COMMIT.to_owned()]
+}
+
 pub(crate) fn run(report: &mut Report) {
-    for (fabric, bare, modes) in
-        [(Fabric::Ring, "ring", &["never", "briefly", "sleep"][..]), (Fabric::Libfabric, "libfabric", &["never"][..])]
-    {
+    for (fabric, bare, modes) in FABRICS {
         for mode in modes {
             one_fabric(report, fabric, bare, mode);
         }
@@ -53,8 +97,7 @@ pub(crate) fn run(report: &mut Report) {
 
 /// Fetches of a snapshot by the short way into a buffer that is far larger than the caches, beside a copy and checksum of as much.
 fn in_place(report: &mut Report) {
-    let name = "client/short-way/fetch/1MiB";
-    if !report.wants(name) {
+    if !report.wants(IN_PLACE) {
         return;
     }
     let server = Server::start(1, Fabric::Ring, "never");
@@ -74,13 +117,12 @@ fn in_place(report: &mut Report) {
     // The first round asks for the places and maps them.
     Samples::take(count, &mut one);
     let floor = floor::copy_and_checksum();
-    timed(report, &server, name, &floor, 2 * count * measure::times(), one);
+    timed(report, &server, IN_PLACE, &floor, 2 * count * measure::times(), one);
 }
 
 /// One call that updates many small values, which travel in one message.
 fn many_keys(report: &mut Report) {
-    let name = "client/ring-never/update/100-values-of-64B";
-    if !report.wants(name) {
+    if !report.wants(MANY_KEYS) {
         return;
     }
     let server = Server::start(1, Fabric::Ring, "never");
@@ -98,56 +140,43 @@ fn many_keys(report: &mut Report) {
     let count = 2_000 * measure::times();
     Samples::take(count / 10, call);
     let floor = floor::ping_pong("ring", "never", entries.len() * data.len(), SMALL_BYTES, count);
-    timed(report, &server, name, &floor, count, call);
+    timed(report, &server, MANY_KEYS, &floor, count, call);
 }
 
 fn one_fabric(report: &mut Report, fabric: Fabric, bare: &str, mode: &str) {
-    if !report.wants(&format!("{bare}-{mode}/")) {
+    let one_of = |report: &Report, size| labels(bare, mode, size).iter().any(|label| report.wants_of(label));
+    if !sizes(mode).any(|(size, ..)| one_of(report, size)) {
         return;
     }
     let server = Server::start(1, fabric, mode);
     let client = server.client(fabric, mode);
     let container = container(&client);
-    for (name, bytes, count) in SIZES {
-        let sleeps = mode == "sleep";
-        if sleeps && bytes > 65_536 {
-            continue;
-        }
+    for (size, bytes, count) in sizes(mode).filter(|(size, ..)| one_of(report, size)).collect::<Vec<_>>() {
         // Each message is a wake-up.
-        let count = count * measure::times() / if sleeps { 10 } else { 1 };
+        let count = count * measure::times() / if mode == "sleep" { 10 } else { 1 };
         let object = container.object(client.new_oid(ObjectClass::S1));
         let data: Vec<u8> = (0..bytes).map(|at| at as u8).collect();
         let mut out = vec![0; bytes];
         let extent = Extent { index: 0, count: bytes as u64 };
         let floors = |there, back| match bytes {
-            0..=65_536 => floor::ping_pong(bare, mode, there, back, count / 2),
+            0..=LARGE_BYTES => floor::ping_pong(bare, mode, there, back, count / 2),
             _ if fabric == Fabric::Ring => floor::copy_and_checksum(),
             _ => provider::ping_pong(there, back, count),
         };
-        let label = format!("client/{bare}-{mode}/update/{name}");
-        let fetched = format!("client/{bare}-{mode}/fetch/{name}");
-        let wanted = [report.wants(&label), report.wants(&fetched)];
-        if wanted != [false, false] {
-            // The first round makes pages, which later ones use again: it is not counted.
-            Samples::take(count / 10, |number| update(&object, &Write::Auto, number as u64, extent, &data));
-        }
-        if wanted[0] {
+        let [label, fetched] = labels(bare, mode, size);
+        // The first round makes pages, which later ones use again: it is not counted.
+        Samples::take(count / 10, |number| update(&object, &Write::Auto, number as u64, extent, &data));
+        if report.wants(&label) {
             let floor = floors(bytes, SMALL_BYTES);
             timed(report, &server, &label, &floor, count, |number| {
                 update(&object, &Write::Auto, number as u64 % 256, extent, &data)
             });
         }
-        if bytes > 65_536 {
+        if bytes > LARGE_BYTES {
             let place = Place { server: &server, container: &container, object: &object };
-            large(
-                report,
-                &place,
-                (&label, &fetched),
-                (floors(bytes, SMALL_BYTES), floors(SMALL_BYTES, bytes)),
-                (count, &data),
-            );
+            large(report, &place, [&label, &fetched], &floors, (count, &data));
         }
-        if wanted[1] {
+        if report.wants(&fetched) {
             let floor = floors(SMALL_BYTES, bytes);
             let dkeys = (count as u64 / 10).min(256);
             timed(report, &server, &fetched, &floor, count, |number| fetch(&object, number as u64 % dkeys, &mut out));
@@ -161,51 +190,79 @@ struct Place<'a> {
     object: &'a Object,
 }
 
+/// Rounds that still make pages.
+const FIRST_ROUNDS: usize = 4;
+/// Updates of a round.
+const A_ROUND: usize = 16;
+
 /// Updates into pages that were used before, alone and in epochs, where they travel in parts; and fetches of a snapshot.
 fn large(
     report: &mut Report,
     place: &Place<'_>,
-    (label, fetched): (&str, &str),
-    (there, back): (Floor, Floor),
+    [label, fetched]: [&str; 2],
+    floors: &dyn Fn(usize, usize) -> Floor,
     (count, data): (usize, &[u8]),
 ) {
     let Place { server, container, object } = place;
     let extent = Extent { index: 0, count: data.len() as u64 };
-    // A snapshot lifts the floor: what was overwritten before it is given back, and its pages are used again. Neither the snapshots
-    // nor the first rounds, which still make pages, are counted.
-    let rounds = |report: &mut Report, label: &str, round: &dyn Fn() -> Samples| {
-        if report.wants(label) {
-            let (mut samples, mut cpu) = (Samples::of(vec![]), Cpu::default());
-            for number in 0..count / 16 {
-                drop(container.snapshot(SnapshotAt::Latest).expect("a snapshot"));
-                let (times, took) = Cpu::of(server, round);
-                if number >= 4 {
-                    cpu += took;
-                    samples = samples.join(times);
-                }
-            }
-            put(report, (label, &there), &samples, cpu);
-        }
-    };
-    let write = |write: &Write<'_>| Samples::take(16, |number| update(object, write, number as u64 % 16, extent, data));
-    rounds(report, &format!("{label}-reused-pages"), &|| write(&Write::Auto));
-    rounds(report, &format!("{label}-in-epoch-reused-pages"), &|| {
+    let write =
+        |write: &Write<'_>| Samples::take(A_ROUND, |number| update(object, write, number as u64 % 16, extent, data));
+    let alone = || write(&Write::Auto);
+    let in_epoch = || {
         let epoch = container.begin(true).expect("an epoch");
         let samples = write(&Write::Inside(&epoch));
         epoch.commit(&epoch.summary(), b"", false).committed.expect("a commit");
         samples
-    });
+    };
+    let rounds: [&dyn Fn() -> Samples; 2] = [&alone, &in_epoch];
+    for (how, round) in REUSED.iter().zip(rounds) {
+        let label = format!("{label}{how}");
+        if report.wants(&label) {
+            let floor = floors(data.len(), SMALL_BYTES);
+            reused(report, place, (&label, &floor), count / A_ROUND, round);
+        }
+    }
     // On the node of its server it is read in place: see `in_place`.
-    if label.contains("libfabric") && report.wants(fetched) {
+    let fetched = of_a_snapshot(fetched);
+    if report.wants(&fetched) {
+        let floor = floors(SMALL_BYTES, data.len());
         let snapshot = container.snapshot(SnapshotAt::Latest).expect("a snapshot");
         let mut out = vec![0; data.len()];
-        timed(report, server, &format!("{fetched}-of-a-snapshot"), &back, count, |number| {
+        timed(report, server, &fetched, &floor, count, |number| {
             fetch_in(object, &snapshot.view(), number as u64 % 16, &mut out);
         });
     }
 }
 
-fn timed(report: &mut Report, server: &Server, name: &str, floor: &Floor, count: usize, operation: impl FnMut(usize)) {
+/// A snapshot before each round lifts the floor: what was overwritten before it is given back, and its pages are used again. Neither
+/// the snapshots nor the first rounds are counted.
+fn reused(
+    report: &mut Report,
+    Place { server, container, .. }: &Place<'_>,
+    what: (&str, &Floor),
+    rounds: usize,
+    round: &dyn Fn() -> Samples,
+) {
+    let (mut samples, mut cpu) = (Samples::of(vec![]), Cpu::default());
+    for number in 0..rounds {
+        drop(container.snapshot(SnapshotAt::Latest).expect("a snapshot"));
+        let (times, took) = Cpu::of(server, round);
+        if number >= FIRST_ROUNDS {
+            cpu += took;
+            samples = samples.join(times);
+        }
+    }
+    put(report, what, &samples, cpu);
+}
+
+pub(crate) fn timed(
+    report: &mut Report,
+    server: &Server,
+    name: &str,
+    floor: &Floor,
+    count: usize,
+    operation: impl FnMut(usize),
+) {
     let (samples, cpu) = Cpu::of(server, || Samples::take(count, operation));
     put(report, (name, floor), &samples, cpu);
 }
@@ -217,49 +274,6 @@ fn put(report: &mut Report, (name, floor): (&str, &Floor), samples: &Samples, cp
         "p99": rounded(samples.quantile(0.99)), "cpu_client_ns": per(cpu.client_ns), "cpu_server_ns": per(cpu.server_ns),
     });
     report.record(name, samples.median(), "ns", Some(floor), more);
-}
-
-/// Updates and fetches of durable tiers; the floor is the fabric's ping-pong and a write and flush, or a read around the page cache where
-/// the tier is no memory, of as much by this process.
-pub(crate) fn durable(report: &mut Report) {
-    let target = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target");
-    for (kind, root, count) in [("pmem", "/dev/shm", 20_000), ("nvme", target, 1_000)] {
-        let directory = tempfile::Builder::new().prefix("talea-bench-").tempdir_in(root).expect("a directory");
-        let server = Server::start_on(&format!("{kind}:{}:1G", directory.path().display()), 1, Fabric::Ring, "never");
-        let client = server.client(Fabric::Ring, "never");
-        let container = container(&client);
-        for (size, bytes) in [("64B", 64), ("4KiB", 4096)] {
-            let labels = ["update", "fetch"].map(|verb| format!("durable/{kind}/{verb}/{size}"));
-            let wanted = labels.each_ref().map(|label| report.wants(label));
-            if wanted == [false, false] {
-                continue;
-            }
-            let object = container.object(client.new_oid(ObjectClass::S1));
-            let (data, extent) = (vec![5u8; bytes], Extent { index: 0, count: bytes as u64 });
-            let write = |number: usize| update(&object, &Write::Auto, number as u64 % 256, extent, &data);
-            Samples::take(count / 10, write);
-            if wanted[0] {
-                let round_trip = floor::ping_pong("ring", "never", bytes, SMALL_BYTES, count / 2).value;
-                let flush = floor::write_and_flush(directory.path(), bytes, count / 2);
-                let floor =
-                    Floor { name: format!("ring ping-pong + write and flush of {bytes} B"), value: round_trip + flush };
-                timed(report, &server, &labels[0], &floor, count, write);
-            }
-            if wanted[1] {
-                (0..256).for_each(write);
-                let round_trip = floor::ping_pong("ring", "never", SMALL_BYTES, bytes, count / 2).value;
-                let (read, what) = match kind {
-                    "nvme" => (floor::read_of_device(directory.path(), count), " + read of 4 KiB"),
-                    _ => (0.0, ""),
-                };
-                let floor = Floor { name: format!("ring ping-pong{what}"), value: round_trip + read };
-                let mut out = vec![0; bytes];
-                timed(report, &server, &labels[1], &floor, count, |number| {
-                    fetch(&object, number as u64 % 256, &mut out)
-                });
-            }
-        }
-    }
 }
 
 /// Commits of a collective epoch that holds one small update; the floor is a round trip on a Unix socket.
@@ -281,5 +295,5 @@ pub(crate) fn commits(report: &mut Report) {
         took
     };
     let (samples, cpu) = Cpu::of(&server, || Samples::of((0..500).map(&mut one).collect()));
-    put(report, ("client/commit-and-begin", &floor), &samples, cpu);
+    put(report, (COMMIT, &floor), &samples, cpu);
 }

@@ -93,6 +93,10 @@ fn label(name: &str) -> String {
     format!("load/two-processes/{name}")
 }
 
+pub(crate) fn figures() -> Vec<String> {
+    WARM.iter().chain(&COLD).map(|(name, _)| label(name)).collect()
+}
+
 /// As long as it is wanted.
 fn both(server: &Server, plan: Plan) -> Result {
     together(server, PROCESSES, Plan { operations: plan.operations * measure::times(), ..plan })

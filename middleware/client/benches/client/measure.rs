@@ -1,5 +1,6 @@
 //! Samples, processor time, and the records that come of them.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::ops::AddAssign;
@@ -114,24 +115,46 @@ pub(crate) struct Floor {
 /// Where records go.
 pub(crate) struct Report {
     out: File,
-    /// Parts of names: only figures with one of them are measured.
-    only: Vec<String>,
+    /// Held as long as this run measures.
+    _lock: File,
+    wanted: BTreeSet<String>,
+    done: BTreeSet<String>,
 }
 
+fn target(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target").join(file)
+}
+
+/// Until all is measured the records of the run before stay.
+const UNFINISHED: &str = "bench-client.unfinished.json";
+
 impl Report {
-    pub(crate) fn create(only: Vec<String>) -> Self {
-        let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
-        let path = target.join("bench-client.json");
-        Report { out: File::create(&path).expect("target/bench-client.json can be written"), only }
+    /// None if another run measures.
+    pub(crate) fn create(wanted: BTreeSet<String>) -> Option<Self> {
+        let lock = File::create(target("bench-client.lock")).expect("target/bench-client.lock can be written");
+        lock.try_lock().ok()?;
+        let out = File::create(target(UNFINISHED)).expect("a file for the records in target/");
+        Some(Report { out, _lock: lock, wanted, done: BTreeSet::new() })
+    }
+
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.wanted.contains(name)
     }
 
     /// Whether a figure whose name begins like this is to be measured.
-    pub(crate) fn wants(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()) || part.contains(name))
+    pub(crate) fn wants_of(&self, prefix: &str) -> bool {
+        self.wanted.iter().any(|name| name.starts_with(prefix))
+    }
+
+    /// The run's records take the place of the one before.
+    pub(crate) fn finish(self) {
+        assert_eq!(self.done, self.wanted, "each figure that the groups name is measured");
+        fs::rename(target(UNFINISHED), target("bench-client.json")).expect("the records get their name");
     }
 
     /// One figure with its floor, and what else was measured with it.
     pub(crate) fn record(&mut self, name: &str, value: f64, unit: &str, floor: Option<&Floor>, more: Value) {
+        self.done.insert(name.to_owned());
         let ratio = floor.filter(|floor| floor.value > 0.0).map(|floor| value / floor.value);
         let mut record = json!({
             "name": name, "value": rounded(value), "unit": unit,
