@@ -25,6 +25,8 @@ pub(crate) struct ServerConfig {
     pub(crate) introducer: u32,
     pub(crate) fabric: String,
     pub(crate) interface: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) provider: Option<String>,
     pub(crate) membership_lease_ms: u64,
     /// False: the server ends when its standard input does.
     pub(crate) detached: bool,

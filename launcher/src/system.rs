@@ -345,6 +345,7 @@ impl Started {
             introducer: 0,
             fabric: self.plan.fabric.name().to_owned(),
             interface: self.plan.site.interface.clone(),
+            provider: self.plan.site.provider.clone(),
             membership_lease_ms: self.plan.site.membership_lease_ms,
             detached: false,
             patient: false,

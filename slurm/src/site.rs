@@ -31,6 +31,8 @@ pub struct Site {
     /// Interface or address that servers listen on for other nodes. In an allocation the default is the address that a node
     /// reaches the launch node from; elsewhere loopback.
     pub interface: Option<String>,
+    /// libfabric's provider between nodes; without one `tcp`.
+    pub provider: Option<String>,
     /// Cores at the end of each node's list that are the servers' own; 0: all cores are shared.
     pub reserved_cores: u32,
     /// Where servers show their counters to Prometheus: `off`, `unix` or `ADDRESS:PORT`.
@@ -113,6 +115,7 @@ impl Default for Site {
             capacity: None,
             fabric: Fabric::Auto,
             interface: None,
+            provider: None,
             metrics: None,
             reserved_cores: 0,
             membership_lease_ms: 5_000,

@@ -34,13 +34,23 @@ pub enum Address {
         /// Raw address.
         name: Vec<u8>,
     },
+    /// libfabric's reliable datagrams, by the socket that proves both sides and tells their datagram addresses:
+    /// `rdm:PROVIDER:HOST:PORT`.
+    Datagrams {
+        /// Provider name, such as `tcp;ofi_rxm`.
+        provider: String,
+        /// Host and port of the socket.
+        host_port: String,
+    },
     /// A node of the in-process fabric: `sim:N`.
     Sim(u32),
 }
 
 /// An address that does not parse.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("'{0}' is not a fabric address (ring:NODE:PATH, unix:NODE:PATH, tcp:HOST:PORT, fi:PROVIDER:HEX)")]
+#[error(
+    "'{0}' is not a fabric address (ring:NODE:PATH, unix:NODE:PATH, tcp:HOST:PORT, fi:PROVIDER:HEX, rdm:PROVIDER:HOST:PORT)"
+)]
 pub struct BadAddress(pub String);
 
 impl fmt::Display for Address {
@@ -53,6 +63,7 @@ impl fmt::Display for Address {
                 write!(f, "fi:{provider}:")?;
                 name.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
             }
+            Address::Datagrams { provider, host_port } => write!(f, "rdm:{provider}:{host_port}"),
             Address::Sim(node) => write!(f, "sim:{node}"),
         }
     }
@@ -78,6 +89,7 @@ impl FromStr for Address {
                     .collect::<Result<_, _>>()?;
                 Ok(Address::Libfabric { provider, name })
             }
+            "rdm" => pair().map(|(provider, host_port)| Address::Datagrams { provider, host_port }),
             "sim" => rest.parse().map(Address::Sim).map_err(|_| bad()),
             _ => Err(bad()),
         }

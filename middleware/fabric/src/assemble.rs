@@ -4,6 +4,7 @@
 
 use crate::handshake::Credentials;
 use crate::libfabric::LibfabricEndpoint;
+use crate::libfabric::datagrams::DatagramEndpoint;
 use crate::member::{Member, Spin};
 use crate::mux::MuxEndpoint;
 use crate::ring::RingEndpoint;
@@ -29,6 +30,8 @@ pub struct Listen {
     pub ring_path: String,
     /// Address of the interface that other nodes reach, for libfabric (if it is installed) and TCP; `None`: this node only.
     pub interface: Option<String>,
+    /// libfabric's provider between nodes; `None`: connected endpoints of `tcp`, if libfabric is installed.
+    pub provider: Option<String>,
     /// Whether waits may spin.
     pub spin: Spin,
     /// Threads that serve the targets of this server: each wants a core.
@@ -42,7 +45,13 @@ pub fn listen(credentials: &Credentials, listen: &Listen) -> Result<(MuxEndpoint
     let mut addresses = vec![rings.listen(&listen.ring_path)?];
     let mut streams = StreamEndpoint::new(credentials, listen.spin)?;
     let mut members: Vec<Box<dyn Member>> = Vec::new();
-    if let Some(interface) = &listen.interface {
+    if let (Some(interface), Some(provider)) = (&listen.interface, &listen.provider) {
+        // Whoever names a provider wants no other in its place.
+        let mut datagrams = DatagramEndpoint::new(credentials, listen.spin)?;
+        addresses.push(datagrams.listen(provider, interface)?);
+        members.push(Box::new(datagrams));
+        addresses.push(streams.listen_tcp(&format!("{interface}:0"))?);
+    } else if let Some(interface) = &listen.interface {
         let mut libfabric = LibfabricEndpoint::new(credentials, listen.spin)?;
         match libfabric.listen(interface) {
             Ok(address) => {
@@ -65,6 +74,7 @@ pub fn client_endpoint(credentials: &Credentials, policy: Policy, spin: Spin) ->
         vec![Box::new(RingEndpoint::new(credentials, spin)?), Box::new(StreamEndpoint::new(credentials, spin)?)];
     if policy != Policy::Ring {
         members.push(Box::new(LibfabricEndpoint::new(credentials, spin)?));
+        members.push(Box::new(DatagramEndpoint::new(credentials, spin)?));
     }
     MuxEndpoint::new(members, spin)
 }
@@ -74,7 +84,7 @@ pub fn client_endpoint(credentials: &Credentials, policy: Policy, spin: Spin) ->
 pub fn candidates(addresses: &[Address], node_id: &str, policy: Policy) -> Vec<Address> {
     let rank = |address: &Address| match (address, policy) {
         (Address::Ring { node, .. }, Policy::Auto | Policy::Ring) if node == node_id => Some(0),
-        (Address::Libfabric { .. }, Policy::Auto | Policy::Libfabric) => Some(1),
+        (Address::Libfabric { .. } | Address::Datagrams { .. }, Policy::Auto | Policy::Libfabric) => Some(1),
         (Address::Unix { node, .. }, Policy::Auto) if node == node_id => Some(2),
         (Address::Tcp { .. }, Policy::Auto) => Some(3),
         (Address::Sim(_), _) => Some(4),

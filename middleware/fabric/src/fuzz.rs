@@ -51,7 +51,7 @@ mod tests {
         }
 
         #[test]
-        fn fuzz_text(text in "(ring|unix|tcp|fi|sim|x)?:?[a-f0-9:/é]{0,20}") {
+        fn fuzz_text(text in "(ring|unix|tcp|fi|rdm|sim|x)?:?[a-f0-9:/é]{0,20}") {
             super::all(text.as_bytes());
         }
 

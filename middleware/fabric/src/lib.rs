@@ -34,6 +34,7 @@ pub use clock::{RealClock, Wall};
 pub use endpoint::{Begun, Clock, Endpoint, Event, FabricError, Hello, Message, PeerId, SendError, Waker};
 pub use handshake::Credentials;
 pub use libfabric::LibfabricEndpoint;
+pub use libfabric::datagrams::DatagramEndpoint;
 pub use member::{Member, Spin};
 pub use mux::MuxEndpoint;
 pub use node::node_id;

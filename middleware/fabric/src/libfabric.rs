@@ -8,11 +8,13 @@
 //! it lies if it was given to us. The provider never sees a caller's memory: an operation whose deadline passes leaves nothing behind
 //! that could still be read or written.
 //!
-//! Connected endpoints (`FI_EP_MSG`) rather than reliable datagrams (`FI_EP_RDM`): their end is an event, so that a peer's
-//! death is noticed, and a stranger can address nothing but the listener. Nothing is loaded before the first use, and one
+//! Connected endpoints (`FI_EP_MSG`) where there are any, rather than reliable datagrams (`FI_EP_RDM`, [`datagrams`]): their end is an event,
+//! so that a peer's death is noticed, and a stranger can address nothing but the listener. Nothing is loaded before the first use, and one
 //! blocks on the queues' descriptors only after `fi_trywait` allowed it.
 
+mod carrier;
 mod connecting;
+pub(crate) mod datagrams;
 mod device;
 mod peer;
 mod receives;

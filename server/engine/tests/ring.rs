@@ -39,7 +39,7 @@ fn credentials() -> Credentials {
 /// A target that listens, and its address.
 fn open(directory: &Path, number: u32) -> (Target, MuxEndpoint, Address) {
     let path = directory.join(format!("{number}.ring")).to_string_lossy().into_owned();
-    let how = Listen { ring_path: path, interface: None, spin: Spin::Never, targets: 1 };
+    let how = Listen { ring_path: path, interface: None, provider: None, spin: Spin::Never, targets: 1 };
     let (endpoint, addresses) = listen(&credentials(), &how).unwrap();
     let options = TargetOptions { id: TargetId(number), store: StoreOptions::default(), locked_ns: 0 };
     let (target, _) = Target::open(Box::new(RamMedium::new(256 << 20).unwrap()), options).unwrap();

@@ -123,6 +123,9 @@ pub(crate) struct Config {
     /// Address of the interface that other nodes reach; without one, this node only.
     #[serde(default)]
     pub(crate) interface: Option<String>,
+    /// libfabric's provider between nodes, such as `tcp;ofi_rxm`; without it connected endpoints of `tcp`.
+    #[serde(default)]
+    pub(crate) provider: Option<String>,
     /// Whether waits of the targets may spin.
     #[serde(default)]
     pub(crate) spin: SpinChoice,

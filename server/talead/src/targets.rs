@@ -116,7 +116,9 @@ fn listen_on(
     let spin = spin(settings);
     // What wants a core beside the clients is a thread.
     let targets = threads(settings);
-    let how = Listen { ring_path: path.to_string_lossy().into_owned(), interface, spin, targets };
+    // What the default is called is the default.
+    let provider = settings.config.provider.clone().filter(|provider| provider != "tcp");
+    let how = Listen { ring_path: path.to_string_lossy().into_owned(), interface, provider, spin, targets };
     let (endpoint, mut addresses) =
         listen(&settings.credentials, &how).map_err(|source| Failure::Listen { target: number, source })?;
     directory.own(path);

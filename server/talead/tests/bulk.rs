@@ -42,8 +42,17 @@ fn fetch(object: &Object, dkey: u64, out: &mut [u8]) -> talea_client::Result<()>
 
 #[test]
 fn memory_of_calls_that_a_stopped_server_lets_down_is_left_alone() {
+    left_alone(r#","interface":"127.0.0.1""#);
+}
+
+#[test]
+fn memory_of_calls_that_a_stopped_server_lets_down_is_left_alone_over_datagrams() {
+    left_alone(r#","interface":"127.0.0.1","provider":"tcp;ofi_rxm""#);
+}
+
+fn left_alone(more: &str) {
     let (_outer, path) = directory();
-    let mut server = Server::start(&path, &Options { more: r#","interface":"127.0.0.1""#, ..ALONE });
+    let mut server = Server::start(&path, &Options { more, ..ALONE });
     server.wait_ready();
     let client = client(&server);
     let oid = client.new_oid(ObjectClass::S1);

@@ -179,6 +179,14 @@ fn an_update_or_fetch_is_a_message_a_target_over_libfabric() {
 }
 
 #[test]
+fn an_update_or_fetch_is_a_message_a_target_over_datagrams() {
+    let (_outer, server) = server(r#","interface":"127.0.0.1","provider":"tcp;ofi_rxm""#);
+    let (client, traffic) = client(&server, Policy::Libfabric);
+    updates_and_fetches(&client, &container(&client), &traffic);
+    assert!(counted::rings().is_empty(), "it was not by rings");
+}
+
+#[test]
 fn an_epoch_is_a_message_to_begin_and_one_to_commit() {
     let (_outer, server) = server("");
     let (client, traffic) = client(&server, Policy::Auto);

@@ -12,6 +12,7 @@ use talea_fabric_sys::bindings as fi;
 use talea_fabric_sys::library::API_VERSION;
 use talea_fabric_sys::{Library, library, ops};
 
+use super::carrier::Carrier;
 use super::signals;
 use crate::FabricError;
 
@@ -20,10 +21,13 @@ const CQ_ENTRIES: usize = 16 * 1024;
 /// Room for an event and the parameter of a connection request, in words of 8 bytes.
 const EVENT_WORDS: usize = 128;
 
+/// What providers may ask of those who register memory, but for what is only old (`FI_MR_BASIC`, `FI_MR_SCALABLE`): bits 2 to 9.
+const MR_ANY: i32 = 0x3fc;
+
 /// A list of libfabric's descriptions of what it can open.
 pub(crate) struct Info {
-    lib: &'static Library,
-    raw: *mut fi::fi_info,
+    pub(crate) lib: &'static Library,
+    pub(crate) raw: *mut fi::fi_info,
 }
 
 impl Drop for Info {
@@ -39,6 +43,8 @@ pub(crate) enum Want<'a> {
     Listen(&'a str),
     /// To connect to this raw address.
     Connect(&'a [u8]),
+    /// Reliable datagrams with tags, on this interface's address; whatever else the provider demands, if `lenient`.
+    Datagrams { interface: &'a str, lenient: bool },
 }
 
 pub(crate) fn loaded() -> Result<&'static Library, FabricError> {
@@ -52,7 +58,7 @@ pub(crate) fn failure(lib: &Library, what: &str, code: i64) -> FabricError {
     FabricError::Io { context: format!("libfabric {what}"), source }
 }
 
-fn check(lib: &Library, what: &str, code: i32) -> Result<(), FabricError> {
+pub(crate) fn check(lib: &Library, what: &str, code: i32) -> Result<(), FabricError> {
     if code == 0 { Ok(()) } else { Err(failure(lib, what, code.into())) }
 }
 
@@ -73,8 +79,9 @@ impl Info {
         // SAFETY: the description and its parts were allocated just now and are ours; what fi_freeinfo frees in them comes
         // from malloc.
         unsafe {
-            (*raw).caps = fi::FI_MSG.into();
-            (*(*raw).ep_attr).type_ = fi::FI_EP_MSG;
+            let is_rdm = matches!(want, Want::Datagrams { .. });
+            (*raw).caps = if is_rdm { fi::FI_TAGGED } else { fi::FI_MSG }.into();
+            (*(*raw).ep_attr).type_ = if is_rdm { fi::FI_EP_RDM } else { fi::FI_EP_MSG };
             (*(*raw).domain_attr).threading = fi::FI_THREAD_DOMAIN;
             (*(*raw).domain_attr).data_progress = fi::FI_PROGRESS_MANUAL;
             (*(*raw).domain_attr).control_progress = fi::FI_PROGRESS_MANUAL;
@@ -83,6 +90,16 @@ impl Info {
                 Want::Listen(interface) => {
                     node = CString::new(*interface).ok();
                     flags = fi::FI_SOURCE;
+                }
+                Want::Datagrams { interface, lenient } => {
+                    node = CString::new(*interface).ok();
+                    flags = fi::FI_SOURCE;
+                    (*(*raw).tx_attr).msg_order = fi::FI_ORDER_SAS;
+                    (*(*raw).rx_attr).msg_order = fi::FI_ORDER_SAS;
+                    (*(*raw).domain_attr).resource_mgmt = fi::FI_RM_ENABLED;
+                    // Nothing is registered for others to reach: how they would is all one to us.
+                    (*(*raw).domain_attr).mr_mode = if *lenient { MR_ANY } else { MR_ANY & !fi::FI_MR_LOCAL };
+                    (*raw).mode = if *lenient { fi::FI_CONTEXT | fi::FI_CONTEXT2 } else { 0 };
                 }
                 Want::Connect(name) => {
                     let address = libc::malloc(name.len().max(1));
@@ -101,6 +118,35 @@ impl Info {
         check(lib, "fi_getinfo", code)?;
         Ok(Info { lib, raw: found })
     }
+}
+
+/// Takes completions of a queue, in order; false if there were none.
+///
+/// # Safety
+///
+/// The queue is open and of `FI_CQ_FORMAT_MSG`.
+pub(crate) unsafe fn completions(cq: *mut fi::fid_cq, out: &mut Vec<Completion>) -> bool {
+    const BATCH: usize = 16;
+    let mut entries: [fi::fi_cq_msg_entry; BATCH] =
+        std::array::from_fn(|_| fi::fi_cq_msg_entry { op_context: std::ptr::null_mut(), flags: 0, len: 0 });
+    // SAFETY: the caller's contract; the buffer has room for BATCH entries.
+    let got = unsafe { ops::fi_cq_read(cq, entries.as_mut_ptr().cast(), BATCH) };
+    if let Ok(count @ 1..) = usize::try_from(got) {
+        let taken = entries.iter().take(count);
+        out.extend(taken.map(|e| Completion { context: e.op_context as u64, bytes: e.len, failed: false }));
+        return true;
+    }
+    if got != -(fi::FI_EAVAIL as isize) {
+        return false;
+    }
+    // SAFETY: plain data for which zero is valid.
+    let mut entry: fi::fi_cq_err_entry = unsafe { std::mem::zeroed() };
+    // SAFETY: the queue is open; the entry is an out parameter.
+    if unsafe { ops::fi_cq_readerr(cq, &mut entry, 0) } <= 0 {
+        return false;
+    }
+    out.push(Completion { context: entry.op_context as u64, bytes: 0, failed: true });
+    true
 }
 
 /// A fabric, a domain and their queues: what one endpoint of ours opens once.
@@ -195,27 +241,8 @@ impl Device {
 
     /// Takes completions, in order; false if there were none.
     pub(crate) fn completions(&self, out: &mut Vec<Completion>) -> bool {
-        const BATCH: usize = 16;
-        let mut entries: [fi::fi_cq_msg_entry; BATCH] =
-            std::array::from_fn(|_| fi::fi_cq_msg_entry { op_context: std::ptr::null_mut(), flags: 0, len: 0 });
-        // SAFETY: the queue is open and of FI_CQ_FORMAT_MSG; the buffer has room for BATCH entries.
-        let got = unsafe { ops::fi_cq_read(self.cq, entries.as_mut_ptr().cast(), BATCH) };
-        if let Ok(count @ 1..) = usize::try_from(got) {
-            let taken = entries.iter().take(count);
-            out.extend(taken.map(|e| Completion { context: e.op_context as u64, bytes: e.len, failed: false }));
-            return true;
-        }
-        if got != -(fi::FI_EAVAIL as isize) {
-            return false;
-        }
-        // SAFETY: plain data for which zero is valid.
-        let mut entry: fi::fi_cq_err_entry = unsafe { std::mem::zeroed() };
-        // SAFETY: the queue is open; the entry is an out parameter.
-        if unsafe { ops::fi_cq_readerr(self.cq, &mut entry, 0) } <= 0 {
-            return false;
-        }
-        out.push(Completion { context: entry.op_context as u64, bytes: 0, failed: true });
-        true
+        // SAFETY: the queue is open and was opened with FI_CQ_FORMAT_MSG.
+        unsafe { completions(self.cq, out) }
     }
 
     /// The next event of connections.
@@ -361,17 +388,16 @@ impl Active {
         // SAFETY: opened with a request's description; libfabric copies the parameter.
         check(self.lib, "fi_accept", unsafe { ops::fi_accept(self.ep, param.as_ptr().cast(), param.len()) })
     }
+}
 
-    /// Posts a buffer, which must neither move, go nor be looked at before its completion or the end of `self`.
-    pub(crate) fn post(&self, buffer: &mut [u8], context: u64) -> Result<(), i64> {
+impl Carrier for Active {
+    fn post(&self, buffer: &mut [u8], context: u64) -> Result<(), i64> {
         // SAFETY: the callers keep the buffer as said; the mode bits that we asked for leave the context to us.
         let code = unsafe { ops::fi_recv(self.ep, buffer.as_mut_ptr().cast(), buffer.len(), context as *mut c_void) };
         if code == 0 { Ok(()) } else { Err(code as i64) }
     }
 
-    /// Sends a message made of one or two buffers, which must neither move, change nor go before its completion or the end of
-    /// `self`. False: not now.
-    pub(crate) fn send(&self, parts: &[&[u8]], context: u64) -> Result<bool, i64> {
+    fn send(&self, parts: &[&[u8]], context: u64) -> Result<bool, i64> {
         let context = context as *mut c_void;
         let code = match parts {
             // SAFETY: as for `post`.
@@ -384,10 +410,15 @@ impl Active {
             }
             _ => return Err(-i64::from(libc::EINVAL)),
         };
-        match code {
-            0 => Ok(true),
-            code if code == -(fi::FI_EAGAIN as isize) => Ok(false),
-            code => Err(code as i64),
-        }
+        taken(code)
+    }
+}
+
+/// Whether the provider took an operation; false: not now.
+pub(crate) fn taken(code: isize) -> Result<bool, i64> {
+    match code {
+        0 => Ok(true),
+        code if code == -(fi::FI_EAGAIN as isize) => Ok(false),
+        code => Err(code as i64),
     }
 }

@@ -5,6 +5,7 @@
 use std::io::IoSlice;
 use std::sync::Arc;
 
+use super::carrier::Carrier as _;
 use super::device::Active;
 use super::receives::{Broken, Receives, Returns};
 use super::sends::{Sends, Spares};

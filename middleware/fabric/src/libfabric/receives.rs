@@ -7,7 +7,7 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::device::Active;
+use super::carrier::Carrier;
 use crate::Message;
 use crate::endpoint::MAX_MESSAGE_BYTES;
 
@@ -79,15 +79,21 @@ impl Receives {
         Receives { token, buffers, lent: 0 }
     }
 
-    /// Posts all of them.
-    pub(crate) fn post(&mut self, active: &Active) -> Result<(), i64> {
-        (0..self.buffers.len()).try_for_each(|index| self.post_again(active, index))
+    /// How many they are.
+    pub(crate) fn len(&self) -> usize {
+        self.buffers.len()
     }
 
-    fn post_again(&mut self, active: &Active, index: usize) -> Result<(), i64> {
+    /// Posts all of them.
+    pub(crate) fn post(&mut self, carrier: &impl Carrier) -> Result<(), i64> {
+        (0..self.buffers.len()).try_for_each(|index| self.post_again(carrier, index))
+    }
+
+    /// Posts one of them, if it is here.
+    pub(crate) fn post_again(&mut self, carrier: &impl Carrier, index: usize) -> Result<(), i64> {
         let context = super::peer::context(self.token, false, index);
         match self.buffers.get_mut(index) {
-            Some(Some(buffer)) => active.post(buffer, context),
+            Some(Some(buffer)) => carrier.post(buffer, context),
             _ => Ok(()),
         }
     }
@@ -95,7 +101,7 @@ impl Receives {
     /// The message that arrived in a buffer: there if another one is left for what comes, else a copy of it.
     pub(crate) fn message(
         &mut self,
-        active: &Active,
+        carrier: &impl Carrier,
         returns: &Arc<Returns>,
         (index, bytes): (usize, usize),
     ) -> Result<(Message, usize), Broken> {
@@ -103,7 +109,7 @@ impl Receives {
         let arrived = arrived.ok_or(Broken)?;
         if bytes <= SMALL_BYTES || self.lent + 1 >= self.buffers.len() {
             let message = Message::Owned(arrived.to_vec());
-            self.post_again(active, index).map_err(|_| Broken)?;
+            self.post_again(carrier, index).map_err(|_| Broken)?;
             return Ok((message, bytes));
         }
         let buffer = self.buffers[index].take().ok_or(Broken)?;
@@ -119,10 +125,10 @@ impl Receives {
     }
 
     /// A loan has come back.
-    pub(crate) fn give_back(&mut self, active: &Active, index: usize, buffer: Buffer) -> Result<(), Broken> {
+    pub(crate) fn give_back(&mut self, carrier: &impl Carrier, index: usize, buffer: Buffer) -> Result<(), Broken> {
         let place = self.buffers.get_mut(index).ok_or(Broken)?;
         *place = Some(buffer);
         self.lent -= 1;
-        self.post_again(active, index).map_err(|_| Broken)
+        self.post_again(carrier, index).map_err(|_| Broken)
     }
 }

@@ -6,13 +6,13 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
-use super::device::Active;
+use super::carrier::Carrier;
 use super::receives::Broken;
 use crate::SendError;
 use crate::endpoint::{Given, MAX_MESSAGE_BYTES};
 
 /// Sends in flight for each peer.
-const SENDS_MAX: usize = 32;
+pub(crate) const SENDS_MAX: usize = 32;
 /// Bytes that were taken from the caller and not sent, for each peer; beyond that a send is refused as full.
 const OUTBOX_BYTES: usize = 4 * MAX_MESSAGE_BYTES;
 /// Messages that wait for each peer.
@@ -123,7 +123,7 @@ impl Sends {
     /// Takes a copy of a message.
     pub(crate) fn copy(
         &mut self,
-        active: &Active,
+        carrier: &impl Carrier,
         parts: &[IoSlice<'_>],
         spares: &mut Spares,
     ) -> Result<(), SendError> {
@@ -132,37 +132,41 @@ impl Sends {
         let mut copy = spares.take(bytes);
         parts.iter().for_each(|part| copy.extend_from_slice(part));
         spares.copied_bytes += bytes as u64;
-        self.push(active, Outgoing::Copied(copy), spares).map_err(|Broken| SendError::Gone)
+        self.push(carrier, Outgoing::Copied(copy), spares).map_err(|Broken| SendError::Gone)
     }
 
     /// Takes a message that was given to us.
     pub(crate) fn give(
         &mut self,
-        active: &Active,
+        carrier: &impl Carrier,
         given: Given,
         spares: &mut Spares,
     ) -> Result<(), (SendError, Option<Given>)> {
         match self.room(given.iter().map(Vec::len).sum()) {
             Err(error) => Err((error, Some(given))),
-            Ok(()) => self.push(active, Outgoing::Given(given), spares).map_err(|Broken| (SendError::Gone, None)),
+            Ok(()) => self.push(carrier, Outgoing::Given(given), spares).map_err(|Broken| (SendError::Gone, None)),
         }
     }
 
-    fn push(&mut self, active: &Active, message: Outgoing, spares: &mut Spares) -> Result<(), Broken> {
+    fn push(&mut self, carrier: &impl Carrier, message: Outgoing, spares: &mut Spares) -> Result<(), Broken> {
         self.bytes += message.bytes();
         self.waiting.push_back(message);
-        self.flush(active, spares)
+        self.flush(carrier, spares)
     }
 
     /// Hands to libfabric what it takes.
-    pub(crate) fn flush(&mut self, active: &Active, spares: &mut Spares) -> Result<(), Broken> {
+    pub(crate) fn flush(&mut self, carrier: &impl Carrier, spares: &mut Spares) -> Result<(), Broken> {
         while let Some(message) = self.waiting.front() {
             let Some(index) = self.in_flight.iter().position(Option::is_none) else { return Ok(()) };
+            let most = carrier.sends_max();
+            if most < SENDS_MAX && self.in_flight() >= most {
+                return Ok(());
+            }
             let context = super::peer::context(self.token, true, index);
             let taken = match message {
-                Outgoing::Copied(bytes) => active.send(&[bytes], context),
-                Outgoing::Given([head, data]) if data.is_empty() => active.send(&[head], context),
-                Outgoing::Given([head, data]) => active.send(&[head, data], context),
+                Outgoing::Copied(bytes) => carrier.send(&[bytes], context),
+                Outgoing::Given([head, data]) if data.is_empty() => carrier.send(&[head], context),
+                Outgoing::Given([head, data]) => carrier.send(&[head, data], context),
             };
             match taken {
                 Ok(true) => {
@@ -191,6 +195,11 @@ impl Sends {
         let room = self.full && self.bytes < OUTBOX_BYTES / 2 && self.waiting.len() < OUTBOX_MESSAGES / 2;
         self.full &= !room;
         room
+    }
+
+    /// Messages that the provider reads.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.iter().filter(|one| one.is_some()).count()
     }
 
     pub(crate) fn has_backlog(&self) -> bool {

@@ -1,4 +1,4 @@
-//! libfabric over the loopback interface: peers, strangers, deaths.
+//! libfabric over the loopback interface: peers, strangers, deaths; connected endpoints and datagrams.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
@@ -6,30 +6,42 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use super::carrier::Carrier as _;
 use super::device::{Active, Connection};
 use super::*;
 use crate::endpoint::{MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES};
 use crate::handshake::{CONFIRM_BYTES, HELLO_BYTES};
 
+mod any;
 mod bulk;
 
-const SIZES: [usize; 8] = [0, 1, 64, 4096, 4097, 131_072, MAX_PAYLOAD_BYTES, MAX_MESSAGE_BYTES];
+use any::over_both;
+pub(super) use any::{Any, Kind};
 
-fn credentials() -> Credentials {
+pub(super) const SIZES: [usize; 8] = [0, 1, 64, 4096, 4097, 131_072, MAX_PAYLOAD_BYTES, MAX_MESSAGE_BYTES];
+
+pub(super) fn credentials() -> Credentials {
     Credentials::new([1; 16], [2; 32])
 }
 
-fn in_s(seconds: u64) -> u64 {
+pub(super) fn in_s(seconds: u64) -> u64 {
     RealClock.monotonic_ns() + seconds * 1_000_000_000
 }
 
-fn server() -> (LibfabricEndpoint, Address) {
+pub(super) fn server(kind: Kind) -> (Any, Address) {
+    let mut server = Any::new(kind, &credentials());
+    let address = server.listen();
+    (server, address)
+}
+
+/// The connected kind, for tests that look into it.
+fn connected() -> (LibfabricEndpoint, Address) {
     let mut server = LibfabricEndpoint::new(&credentials(), Spin::Never).unwrap();
     let address = server.listen("127.0.0.1").unwrap();
     (server, address)
 }
 
-fn next(endpoint: &mut LibfabricEndpoint) -> Event {
+pub(super) fn next<E: Endpoint + ?Sized>(endpoint: &mut E) -> Event {
     let deadline = in_s(30);
     loop {
         if let Some(event) = endpoint.recv() {
@@ -40,7 +52,7 @@ fn next(endpoint: &mut LibfabricEndpoint) -> Event {
     }
 }
 
-fn send(endpoint: &mut LibfabricEndpoint, peer: PeerId, bytes: &[u8]) -> Result<(), SendError> {
+pub(super) fn send<E: Endpoint + ?Sized>(endpoint: &mut E, peer: PeerId, bytes: &[u8]) -> Result<(), SendError> {
     let (front, back) = bytes.split_at(bytes.len() / 3);
     let deadline = in_s(30);
     loop {
@@ -52,45 +64,44 @@ fn send(endpoint: &mut LibfabricEndpoint, peer: PeerId, bytes: &[u8]) -> Result<
     }
 }
 
-fn echo(server: &mut LibfabricEndpoint, count: usize) {
+fn echo(server: &mut Any, count: usize) {
     let mut gone = 0;
     while gone < count {
-        match next(server) {
+        match next(&mut **server) {
             Event::Up { .. } | Event::Connected { .. } => {}
-            Event::Message { peer, message } => drop(send(server, peer, &message)),
+            Event::Message { peer, message } => drop(send(&mut **server, peer, &message)),
             Event::Down { .. } => gone += 1,
         }
     }
 }
 
-fn pattern(number: usize, len: usize) -> Vec<u8> {
+pub(super) fn pattern(number: usize, len: usize) -> Vec<u8> {
     (0..len).map(|i| (i.wrapping_mul(31) ^ number.wrapping_mul(17)) as u8).collect()
 }
 
-fn ping_pong(client: &mut LibfabricEndpoint, peer: PeerId, rounds: usize) {
+pub(super) fn ping_pong(client: &mut Any, peer: PeerId, rounds: usize) {
     for (number, len) in SIZES.iter().cycle().take(rounds).enumerate() {
         let bytes = pattern(number, *len);
-        send(client, peer, &bytes).unwrap();
-        match next(client) {
+        send(&mut **client, peer, &bytes).unwrap();
+        match next(&mut **client) {
             Event::Message { message, .. } => assert!(message[..] == bytes[..], "{len} bytes came back changed"),
             event => panic!("{event:?}"),
         }
     }
 }
 
-fn connect(address: &Address) -> (LibfabricEndpoint, PeerId) {
-    let mut client = LibfabricEndpoint::new(&credentials(), Spin::Never).unwrap();
+pub(super) fn connect(address: &Address) -> (Any, PeerId) {
+    let mut client = Any::new(Kind::of(address), &credentials());
     let peer = client.connect(address, &Hello { session: 3, pid: 4, server: None }, in_s(10)).unwrap();
     (client, peer)
 }
 
-#[test]
-fn every_size_goes_both_ways_and_the_end_is_noticed() {
-    let (mut server, address) = server();
+fn every_size_goes_both_ways_and_the_end_is_noticed(kind: Kind) {
+    let (mut server, address) = server(kind);
     let thread = thread::spawn(move || {
-        assert!(matches!(next(&mut server), Event::Up { hello: Hello { session: 3, pid: 4, .. }, local: false, .. }));
+        assert!(matches!(next(&mut *server), Event::Up { hello: Hello { session: 3, pid: 4, .. }, local: false, .. }));
         echo(&mut server, 1);
-        assert!(server.peers.is_empty() && server.tokens.is_empty());
+        assert!(server.is_bare());
     });
     let (mut client, peer) = connect(&address);
     ping_pong(&mut client, peer, 80);
@@ -99,15 +110,14 @@ fn every_size_goes_both_ways_and_the_end_is_noticed() {
     thread.join().unwrap();
 }
 
-#[test]
-fn two_clients_and_then_the_server_ends() {
-    let (mut server, address) = server();
+fn two_clients_and_then_the_server_ends(kind: Kind) {
+    let (mut server, address) = server(kind);
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     let waker = server.waker();
     let thread = thread::spawn(move || {
         while stopped.try_recv().is_err() {
             if let Some(Event::Message { peer, message }) = server.recv() {
-                send(&mut server, peer, &message).unwrap();
+                send(&mut *server, peer, &message).unwrap();
             } else {
                 server.wait(in_s(30));
             }
@@ -121,21 +131,20 @@ fn two_clients_and_then_the_server_ends() {
     waker.wake();
     thread.join().unwrap();
     for (client, peer) in &mut clients {
-        assert!(matches!(next(client), Event::Down { peer: gone } if gone == *peer));
+        assert!(matches!(next(&mut **client), Event::Down { peer: gone } if gone == *peer));
         assert_eq!(client.send(*peer, &[]), Err(SendError::Gone));
     }
 }
 
-#[test]
-fn a_peer_that_does_not_read_fills_only_its_own_connection() {
-    let (mut server, address) = server();
+fn a_peer_that_does_not_read_fills_only_its_own_connection(kind: Kind) {
+    let (mut server, address) = server(kind);
     let address_too = address.clone();
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     let lazy = thread::spawn(move || {
         let (mut client, _) = connect(&address_too);
         let _ = stopped.recv();
         let mut got = 0;
-        while let Event::Message { message, .. } = next(&mut client) {
+        while let Event::Message { message, .. } = next(&mut *client) {
             if message.is_empty() {
                 break;
             }
@@ -144,7 +153,7 @@ fn a_peer_that_does_not_read_fills_only_its_own_connection() {
         }
         got
     });
-    let Event::Up { peer, .. } = next(&mut server) else { panic!() };
+    let Event::Up { peer, .. } = next(&mut *server) else { panic!() };
     let mut sent = 0;
     while server.send(peer, &[IoSlice::new(&pattern(sent, MAX_PAYLOAD_BYTES))]).is_ok() {
         sent += 1;
@@ -158,14 +167,14 @@ fn a_peer_that_does_not_read_fills_only_its_own_connection() {
     echo(&mut server, 1);
     good.join().unwrap();
     stop.send(()).unwrap();
-    send(&mut server, peer, &[]).unwrap();
-    assert!(matches!(next(&mut server), Event::Down { .. }));
+    send(&mut *server, peer, &[]).unwrap();
+    assert!(matches!(next(&mut *server), Event::Down { .. }));
     assert_eq!(lazy.join().unwrap(), sent);
 }
 
 #[test]
 fn a_server_that_speaks_at_once_is_not_taken_for_one_that_refuses() {
-    let (mut server, address) = server();
+    let (mut server, address) = connected();
     let mut client = LibfabricEndpoint::new(&credentials(), Spin::Never).unwrap();
     // What `connect` does, with the server's whole turn between its last two steps.
     let Address::Libfabric { name, .. } = &address else { panic!() };
@@ -208,7 +217,7 @@ fn port(address: &Address) -> u16 {
 
 #[test]
 fn strangers_get_no_word() {
-    let (mut server, address) = server();
+    let (mut server, address) = connected();
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     let waker = server.waker();
     let port = port(&address);
@@ -256,7 +265,7 @@ fn strangers_get_no_word() {
 
 #[test]
 fn nobody_there_is_an_error_and_so_is_somebody_mute() {
-    let (dead, address) = server();
+    let (dead, address) = connected();
     drop(dead);
     let mut client = LibfabricEndpoint::new(&credentials(), Spin::Never).unwrap();
     let result = client.connect(&address, &Hello::default(), in_s(10));
@@ -278,11 +287,11 @@ fn child_process() {
     let Ok(address) = std::env::var(CHILD_ADDRESS) else { return };
     let (mut client, peer) = connect(&address.parse().unwrap());
     for number in 0.. {
-        send(&mut client, peer, &pattern(number, SIZES[number % SIZES.len()])).unwrap();
+        send(&mut *client, peer, &pattern(number, SIZES[number % SIZES.len()])).unwrap();
     }
 }
 
-fn child(address: &Address) -> Child {
+pub(super) fn child(address: &Address) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "libfabric::tests::child_process", "--nocapture"])
         .env(CHILD_ADDRESS, address.to_string())
@@ -291,15 +300,14 @@ fn child(address: &Address) -> Child {
         .unwrap()
 }
 
-#[test]
-fn a_killed_client_is_down_and_the_server_goes_on() {
-    let (mut server, address) = server();
+fn a_killed_client_is_down_and_the_server_goes_on(kind: Kind) {
+    let (mut server, address) = server(kind);
     for round in 0..3 {
         let mut child = child(&address);
-        let Event::Up { peer: up, .. } = next(&mut server) else { panic!() };
+        let Event::Up { peer: up, .. } = next(&mut *server) else { panic!() };
         let mut number = 0;
         loop {
-            match next(&mut server) {
+            match next(&mut *server) {
                 Event::Message { message, .. } => {
                     assert!(message[..] == pattern(number, SIZES[number % SIZES.len()])[..]);
                     number += 1;
@@ -315,9 +323,8 @@ fn a_killed_client_is_down_and_the_server_goes_on() {
     }
 }
 
-#[test]
-fn an_idle_server_sleeps() {
-    let (mut server, address) = server();
+fn an_idle_server_sleeps(kind: Kind) {
+    let (mut server, address) = server(kind);
     let waker = server.waker();
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
     let client = thread::spawn(move || {
@@ -327,7 +334,7 @@ fn an_idle_server_sleeps() {
         waker.wake();
         client
     });
-    assert!(matches!(next(&mut server), Event::Up { .. }));
+    assert!(matches!(next(&mut *server), Event::Up { .. }));
     let mut waits = 0;
     while stopped.try_recv().is_err() {
         assert!(!matches!(server.recv(), Some(Event::Message { .. })));
@@ -342,10 +349,22 @@ fn an_idle_server_sleeps() {
 #[test]
 fn what_a_site_chooses_for_mpi_is_not_ours() {
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "libfabric::tests::every_size_goes_both_ways_and_the_end_is_noticed", "--nocapture"])
+        .args([
+            "--exact",
+            "libfabric::tests::connected::every_size_goes_both_ways_and_the_end_is_noticed",
+            "--nocapture",
+        ])
         .env("FI_PROVIDER", "verbs")
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
+
+over_both!(
+    every_size_goes_both_ways_and_the_end_is_noticed,
+    two_clients_and_then_the_server_ends,
+    a_peer_that_does_not_read_fills_only_its_own_connection,
+    a_killed_client_is_down_and_the_server_goes_on,
+    an_idle_server_sleeps
+);

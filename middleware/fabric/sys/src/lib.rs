@@ -22,6 +22,7 @@
 )]
 #[rustfmt::skip]
 pub mod bindings;
+pub mod environment;
 pub mod library;
 pub mod ops;
 

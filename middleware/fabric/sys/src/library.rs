@@ -6,22 +6,20 @@
 //!
 //! - The library's file is copied to a memfd and loaded from there: a second, independent instance, bound to itself
 //!   (`RTLD_DEEPBIND`) and invisible to others (`RTLD_LOCAL`). Where that is forbidden the plain library serves.
-//! - That instance is initialised under an environment of its own, in which `FI_PROVIDER` names only what we use. The
-//!   environment is replaced as a whole by one store and put back; no entry is changed in place, so that another thread
-//!   that reads the environment meanwhile reads one valid array or the other.
+//! - That instance is initialised under an environment of its own ([`crate::environment`]), in which `FI_PROVIDER` names only what we use.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use thiserror::Error;
 
 use crate::bindings::{fi_info, fid_fabric};
+use crate::environment;
 
-/// Providers that our instance initialises, as `FI_PROVIDER` would name them.
+/// Providers that our instance initialises, as `FI_PROVIDER` would name them; what libfabric layers on them comes with them.
 const PROVIDERS: &CStr = c"FI_PROVIDER=tcp";
 /// libfabric's interface version that we program against.
 pub const API_VERSION: u32 = 1 << 16 | 17;
@@ -126,7 +124,7 @@ fn load() -> Result<Library, LoadError> {
         Err(_) => Library::from_handle(plain, false)?,
     };
     if library.private {
-        with_own_filter(|| library.initialise())
+        environment::with(&[PROVIDERS], || library.initialise());
     } else {
         library.initialise()
     }
@@ -167,51 +165,6 @@ fn path_of(handle: *mut c_void) -> io::Result<String> {
             return Err(io::ErrorKind::NotFound.into());
         }
         Ok(CStr::from_ptr(info.dli_fname).to_string_lossy().into_owned())
-    }
-}
-
-unsafe extern "C" {
-    static mut environ: *mut *mut c_char;
-}
-
-/// Runs `work` under an environment whose `FI_PROVIDER` is ours.
-fn with_own_filter(work: impl FnOnce()) {
-    // SAFETY: `environ` is the C library's pointer, aligned and always there; others store to it only in setenv and its kin.
-    let current = unsafe { AtomicPtr::from_ptr(&raw mut environ) };
-    let theirs = current.load(Ordering::Acquire);
-    let mut ours: Vec<*mut c_char> = vec![PROVIDERS.as_ptr().cast_mut()];
-    let mut site_filter = None;
-    let mut entry = theirs;
-    // SAFETY: a null-terminated array of C strings; null only if the program cleared its environment.
-    unsafe {
-        while !entry.is_null() && !(*entry).is_null() {
-            if CStr::from_ptr(*entry).to_bytes().starts_with(b"FI_PROVIDER=") {
-                site_filter = Some(CStr::from_ptr(*entry).to_owned());
-            } else {
-                ours.push(*entry);
-            }
-            entry = entry.add(1);
-        }
-    }
-    ours.push(std::ptr::null_mut());
-    // Never freed: another thread may be reading it when it is no longer current.
-    let ours = ours.leak().as_mut_ptr();
-    current.store(ours, Ordering::Release);
-    work();
-    let put_back = current.compare_exchange(ours, theirs, Ordering::AcqRel, Ordering::Acquire);
-    if put_back.is_err() {
-        restore_filter(site_filter);
-    }
-}
-
-/// Another thread called setenv meanwhile, which copied our array: its change stays, the site's filter comes back.
-fn restore_filter(site_filter: Option<CString>) {
-    // SAFETY: setenv and unsetenv take C strings and copy them.
-    unsafe {
-        match site_filter.as_deref().map(|entry| entry.to_bytes_with_nul()[b"FI_PROVIDER=".len()..].as_ptr()) {
-            Some(value) => libc::setenv(c"FI_PROVIDER".as_ptr(), value.cast(), 1),
-            None => libc::unsetenv(c"FI_PROVIDER".as_ptr()),
-        };
     }
 }
 

@@ -68,6 +68,16 @@ inline!(/// Whether one may block on the descriptors of these objects now.
 inline!(/// Opens a completion queue.
     fi_cq_open(domain: *mut fid_domain, attr: *mut fi_cq_attr, cq: *mut *mut fid_cq, context: *mut c_void) -> c_int,
     fi_ops_domain ops, cq_open(domain, attr, cq, context));
+inline!(/// Opens an address vector.
+    fi_av_open(domain: *mut fid_domain, attr: *mut fi_av_attr, av: *mut *mut fid_av, context: *mut c_void) -> c_int,
+    fi_ops_domain ops, av_open(domain, attr, av, context));
+inline!(/// Puts addresses into an address vector; gives how many it took.
+    fi_av_insert(av: *mut fid_av, addresses: *const c_void, count: usize, out: *mut fi_addr_t, flags: u64,
+                 context: *mut c_void) -> c_int,
+    fi_ops_av ops, insert(av, addresses, count, out, flags, context));
+inline!(/// Takes addresses out of an address vector.
+    fi_av_remove(av: *mut fid_av, addresses: *mut fi_addr_t, count: usize, flags: u64) -> c_int,
+    fi_ops_av ops, remove(av, addresses, count, flags));
 inline!(/// Opens an active endpoint.
     fi_endpoint(domain: *mut fid_domain, info: *mut fi_info, ep: *mut *mut fid_ep, context: *mut c_void) -> c_int,
     fi_ops_domain ops, endpoint(domain, info, ep, context));
@@ -93,6 +103,9 @@ inline!(/// Takes a connection.
     fi_ops_cm cm, accept(ep, param, param_bytes));
 inline!(/// Ends a connection.
     fi_shutdown(ep: *mut fid_ep, flags: u64) -> c_int, fi_ops_cm cm, shutdown(ep, flags));
+inline!(/// The address of an endpoint of datagrams.
+    fi_ep_getname(ep: *mut fid_ep, address: *mut c_void, address_bytes: *mut usize) -> c_int,
+    fi_ops_cm cm, getname(&raw mut (*ep).fid, address, address_bytes));
 inline!(/// The address of a passive endpoint.
     fi_getname(pep: *mut fid_pep, address: *mut c_void, address_bytes: *mut usize) -> c_int,
     fi_ops_cm cm, getname(&raw mut (*pep).fid, address, address_bytes));
@@ -116,3 +129,15 @@ inline!(/// Sends a buffer.
 inline!(/// Sends one message made of several buffers.
     fi_sendv(ep: *mut fid_ep, iov: *const iovec, count: usize, context: *mut c_void) -> isize,
     fi_ops_msg msg, sendv(ep, iov, std::ptr::null_mut(), count, 0, context));
+inline!(/// Posts a buffer for a message with this tag, from whomever.
+    fi_trecv(ep: *mut fid_ep, buffer: *mut c_void, bytes: usize, tag: u64, context: *mut c_void) -> isize,
+    fi_ops_tagged tagged, recv(ep, buffer, bytes, std::ptr::null_mut(), FI_ADDR_UNSPEC, tag, 0, context));
+inline!(/// Sends a buffer with a tag.
+    fi_tsend(ep: *mut fid_ep, buffer: *const c_void, bytes: usize, to: fi_addr_t, tag: u64, context: *mut c_void) -> isize,
+    fi_ops_tagged tagged, send(ep, buffer, bytes, std::ptr::null_mut(), to, tag, context));
+inline!(/// Sends one message made of several buffers with a tag.
+    fi_tsendv(ep: *mut fid_ep, iov: *const iovec, count: usize, to: fi_addr_t, tag: u64, context: *mut c_void) -> isize,
+    fi_ops_tagged tagged, sendv(ep, iov, std::ptr::null_mut(), count, to, tag, context));
+inline!(/// Gives up the operation with this context, whose completion says so.
+    fi_cancel(ep: *mut fid_ep, context: *mut c_void) -> isize,
+    fi_ops_ep ops, cancel(&raw mut (*ep).fid, context));

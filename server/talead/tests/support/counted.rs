@@ -188,7 +188,7 @@ impl Endpoint for Counted {
         let (fds, memory) = (self.inner.descriptors(), rings());
         let peer = self.inner.connect(address, hello, deadline_ns)?;
         let kind = match address {
-            Address::Ring { .. } | Address::Libfabric { .. } => Kind::Target,
+            Address::Ring { .. } | Address::Libfabric { .. } | Address::Datagrams { .. } => Kind::Target,
             _ => Kind::Home,
         };
         let ring = matches!(address, Address::Ring { .. }).then(|| {
