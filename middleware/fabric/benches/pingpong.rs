@@ -12,8 +12,8 @@ use std::time::Duration;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use talea_fabric::{
-    Address, Clock, Credentials, Event, Hello, LibfabricEndpoint, Member, PeerId, RealClock, RingEndpoint, SendError,
-    Spin, StreamEndpoint,
+    Address, Clock, Credentials, DatagramEndpoint, Event, Hello, LibfabricEndpoint, Member, PeerId, RealClock,
+    RingEndpoint, SendError, Spin, StreamEndpoint,
 };
 
 type Group<'a> = BenchmarkGroup<'a, WallTime>;
@@ -118,6 +118,13 @@ fn libfabric(criterion: &mut Criterion) {
     fabric(&mut group, Mode::Blocking, make, |server| server.listen("127.0.0.1").expect("a listener"));
 }
 
+fn datagrams(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("libfabric-rdm-tcp-blocking");
+    floor_of_tcp(&mut group);
+    let make = || DatagramEndpoint::new(&credentials(), Spin::Never).expect("an endpoint");
+    fabric(&mut group, Mode::Blocking, make, |server| server.listen("tcp;ofi_rxm", "127.0.0.1").expect("a listener"));
+}
+
 fn streams(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("stream-tcp-blocking");
     floor_of_tcp(&mut group);
@@ -211,5 +218,5 @@ fn quick() -> Criterion {
         .sample_size(30)
 }
 
-criterion_group!(name = benches; config = quick(); targets = rings, streams, libfabric);
+criterion_group!(name = benches; config = quick(); targets = rings, streams, libfabric, datagrams);
 criterion_main!(benches);

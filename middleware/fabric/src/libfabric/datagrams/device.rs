@@ -249,6 +249,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_does_not_read_leaves_others_their_sends() {
+        let device = Device::open(&super::super::super::ways::TCP_DATAGRAMS, "127.0.0.1").unwrap();
+        let lane = Lane { device: &device, to: 0, tag_out: 0, tag_in: 0 };
+        assert!(device.sends > SHARE * SENDS_MAX);
+        // Peers that are stopped take what they may, one after the other.
+        let mut stopped = 0;
+        while lane.sends_max() > 1 {
+            device.in_flight.set(device.in_flight.get() + lane.sends_max());
+            stopped += 1;
+        }
+        assert!(stopped > device.sends / SENDS_MAX && device.in_flight.get() < device.sends, "{stopped}");
+    }
+
+    #[test]
     fn what_a_provider_wants_is_named() {
         assert!(demands(0, fi::FI_MR_LOCAL).contains("FI_MR_LOCAL"));
         assert!(demands(fi::FI_CONTEXT2, 0).contains("FI_CONTEXT"));
