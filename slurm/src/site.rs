@@ -232,6 +232,8 @@ mod tests {
         assert_eq!(parse("# nothing\n").unwrap(), Site::default());
         let installed = parse(include_str!("../../packaging/site.yaml")).unwrap();
         assert_eq!(installed.metrics.as_deref(), Some("off"));
+        let site = parse("provider: tcp;ofi_rxm\n").unwrap();
+        assert_eq!(site.provider.as_deref(), Some("tcp;ofi_rxm"));
         let site = parse("servers: 2\ncapacity: 64GiB\nfabric: tcp\nlimits:\n  capacity: 1T\n").unwrap();
         assert_eq!((site.servers, site.capacity_bytes(), site.fabric), (2, 64 << 30, Fabric::Tcp));
         assert_eq!(site.limits.capacity.0, 1 << 40);

@@ -1,6 +1,6 @@
 /*
  * Bulk between two processes over libfabric's tcp provider: one message of all bytes against a short message and a one-sided read by the
- * receiver (docs/performance.md, "Bulk between nodes").  Build and run by hand:
+ * receiver, and against one reliable datagram of tcp;ofi_rxm (docs/performance.md, "Bulk between nodes").  Build and run by hand:
  *
  *     cc -O2 -Wall -o target/programs/rma tools/programs/rma.c -lfabric && target/programs/rma
  */
@@ -10,6 +10,7 @@
 #include <rdma/fi_endpoint.h>
 #include <rdma/fi_eq.h>
 #include <rdma/fi_rma.h>
+#include <rdma/fi_tagged.h>
 #include <netinet/in.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -19,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MOST = 4 << 20, ROUNDS = 300 };
+enum { MOST = 4 << 20, ROUNDS = 300, MESSAGE, ONE_SIDED, DATAGRAM };
 
 /* What the sender tells of its memory. */
 struct note {
@@ -35,6 +36,11 @@ struct side {
     struct fid_mr *mr;
     char *memory;
     uint64_t base;
+    /* Of datagrams: the own tag, and where the other side is. */
+    struct fid_av *av;
+    uint64_t tag;
+    fi_addr_t peer;
+    char name[FI_NAME_MAX];
 };
 
 static void check(long code, const char *what)
@@ -111,54 +117,114 @@ static void await(struct side *side, int count)
 
 #define TRY(call) while ((call) == -FI_EAGAIN) fi_cq_read(side->cq, NULL, 0)
 
+/* An endpoint of datagrams, whose large messages go as the small ones do. */
+static void open_datagrams(struct side *side, uint64_t tag)
+{
+    struct fi_info *hints = fi_allocinfo(), *info;
+    struct fi_av_attr av = {.type = FI_AV_UNSPEC};
+    struct fi_cq_attr cq = {.format = FI_CQ_FORMAT_MSG, .wait_obj = FI_WAIT_NONE};
+    size_t length = sizeof side->name;
+    setenv("FI_OFI_RXM_EAGER_LIMIT", "4194304", 1);
+    hints->ep_attr->type = FI_EP_RDM;
+    hints->caps = FI_TAGGED;
+    hints->fabric_attr->prov_name = strdup("tcp;ofi_rxm");
+    hints->tx_attr->msg_order = hints->rx_attr->msg_order = FI_ORDER_SAS;
+    check(fi_getinfo(FI_VERSION(1, 11), "127.0.0.1", NULL, FI_SOURCE, hints, &info), "fi_getinfo of datagrams");
+    check(fi_fabric(info->fabric_attr, &side->fabric, NULL), "fi_fabric");
+    check(fi_domain(side->fabric, info, &side->domain, NULL), "fi_domain");
+    check(fi_av_open(side->domain, &av, &side->av, NULL), "fi_av_open");
+    check(fi_cq_open(side->domain, &cq, &side->cq, NULL), "fi_cq_open");
+    check(fi_endpoint(side->domain, info, &side->ep, NULL), "fi_endpoint");
+    check(fi_ep_bind(side->ep, &side->av->fid, 0), "bind av");
+    check(fi_ep_bind(side->ep, &side->cq->fid, FI_SEND | FI_RECV), "bind cq");
+    check(fi_enable(side->ep), "fi_enable");
+    check(fi_getname(&side->ep->fid, side->name, &length), "fi_getname");
+    side->memory = aligned_alloc(4096, MOST);
+    memset(side->memory, 1, MOST);
+    side->tag = tag;
+}
+
+static void post(struct side *side, int way, void *memory, uint64_t bytes)
+{
+    if (way == DATAGRAM)
+        TRY(fi_trecv(side->ep, memory, bytes, NULL, FI_ADDR_UNSPEC, side->tag, 0, NULL));
+    else
+        TRY(fi_recv(side->ep, memory, bytes, side->mr ? fi_mr_desc(side->mr) : NULL, 0, NULL));
+}
+
+static void give(struct side *side, int way, const void *memory, uint64_t bytes)
+{
+    if (way == DATAGRAM)
+        TRY(fi_tsend(side->ep, memory, bytes, NULL, side->peer, side->tag ^ 1, NULL));
+    else
+        TRY(fi_send(side->ep, memory, bytes, fi_mr_desc(side->mr), 0, NULL));
+}
+
 /* Takes the bytes of each round and answers. */
-static void receiver(struct side *side, int one_sided, uint64_t bytes)
+static void receiver(struct side *side, int way, uint64_t bytes)
 {
     static struct note note;
     for (int i = 0; i < ROUNDS; i++) {
-        if (one_sided) {
-            TRY(fi_recv(side->ep, &note, sizeof note, NULL, 0, NULL));
+        if (way == ONE_SIDED) {
+            post(side, way, &note, sizeof note);
             await(side, 1);
             TRY(fi_read(side->ep, side->memory, note.bytes, fi_mr_desc(side->mr), 0, note.address, note.key, NULL));
-            await(side, 1);
         } else {
-            TRY(fi_recv(side->ep, side->memory, bytes, fi_mr_desc(side->mr), 0, NULL));
-            await(side, 1);
+            post(side, way, side->memory, bytes);
         }
-        TRY(fi_send(side->ep, &note, 8, NULL, 0, NULL));
+        await(side, 1);
+        give(side, way, &note, 8);
         await(side, 1);
     }
 }
 
-/* The mean time of a round, in microseconds. */
-static double sender(struct side *side, int one_sided, uint64_t bytes)
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The median time of a round, in microseconds. */
+static double sender(struct side *side, int way, uint64_t bytes)
 {
     static char answer[8];
-    struct note note = {bytes, side->base, fi_mr_key(side->mr)};
-    double began = now_us();
+    static double took[ROUNDS];
+    struct note note = {bytes, side->base, side->mr ? fi_mr_key(side->mr) : 0};
     for (int i = 0; i < ROUNDS; i++) {
-        TRY(fi_recv(side->ep, answer, sizeof answer, NULL, 0, NULL));
-        if (one_sided)
-            TRY(fi_send(side->ep, &note, sizeof note, NULL, 0, NULL));
+        double began = now_us();
+        post(side, way, answer, sizeof answer);
+        if (way == ONE_SIDED)
+            give(side, way, &note, sizeof note);
         else
-            TRY(fi_send(side->ep, side->memory, bytes, fi_mr_desc(side->mr), 0, NULL));
+            give(side, way, side->memory, bytes);
         await(side, 2);
+        took[i] = now_us() - began;
     }
-    return (now_us() - began) / ROUNDS;
+    qsort(took, ROUNDS, sizeof *took, compare);
+    return took[ROUNDS / 2];
+}
+
+/* Tells the other side where we are, and learns where it is. */
+static void meet(struct side *side, int out, int in)
+{
+    char name[FI_NAME_MAX];
+    if (write(out, side->name, sizeof side->name) != sizeof side->name || read(in, name, sizeof name) != sizeof name)
+        exit(1);
+    check(fi_av_insert(side->av, name, 1, &side->peer, 0, NULL), "fi_av_insert");
 }
 
 int main(void)
 {
     static const uint64_t sizes[] = {4 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20};
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    struct side side = {0};
+    struct side side = {0}, datagrams = {0};
     struct fi_eq_attr eq_attr = {.wait_obj = FI_WAIT_UNSPEC};
     struct fi_eq_cm_entry entry;
     struct fid_pep *pep;
     struct fi_info *info = info_of(&address, 1);
     size_t length = sizeof address;
-    int ports[2];
-    if (pipe(ports) != 0)
+    int ports[2], back[2];
+    if (pipe(ports) != 0 || pipe(back) != 0)
         return 1;
     pid_t child = fork();
     if (child == 0) {
@@ -170,10 +236,13 @@ int main(void)
         open_side(&side, info);
         check(fi_connect(side.ep, info->dest_addr, NULL, 0), "fi_connect");
         await_event(side.eq, FI_CONNECTED, &entry);
-        printf("%10s %14s %14s   us a round: all bytes, and an answer\n", "bytes", "a message", "one-sided");
+        open_datagrams(&datagrams, 2);
+        meet(&datagrams, back[1], ports[0]);
+        printf("%10s %14s %14s %14s   us a round: all bytes, and an answer\n", "bytes", "a message", "one-sided", "a datagram");
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-            double message = sender(&side, 0, sizes[i]);
-            printf("%10lu %14.1f %14.1f\n", (unsigned long)sizes[i], message, sender(&side, 1, sizes[i]));
+            double message = sender(&side, MESSAGE, sizes[i]), one_sided = sender(&side, ONE_SIDED, sizes[i]);
+            double datagram = sender(&datagrams, DATAGRAM, sizes[i]);
+            printf("%10lu %14.1f %14.1f %14.1f\n", (unsigned long)sizes[i], message, one_sided, datagram);
         }
         fflush(stdout);
         _exit(0);
@@ -190,8 +259,12 @@ int main(void)
     open_side(&side, entry.info);
     check(fi_accept(side.ep, NULL, 0), "fi_accept");
     await_event(side.eq, FI_CONNECTED, &entry);
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        for (int one_sided = 0; one_sided < 2; one_sided++)
-            receiver(&side, one_sided, sizes[i]);
+    open_datagrams(&datagrams, 3);
+    meet(&datagrams, ports[1], back[0]);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        receiver(&side, MESSAGE, sizes[i]);
+        receiver(&side, ONE_SIDED, sizes[i]);
+        receiver(&datagrams, DATAGRAM, sizes[i]);
+    }
     return waitpid(child, NULL, 0) == child ? 0 : 1;
 }

@@ -113,6 +113,9 @@ mod tests {
         let ring = |node: &str| Address::Ring { node: node.into(), path: "/p".into() };
         let tcp = Address::Tcp { host_port: "127.0.0.1:1".into() };
         let fi = Address::Libfabric { provider: "tcp".into(), name: vec![1] };
+        let rdm = Address::Datagrams { provider: "tcp;ofi_rxm".into(), host_port: "127.0.0.1:2".into() };
+        assert_eq!(choose(&[tcp.clone(), rdm.clone()], "there", Policy::Auto).unwrap(), rdm);
+        assert_eq!(choose(&[tcp.clone(), rdm.clone()], "here", Policy::Libfabric).unwrap(), rdm);
         let all = [tcp.clone(), fi.clone(), ring("here")];
         assert_eq!(choose(&all, "here", Policy::Auto).unwrap(), ring("here"));
         assert_eq!(choose(&all, "there", Policy::Auto).unwrap(), fi);

@@ -51,9 +51,13 @@ fn echo(server: &mut dyn Endpoint, count: usize) {
 }
 
 fn target(dir: &tempfile::TempDir) -> (MuxEndpoint, Vec<Address>) {
+    target_by(dir, None).unwrap()
+}
+
+fn target_by(dir: &tempfile::TempDir, provider: Option<&str>) -> Result<(MuxEndpoint, Vec<Address>), FabricError> {
     let ring_path = dir.path().join("t0").to_str().unwrap().to_owned();
-    let interface = Some("127.0.0.1".to_owned());
-    listen(&credentials(), &Listen { ring_path, interface, spin: Spin::Never, targets: 1 }).unwrap()
+    let (interface, provider) = (Some("127.0.0.1".to_owned()), provider.map(str::to_owned));
+    listen(&credentials(), &Listen { ring_path, interface, provider, spin: Spin::Never, targets: 1 })
 }
 
 fn ping_pong(client: &mut dyn Endpoint, peer: PeerId, rounds: usize) {
@@ -72,10 +76,29 @@ fn ping_pong(client: &mut dyn Endpoint, peer: PeerId, rounds: usize) {
 
 #[test]
 fn every_published_address_carries_every_size() {
+    every_size_by(None);
+}
+
+#[test]
+fn every_published_address_carries_every_size_by_datagrams() {
+    every_size_by(Some("tcp;ofi_rxm"));
+}
+
+/// Whoever names a provider is not given another one in silence.
+#[test]
+fn a_provider_that_this_release_does_not_use_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut server, addresses) = target(&dir);
+    let error = target_by(&dir, Some("psm2")).map(drop).unwrap_err();
+    assert!(matches!(&error, FabricError::Unsupported(..)) && error.to_string().contains("psm2"), "{error}");
+}
+
+fn every_size_by(provider: Option<&str>) {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut server, addresses) = target_by(&dir, provider).unwrap();
     let count = addresses.len();
     assert!(count >= 2);
+    let is_rdm = |address: &Address| matches!(address, Address::Datagrams { .. });
+    assert_eq!(addresses.iter().any(is_rdm), provider.is_some());
     let server = thread::spawn(move || echo(&mut server, count));
     let mut client = client_endpoint(&credentials(), Policy::Auto, Spin::Never).unwrap();
     let peers: Vec<PeerId> =

@@ -33,7 +33,7 @@ fn next(endpoint: &mut dyn Endpoint) -> Event {
 fn target(dir: &tempfile::TempDir) -> (MuxEndpoint, Vec<Address>) {
     let ring_path = dir.path().join("t0").to_str().unwrap().to_owned();
     let interface = Some("127.0.0.1".to_owned());
-    listen(&credentials(), &Listen { ring_path, interface, spin: Spin::Never, targets: 1 }).unwrap()
+    listen(&credentials(), &Listen { ring_path, interface, provider: None, spin: Spin::Never, targets: 1 }).unwrap()
 }
 
 fn echo(server: &mut dyn Endpoint, count: usize) {
