@@ -32,6 +32,9 @@ pub(crate) struct ServerConfig {
     pub(crate) detached: bool,
     /// True: it ends only then.
     pub(crate) patient: bool,
+    /// Cores that the server keeps to, on the launcher's machine alone; none: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) cores: Vec<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) metrics: Option<MetricsConfig>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,6 +10,7 @@ mod cli;
 mod command;
 mod companion;
 mod config;
+mod cores;
 mod degraded;
 mod ending;
 mod failure;

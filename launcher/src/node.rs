@@ -6,7 +6,7 @@
 //! what is committed.
 
 use std::io::{BufRead, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use crate::job::SESSION;
 use crate::media::{self, Note, Place};
 use crate::stop::Stop;
 use crate::system::host;
-use crate::{interface, locate, metrics, tier};
+use crate::{cores, interface, locate, metrics, tier};
 
 /// A signal asked this process to end.
 static TOLD_TO_STOP: AtomicBool = AtomicBool::new(false);
@@ -138,7 +138,7 @@ impl Node {
         };
         self.place = Place::prepare(&self.config.tier, &self.note(first))?;
         self.notes().into_iter().for_each(|note| say(&ServerLine::Note { note, host: host() }));
-        keep_to_last_cores(self.config.reserved_cores)?;
+        cores::keep_to_last(self.config.reserved_cores)?;
         let (lines, mut heard) = mpsc::unbounded_channel();
         let mut servers = Servers { waiting: (first..first + self.config.per_node).collect(), groups: vec![], lines };
         let result = self.relay(input, &mut heard, &mut servers).await;
@@ -377,47 +377,6 @@ fn say(line: &ServerLine) {
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
-/// Restricts this process and its children to the last `count` of its cores.
-pub(crate) fn keep_to_last_cores(count: u32) -> Result<(), Failure> {
-    cores(count, true)
-}
-
-/// Restricts this process and its children to all of its cores but the last `count`.
-pub(crate) fn avoid_last_cores(count: u32) -> Result<(), Failure> {
-    cores(count, false)
-}
-
-/// The cores that this process may run on.
-pub(crate) fn own_cores() -> Result<Vec<usize>, Failure> {
-    use rustix::thread::{CpuSet, sched_getaffinity};
-    let failed = Failure::io("looking at the cores of", "this process");
-    let set = sched_getaffinity(None).map_err(|error| failed(error.into()))?;
-    Ok((0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect())
-}
-
-fn cores(count: u32, last: bool) -> Result<(), Failure> {
-    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-    if count == 0 {
-        return Ok(());
-    }
-    let failed = |error: rustix::io::Errno| Failure::Io {
-        doing: "setting the cores of",
-        path: Path::new("this process").to_owned(),
-        source: error.into(),
-    };
-    let allowed = sched_getaffinity(None).map_err(failed)?;
-    let mine: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
-    let first = mine.len().saturating_sub(count as usize);
-    // Where all cores are asked for, or there is one alone, everybody shares.
-    if first == 0 {
-        return Ok(());
-    }
-    let mut set = CpuSet::new();
-    let chosen = if last { &mine[first..] } else { &mine[..first] };
-    chosen.iter().for_each(|core| set.set(*core));
-    sched_setaffinity(None, &set).map_err(failed)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -428,29 +387,5 @@ mod tests {
         for bad in ["", "0a", &"0g".repeat(32), &"é".repeat(32)] {
             assert!(secret_of(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn servers_and_ranks_share_no_reserved_core() {
-        let own = || {
-            let set = rustix::thread::sched_getaffinity(None).unwrap();
-            (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect::<Vec<_>>()
-        };
-        let all = own();
-        // Affinity is a thread's: each case in a thread of its own.
-        let after = |change: fn() -> Result<(), Failure>| {
-            std::thread::spawn(move || {
-                change().unwrap();
-                own()
-            })
-            .join()
-            .unwrap()
-        };
-        let (servers, ranks) = (after(|| keep_to_last_cores(1)), after(|| avoid_last_cores(1)));
-        if all.len() > 1 {
-            assert_eq!(servers, all[all.len() - 1..]);
-            assert_eq!(ranks, all[..all.len() - 1]);
-        }
-        assert_eq!(after(|| keep_to_last_cores(100_000)), all, "too many: everybody shares");
     }
 }

@@ -16,7 +16,7 @@ use crate::metrics::{self, MetricsConfig};
 use crate::notice::count;
 use crate::plan::Plan;
 use crate::restart::LaunchNote;
-use crate::{interface, locate, names, tier};
+use crate::{cores, interface, locate, names, tier};
 
 /// How long a local server may take to end when its input has ended.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -163,7 +163,8 @@ impl Started {
         let directory = self.place.as_ref().map(|place| place.directory.as_str());
         let tier = tier::of_target(&self.plan.tier, self.plan.target_bytes(), directory);
         let interface = interface::resolve(self.plan.site.interface.as_deref(), None)?;
-        Ok(ServerConfig { tier, detached, interface, introducer, ..self.config() })
+        let cores = cores::last(self.plan.reserved_cores)?;
+        Ok(ServerConfig { tier, detached, interface, introducer, cores, ..self.config() })
     }
 
     /// Takes over what a kept system is like: its id, its servers, its size.
@@ -349,6 +350,7 @@ impl Started {
             membership_lease_ms: self.plan.site.membership_lease_ms,
             detached: false,
             patient: false,
+            cores: vec![],
             metrics: self.metrics.clone(),
             plant: self.plan.plant.clone(),
         }

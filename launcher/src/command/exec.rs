@@ -8,6 +8,7 @@ use talea_slurm::{Family, family};
 use crate::cli::ExecArgs;
 use crate::failure::Failure;
 use crate::locate;
+use crate::restart::LaunchNote;
 
 /// Replaces this process by the command. Only the system's name and the preload travel by environment, never an address or
 /// the secret (docs/design.md §9).
@@ -22,7 +23,10 @@ pub(crate) fn exec(arguments: &ExecArgs) -> Result<u8, Failure> {
             return Err(Failure::Interrupted { signal: 15 });
         }
     }
-    crate::node::avoid_last_cores(arguments.avoid_cores)?;
+    crate::cores::avoid_last(arguments.avoid_cores)?;
+    if let Some(note) = LaunchNote::read(&system.directory) {
+        crate::cores::leave(&note.config.cores)?;
+    }
     let Some((program, rest)) = arguments.command.split_first() else {
         return Err(Failure::Usage("name a command after --".to_owned()));
     };
@@ -52,7 +56,7 @@ fn binding(avoid_cores: u32, is_set: impl Fn(&str) -> bool) -> Result<Option<Str
     if avoid_cores == 0 || !is_set("SLURM_JOB_ID") || is_set("SLURM_CPU_BIND") {
         return Ok(None);
     }
-    Ok(Some(format!("quiet,mask_cpu:{}", mask(&crate::node::own_cores()?))))
+    Ok(Some(format!("quiet,mask_cpu:{}", mask(&crate::cores::own()?))))
 }
 
 /// A set of cores in hexadecimal.

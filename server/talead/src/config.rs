@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use rustix::thread::CpuSet;
 use serde::Deserialize;
 use talea_control::{FanOut, LogBound};
 use talea_fabric::Credentials;
@@ -132,6 +133,9 @@ pub(crate) struct Config {
     /// How long a turn on a core its threads ask of the kernel, in microseconds, if its own are longer; 0: nothing is asked.
     #[serde(default = "default_slice_us")]
     pub(crate) slice_us: u32,
+    /// Cores that it keeps to, by their numbers; none: all that it was started on.
+    #[serde(default)]
+    pub(crate) cores: Vec<usize>,
     /// Membership lease in milliseconds.
     #[serde(default = "default_lease_ms")]
     pub(crate) membership_lease_ms: u64,
@@ -278,6 +282,9 @@ fn settle(config: Config, input: &mut dyn BufRead) -> Result<Settings, Failure> 
     if config.slice_us != 0 && !(100..=100_000).contains(&config.slice_us) {
         return refuse(format!("slice_us {}: 0, or 100 to 100000 are possible", config.slice_us));
     }
+    if let Some(core) = config.cores.iter().find(|core| **core >= CpuSet::MAX_CPU) {
+        return refuse(format!("cores: {core} is none: they go from 0 to {}", CpuSet::MAX_CPU - 1));
+    }
     if !(100..=600_000).contains(&config.membership_lease_ms) {
         return refuse(format!("membership_lease_ms {}: 100 to 600000 are possible", config.membership_lease_ms));
     }
@@ -370,6 +377,7 @@ mod tests {
             (r#""server":1,"targets":1,"tier":"ram:1G""#, "standard input"),
             (r#""server":0,"targets":1,"tier":"ram:1G","plant":"x""#, "split-commit"),
             (r#""server":0,"targets":1,"tier":"ram:1G","membership_lease_ms":1"#, "membership_lease_ms"),
+            (r#""server":0,"targets":1,"tier":"ram:1G","cores":[0,99999]"#, "99999"),
         ] {
             let error = settings(more, "").err().expect(more).to_string();
             assert!(error.contains(word), "{more}: {error}");

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use tracing_subscriber::EnvFilter;
 
 use failure::Failure;
@@ -85,6 +86,9 @@ fn serve(path: PathBuf) -> Result<(), Failure> {
     if let Err(error) = shorten_turns(Duration::from_micros(settings.config.slice_us.into())) {
         tracing::debug!(%error, "the kernel does not take a slice");
     }
+    if let Err(error) = keep_to(&settings.config.cores) {
+        tracing::warn!(%error, cores = ?settings.config.cores, "these cores are not there: the server runs on all that it may");
+    }
     let watched = path.as_os_str() == "-" && !settings.config.detached;
     server::run(settings, watched.then_some(input))
 }
@@ -97,6 +101,15 @@ fn take_descriptors() {
         // Where it is refused the server has as many as before, and says so when they are used up.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     }
+}
+
+fn keep_to(cores: &[usize]) -> std::io::Result<()> {
+    if cores.is_empty() {
+        return Ok(());
+    }
+    let mut set = CpuSet::new();
+    cores.iter().for_each(|core| set.set(*core));
+    Ok(sched_setaffinity(None, &set)?)
 }
 
 /// It is a wish for speed: what cannot be had is done without.

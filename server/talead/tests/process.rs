@@ -45,6 +45,24 @@ fn a_server_takes_all_the_descriptors_that_it_may_have() {
 }
 
 #[test]
+fn a_server_keeps_to_its_cores() {
+    let all = rustix::thread::sched_getaffinity(None).unwrap();
+    let last = (0..rustix::thread::CpuSet::MAX_CPU).rfind(|core| all.is_set(*core)).unwrap();
+    let (_outer, path) = directory();
+    let more = format!(r#","cores":[{last}]"#);
+    let mut server = Server::start(&path, &Options { more: &more, ..ALONE });
+    server.wait_ready();
+    let mut threads = 0;
+    for task in fs::read_dir(format!("/proc/{}/task", server.child.id())).unwrap() {
+        let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
+        assert_eq!(list, last.to_string(), "{status}");
+        threads += 1;
+    }
+    assert!(threads > 1, "its targets have threads of their own");
+}
+
+#[test]
 fn two_servers_come_up_serve_their_own_and_leave_nothing() {
     let (outer, path) = directory();
     let mut first = Server::start(&path, &Options { servers: 2, ..ALONE });
