@@ -35,6 +35,13 @@ pub(crate) struct ServerConfig {
     /// Cores that the server keeps to, on the launcher's machine alone; none: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) cores: Vec<usize>,
+    /// Whether its waits may spin, its threads, and their turns: the site's; without them its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) spin: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) threads: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) slice_us: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) metrics: Option<MetricsConfig>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

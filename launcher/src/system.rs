@@ -351,6 +351,10 @@ impl Started {
             detached: false,
             patient: false,
             cores: vec![],
+            spin: self.plan.site.spin.map(|spin| spin.name().to_owned()),
+            // One a target: more have nothing to do.
+            threads: self.plan.site.threads.map(|threads| threads.min(self.plan.targets)),
+            slice_us: self.plan.site.slice_us,
             metrics: self.metrics.clone(),
             plant: self.plan.plant.clone(),
         }

@@ -12,6 +12,9 @@ pub const DEFAULT_PATH: &str = "/etc/talea/site.yaml";
 /// Capacity of a system where nobody says another, in bytes.
 pub const DEFAULT_CAPACITY: u64 = 8 << 30;
 
+/// Turns that the kernel takes a wish for, in microseconds.
+const SLICES_US: std::ops::RangeInclusive<u32> = 100..=100_000;
+
 /// Defaults and limits of a site.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -35,6 +38,12 @@ pub struct Site {
     pub provider: Option<String>,
     /// Cores at the end of each node's list that are the servers' own; 0: all cores are shared.
     pub reserved_cores: u32,
+    /// Whether the servers' waits may spin; without it if cores are free.
+    pub spin: Option<Spin>,
+    /// Threads of a server for its targets; without it as many as the cores are good for.
+    pub threads: Option<u32>,
+    /// Turn on a core that the servers' threads ask of the kernel, in microseconds; 0: none is asked for.
+    pub slice_us: Option<u32>,
     /// Where servers show their counters to Prometheus: `off`, `unix` or `ADDRESS:PORT`.
     pub metrics: Option<String>,
     /// How long a silent server counts as a member, in milliseconds.
@@ -105,6 +114,32 @@ impl Fabric {
     }
 }
 
+/// Whether waits may spin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Spin {
+    /// If cores are free.
+    Auto,
+    /// Never: they give way, and sleep.
+    Never,
+    /// For a short time before each sleep.
+    Briefly,
+    /// They sleep at once.
+    Sleep,
+}
+
+impl Spin {
+    /// Its name, as in the site file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Spin::Auto => "auto",
+            Spin::Never => "never",
+            Spin::Briefly => "briefly",
+            Spin::Sleep => "sleep",
+        }
+    }
+}
+
 impl Default for Site {
     fn default() -> Self {
         Self {
@@ -118,6 +153,9 @@ impl Default for Site {
             provider: None,
             metrics: None,
             reserved_cores: 0,
+            spin: None,
+            threads: None,
+            slice_us: None,
             membership_lease_ms: 5_000,
             ready_deadline_ms: 30_000,
             linger_ms: 60_000,
@@ -187,7 +225,27 @@ impl Site {
                 .map_err(|error| SiteError::Parse { path: path.to_owned(), text: error.to_string() })?
         };
         site.admit(site.servers, site.targets_per_server, site.capacity_bytes(), path)?;
+        site.check(path)?;
         Ok(site)
+    }
+
+    /// Checks what no user can ask for otherwise.
+    fn check(&self, path: &Path) -> Result<(), SiteError> {
+        let refuse = |what, wanted: u32, bound| {
+            Err(SiteError::Limit { what, wanted: wanted.to_string(), bound, path: path.to_owned() })
+        };
+        let most = self.limits.targets_per_server;
+        match (self.threads, self.slice_us) {
+            (Some(0), _) => refuse("threads", 0, "at least 1 is needed".to_owned()),
+            (Some(threads), _) if threads > most => {
+                refuse("threads", threads, format!("at most one a target, so {most}, is allowed"))
+            }
+            (_, Some(slice)) if !SLICES_US.contains(&slice) && slice != 0 => {
+                let (least, most) = (SLICES_US.start(), SLICES_US.end());
+                refuse("slice_us", slice, format!("0, or {least} to {most}, is possible"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Capacity of a system whose user does not say one, in bytes.
@@ -249,6 +307,21 @@ mod tests {
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(line) && error.contains(word) && error.contains("site.yaml"), "{error}");
+        }
+    }
+
+    #[test]
+    fn how_servers_use_their_cores_is_checked() {
+        let site = parse("spin: briefly\nthreads: 2\nslice_us: 0\n").unwrap();
+        assert_eq!((site.spin.map(Spin::name), site.threads, site.slice_us), (Some("briefly"), Some(2), Some(0)));
+        for (text, words) in [
+            ("threads: 0\n", ["threads is 0", "at least 1"]),
+            ("threads: 99999\n", ["threads is 99999", "one a target, so 64"]),
+            ("slice_us: 99\n", ["slice_us is 99", "100 to 100000"]),
+            ("servers: 1\nspin: often\n", ["line 2", "briefly"]),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
         }
     }
 

@@ -37,6 +37,7 @@ pub use queue::Queue;
 pub use snapshot::Snapshot;
 pub use subscription::{Subscription, WaitOutcome};
 pub use system::{FabricPolicy, RuntimeDir, System, SystemError, SystemFile};
+pub use talea_fabric::Spin;
 pub use talea_model::{Manifest, WrittenFile};
 pub use talea_wire::control::{Begun, Committed, ContainerInfo, Status, StepRecord};
 pub use talea_wire::data::{Condition, DiffPlace, Difference, Differs, EnumerateKind, QueryKind, ValueKind};

@@ -1,6 +1,6 @@
 //! What a program can choose when it connects.
 
-use talea_fabric::Address;
+use talea_fabric::{Address, Spin};
 use talea_model::ServerId;
 use talea_model::limit::{DEFAULT_DEADLINE_MS, MAX_IN_FLIGHT};
 
@@ -20,7 +20,7 @@ pub struct ConnectOptions {
     /// Fabric of the data plane; `None`: what the system's file says.
     pub fabric: Option<FabricPolicy>,
     /// Whether waits may spin; `None`: if cores are free, as the targets say.
-    pub spin: Option<talea_fabric::Spin>,
+    pub spin: Option<Spin>,
     /// Name of the program, for people; `None`: that of its executable.
     pub name: Option<String>,
 }

@@ -276,8 +276,10 @@ fn settle(config: Config, input: &mut dyn BufRead) -> Result<Settings, Failure> 
     if config.targets == 0 || config.targets > MAX_TARGETS {
         return refuse(format!("{} targets: a server has 1 to {MAX_TARGETS}", config.targets));
     }
-    if config.threads.is_some_and(|threads| threads == 0) {
-        return refuse("threads: at least one is needed".to_owned());
+    if let Some(threads) = config.threads.filter(|threads| !(1..=MAX_TARGETS).contains(threads)) {
+        return refuse(format!(
+            "threads {threads}: 1 to {MAX_TARGETS} are possible, of which each target uses one at most"
+        ));
     }
     if config.slice_us != 0 && !(100..=100_000).contains(&config.slice_us) {
         return refuse(format!("slice_us {}: 0, or 100 to 100000 are possible", config.slice_us));
@@ -377,6 +379,10 @@ mod tests {
             (r#""server":1,"targets":1,"tier":"ram:1G""#, "standard input"),
             (r#""server":0,"targets":1,"tier":"ram:1G","plant":"x""#, "split-commit"),
             (r#""server":0,"targets":1,"tier":"ram:1G","membership_lease_ms":1"#, "membership_lease_ms"),
+            (r#""server":0,"targets":2,"tier":"ram:1G","threads":99999"#, "threads 99999: 1 to 1024"),
+            (r#""server":0,"targets":2,"tier":"ram:1G","threads":0"#, "threads 0"),
+            (r#""server":0,"targets":1,"tier":"ram:1G","slice_us":99"#, "100 to 100000"),
+            (r#""server":0,"targets":1,"tier":"ram:1G","spin":"often""#, "briefly"),
             (r#""server":0,"targets":1,"tier":"ram:1G","cores":[0,99999]"#, "99999"),
         ] {
             let error = settings(more, "").err().expect(more).to_string();
