@@ -386,6 +386,10 @@ static void misuse(talea_system_t *system, talea_container_t *run, talea_oid_t o
     FAILS(talea_object_fetch(run, NULL, NULL, oid, &fetch, 1), TALEA_ARGUMENT, "null pointer");
     FAILS(talea_object_list(run, NULL, NULL, oid, NULL, 0, NULL, NULL), TALEA_ARGUMENT, "no function");
     FAILS(talea_object_new(run, "S0", &oid), TALEA_ARGUMENT, "S0");
+    FAILS(talea_object_new(run, "RP_2", &oid), TALEA_UNSUPPORTED, "RP_2G1");
+    FAILS(talea_object_id("EC_4P2GX", 0, 1, &oid), TALEA_UNSUPPORTED, "EC_4P2GX");
+    /* An id of such a class that was not made here: an object of two replicas. */
+    FAILS(talea_object_update(run, NULL, (talea_oid_t){UINT64_C(0x2080000100000000), 1}, &update, 1), TALEA_UNSUPPORTED, "RP_2G1");
     FAILS(talea_epoch_join(run, longest, sizeof longest, &epoch), TALEA_OTHER, "");
     FAILS(talea_epoch_join(run, NULL, 10, &epoch), TALEA_ARGUMENT, "null pointer");
     FAILS(talea_connect("no-such-system", 1000, &system), TALEA_NO_SYSTEM, "talea");

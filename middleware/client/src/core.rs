@@ -270,14 +270,15 @@ impl Shared {
         if let Some(layout) = state.layouts.get(&oid) {
             return Ok(layout.clone());
         }
-        let supported = oid.class().is_some_and(|class| class.is_supported());
-        let layout = supported.then(|| Layout::of(oid, &state.map)).flatten().map(Arc::new).ok_or_else(|| {
-            ClientError::Argument(match oid.class() {
-                None => format!("object id {oid} names no object class: make ids with Oid::new or Client::new_oid, in C with talea_object_id or talea_object_new"),
-                Some(class) if !supported => format!("object class {class} is not supported yet: use S1 … SX"),
-                Some(class) => format!("the pool has too few targets for object class {class}"),
-            })
+        let class = oid.class().ok_or_else(|| {
+            ClientError::Argument(format!("object id {oid} names no object class: make ids with Oid::new or Client::new_oid, in C with talea_object_id or talea_object_new"))
         })?;
+        if !class.is_supported() {
+            return Err(ClientError::UnsupportedClass(class));
+        }
+        let layout = Layout::of(oid, &state.map)
+            .map(Arc::new)
+            .ok_or_else(|| ClientError::Argument(format!("the pool has too few targets for object class {class}")))?;
         if state.layouts.len() >= LAYOUTS_MAX {
             state.layouts.clear();
         }

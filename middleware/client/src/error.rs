@@ -2,7 +2,7 @@
 
 use talea_fabric::FabricError;
 use talea_model::manifest::BadManifest;
-use talea_model::{Cause, Oid, ServerId};
+use talea_model::{Cause, ObjectClass, Oid, ServerId};
 use talea_wire::{Refusal, RefusalCode, WireError};
 use thiserror::Error;
 
@@ -135,6 +135,9 @@ pub enum ClientError {
     /// Not built yet.
     #[error("{0} is not supported yet")]
     Unsupported(&'static str),
+    /// An object class that is not built yet.
+    #[error("object class {0} is not supported yet: use S1 … SX")]
+    UnsupportedClass(ObjectClass),
     /// The other side speaks otherwise than agreed.
     #[error("{who} sent what cannot be understood: {source}")]
     Wire {
@@ -180,7 +183,9 @@ impl ClientError {
             Self::Fabric(FabricError::Version { .. }) | Self::Wire { source: WireError::Version(_), .. } => {
                 ErrorKind::Version
             }
-            Self::Fabric(FabricError::Unsupported(..)) | Self::Unsupported(_) => ErrorKind::Unsupported,
+            Self::Fabric(FabricError::Unsupported(..)) | Self::Unsupported(_) | Self::UnsupportedClass(_) => {
+                ErrorKind::Unsupported
+            }
             Self::Fabric(FabricError::Unreachable(..)) | Self::ServerLost { .. } => ErrorKind::ServerLost,
             Self::Fabric(FabricError::Deadline(_)) | Self::Deadline { .. } | Self::NotSent { .. } => {
                 ErrorKind::Deadline

@@ -4,7 +4,7 @@
 mod world;
 
 use talea_client::{ClientError, Condition, EntryFetch, EntryUpdate, ErrorKind, ValueKind, Write};
-use talea_model::{ServerId, TargetState, View};
+use talea_model::{Oid, ServerId, TargetState, View};
 use talea_wire::RefusalCode;
 use talea_wire::control::Request;
 use talea_wire::data::{self, Fetched, ReplyBody};
@@ -33,6 +33,18 @@ fn busy_is_tried_again_and_a_refusal_is_not() {
     let object = world.object();
     let error = world.run(object.update_async(&Write::Auto, &[value(b"v")])).unwrap_err();
     assert_eq!((error.kind(), world.seen.len()), (ErrorKind::NoSpace, 3));
+}
+
+#[test]
+fn a_class_that_is_not_built_yet_is_not_supported_and_nobody_is_asked() {
+    let mut world = World::new(|_, request| reply(request, ReplyBody::Done));
+    let container = world.object().container().clone();
+    for class in ["RP_2", "EC_4P2GX", "L1"] {
+        let object = container.object(Oid::new(class.parse().unwrap(), 1));
+        let error = world.run(object.update_async(&Write::Auto, &[value(b"v")])).unwrap_err();
+        assert!(error.kind() == ErrorKind::Unsupported && error.to_string().contains(class), "{error}");
+    }
+    assert_eq!(world.seen.len(), 0);
 }
 
 #[test]

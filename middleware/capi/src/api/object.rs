@@ -2,7 +2,9 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
-use talea_client::{Condition, Container, EntryFetch, EntryUpdate, EnumerateKind, Punch, ValueKind, Write};
+use talea_client::{
+    ClientError, Condition, Container, EntryFetch, EntryUpdate, EnumerateKind, Punch, ValueKind, Write,
+};
 use talea_model::{Extent, ObjectClass, Oid, View};
 use talea_posix::Fault;
 use talea_posix::backing::client::fault;
@@ -35,6 +37,9 @@ unsafe fn made(
 ) -> Result<(), Fault> {
     // SAFETY: the caller says so.
     let class: ObjectClass = unsafe { text(class, "object class") }?.parse().map_err(|e| argument(format!("{e}")))?;
+    if !class.is_supported() {
+        return Err(fault(ClientError::UnsupportedClass(class)));
+    }
     let Oid(oid) = make(class);
     // SAFETY: the caller says so.
     unsafe { put(out, talea_oid_t { hi: (oid >> 64) as u64, lo: oid as u64 }, "object id") }
