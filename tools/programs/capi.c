@@ -342,6 +342,31 @@ static void transactions_and_rollback(talea_container_t *run, talea_oid_t oid)
     OK(talea_snapshot_destroy(run, "before"));
 }
 
+/* What an update at once takes, and what an akey holds: each said in words. */
+static void limits(talea_container_t *run, talea_oid_t oid)
+{
+    enum { MANY = 5000, LARGE = (1 << 20) + 1 };
+    talea_extent_t *apart = calloc(MANY, sizeof *apart), whole = {0, LARGE}, first = {0, 1};
+    char *data = calloc(LARGE, 1);
+    talea_update_t value = single("limits", "value", "value"), bytes = {.key = key("limits", "bytes"), .record_bytes = 1, .data = data};
+    for (int i = 0; i < MANY; i++)
+        apart[i] = (talea_extent_t){(uint64_t)(2 * i), 1};
+    bytes.extents = apart, bytes.extent_count = bytes.data_bytes = MANY;
+    FAILS(talea_object_update(run, NULL, oid, &bytes, 1), TALEA_TOO_LONG, "16 an extent");
+    CHECK(strstr(talea_error(), "extents: 5000") != NULL);
+    bytes.extents = &whole, bytes.extent_count = 1, bytes.data_bytes = LARGE;
+    FAILS(talea_object_update(run, NULL, oid, &bytes, 1), TALEA_TOO_LONG, "1048576 bytes of data");
+    value.data = data, value.data_bytes = LARGE;
+    FAILS(talea_object_update(run, NULL, oid, &value, 1), TALEA_TOO_LONG, "use an array");
+    value.data_bytes = 5;
+    OK(talea_object_update(run, NULL, oid, &value, 1));
+    bytes.key = value.key, bytes.extents = &first, bytes.data_bytes = 1;
+    FAILS(talea_object_update(run, NULL, oid, &bytes, 1), TALEA_ARGUMENT, "holds a single value and was used as an array of single bytes");
+    OK(talea_object_punch(run, NULL, oid, &(talea_key_t){"limits", 6, NULL, 0}, NULL));
+    free(apart);
+    free(data);
+}
+
 /* Everything that a C caller can get wrong in an argument: an error code, and no crash. */
 static void misuse(talea_system_t *system, talea_container_t *run, talea_oid_t oid)
 {
@@ -394,6 +419,9 @@ static void misuse(talea_system_t *system, talea_container_t *run, talea_oid_t o
     FAILS(talea_epoch_join(run, NULL, 10, &epoch), TALEA_ARGUMENT, "null pointer");
     FAILS(talea_connect("no-such-system", 1000, &system), TALEA_NO_SYSTEM, "talea");
     FAILS(talea_connect(NULL, 1000, NULL), TALEA_ARGUMENT, "null");
+    FAILS(talea_connect(NULL, 0, &system), TALEA_ARGUMENT, "1 or more");
+    FAILS(talea_connect(NULL, -5, &system), TALEA_ARGUMENT, "1 or more");
+    limits(run, oid);
     talea_epoch_close(NULL);
     talea_snapshot_close(NULL);
     talea_unsubscribe(NULL);

@@ -131,7 +131,7 @@ static void commits(talea_system_t *system, talea_container_t *run)
     start_all(run, epoch, oid, queue);
     FAILS(talea_epoch_commit(epoch, NULL, 0, NULL, 0, &step), TALEA_IN_FLIGHT, "updates of this epoch");
     FAILS(talea_epoch_commit(epoch, summary, bytes, NULL, 0, &step), TALEA_IN_FLIGHT, "talea_queue_poll");
-    FAILS(talea_epoch_summary(epoch, summary, &bytes), TALEA_IN_FLIGHT, "in flight");
+    FAILS(talea_epoch_summary(epoch, summary, &bytes), TALEA_IN_FLIGHT, "nothing was done");
     take(queue, UPDATES);
     CHECK(committed(run, oid) == 0);
     FAILS(talea_epoch_commit(epoch, summary, bytes, NULL, 0, &step), TALEA_ARGUMENT, "anew");

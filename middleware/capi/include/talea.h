@@ -485,7 +485,8 @@ int talea_step_manifest(struct talea_container_t *container,
                         void *context,
                         int *is_whole);
 
-// A fresh object id of a class such as "S1" or "SX", unlike any other in the container.
+// A fresh object id of a class such as "S1" or "SX", unlike any other in the container. Classes with replicas or parity ("RP_2",
+// "EC_4P2") are TALEA_UNSUPPORTED, also for talea_object_id.
 //
 // # Safety
 // `class` is NUL-terminated, `out` valid for writing; null pointers are told.
@@ -501,6 +502,10 @@ int talea_object_id(const char *class_, uint32_t upper, uint64_t lower, struct t
 
 // Writes values and arrays with one fate: inside `epoch`, or (NULL) at once, and then of one dkey only. Returns when the servers
 // hold them durably. A failed update fails the epoch's commit. Of entries that write the same records any may stay.
+//
+// A single value or a record has at most 1 MiB, inside an epoch or not. All of an update at once is one message: at most 1 MiB of
+// data, 1024 entries, and some 63 KiB of keys and extents (16 bytes an extent, 24 an entry). More is TALEA_TOO_LONG; in an
+// epoch an update may have any number of them.
 //
 // # Safety
 // `entries` is an array of `count`; everything in it is valid for its size.
@@ -677,8 +682,12 @@ int talea_snapshot_step(struct talea_snapshot_t *snapshot, uint64_t *step);
 void talea_snapshot_close(struct talea_snapshot_t *snapshot);
 
 // As `talea_object_update`, but returns at once; `queue` tells its end: calls `done` (if not NULL) with `context`, or gives an
-// event with it. Returns an error, and nothing is told later, if the operation could not be started. The data stays the
-// library's to read until the end is told.
+// event with it. The data stays the library's to read until the end is told.
+//
+// Returns an error, and nothing is told later, if the operation could not be started: for a null pointer, a handle that is none,
+// an unknown condition, an extent that is empty or ends beyond 2^64, an epoch that is over. All else is told as its end, with the code
+// that the call without `_start` returns: keys and data of wrong sizes, what is beyond a limit, an object id of no class, and
+// whatever the servers say. So it is for all functions `_start`.
 //
 // It ends by its connection's deadline (talea_connect), of which only time counts in which some thread waits in the library: what the
 // program does between two calls is not held against it. Such threads, in whatever call, carry it on.

@@ -100,9 +100,9 @@ pub enum ClientError {
         /// Its transaction.
         tx: u64,
     },
-    /// Updates of the epoch have not ended: a commit would leave out what they write. Nothing was done.
+    /// Updates of the epoch have not ended: a commit or summary would leave out what they write. Nothing was done.
     #[error(
-        "{count} updates of this epoch (tx {tx}) are in flight: nothing was committed, and the epoch is open still. Take their ends first (talea_queue_poll, Queue::take, or wait for the threads that update), then commit again"
+        "{count} updates of this epoch (tx {tx}) are in flight and would be missing: nothing was done, and the epoch is open still. Take their ends first (talea_queue_poll, Queue::take, or wait for the threads that update), then call again"
     )]
     InFlight {
         /// Its transaction.

@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use talea_fabric::endpoint::MAX_PAYLOAD_BYTES;
+use talea_model::limit::MAX_ENTRIES;
 use talea_model::{Extent, Layout, Oid, Order, TargetId, View, key};
 use talea_wire::data::{Body, Condition, Entry, Extents, More, QueryKind, ReadOf, ReplyBody, ReplyHead, ValueKind};
 
@@ -28,7 +29,7 @@ pub use fetch::EntryFetch;
 pub use parts::{PartsFetch, PartsUpdate};
 
 use parts::{Front, Gathered, checksum_of};
-use plan::{Cost, Packer, PartBytes, cut, whole};
+use plan::{Cost, ENTRY_BYTES, EXTENT_BYTES, HEADS_BYTES, Packer, PartBytes, cut, whole};
 use updating::Updating;
 
 /// How updates take effect.
@@ -456,8 +457,15 @@ fn check_autocommit<E: Gathered>(entries: &[E], messages: usize) -> Result<()> {
         return Err(ClientError::Argument(text.to_owned()));
     }
     if messages > 1 {
-        let text = format!("an update outside an epoch is at most {MAX_PAYLOAD_BYTES} bytes: use an epoch");
-        return Err(ClientError::TooLong(text));
+        let extents: usize = entries.iter().map(|entry| entry.gathered().0.extents.len()).sum();
+        let bytes = |entry: &E| entry.gathered().0.data.len() + bytes_of(entry.gathered().1);
+        return Err(ClientError::TooLong(format!(
+            "an update outside an epoch is one message, with at most {MAX_PAYLOAD_BYTES} bytes of data, {MAX_ENTRIES} entries, and \
+             {HEADS_BYTES} bytes of keys and extents ({EXTENT_BYTES} an extent, {ENTRY_BYTES} an entry); here are bytes of \
+             data: {}, entries: {}, extents: {extents}. Use an epoch, or several calls",
+            entries.iter().map(bytes).sum::<usize>(),
+            entries.len(),
+        )));
     }
     Ok(())
 }

@@ -122,6 +122,16 @@ pub enum ValueKind {
     SingleMax,
 }
 
+impl fmt::Display for ValueKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ValueKind::Single | ValueKind::SingleMax => f.write_str("a single value"),
+            ValueKind::Array { record_bytes: 1 } => f.write_str("an array of single bytes"),
+            ValueKind::Array { record_bytes } => write!(f, "an array with records of {record_bytes} bytes"),
+        }
+    }
+}
+
 /// One akey of an update.
 #[derive(Clone, Copy, Debug)]
 pub struct EntryUpdate<'a> {

@@ -280,7 +280,10 @@ fn nonsense_is_refused_with_a_reason() {
     let two = [good, EntryUpdate { dkey: b"e", ..good }];
     assert!(matches!(store.update(at(1), AUTO, Stamp(5), View::Latest, NOBODY, &two), Err(StoreError::Bad(_))));
     put(&mut store, AUTO, 5, b"a", b"single").unwrap();
-    assert!(matches!(write(&mut store, AUTO, 6, 0, b"x"), Err(StoreError::Kind { .. })));
+    let error = write(&mut store, AUTO, 6, 0, b"x").unwrap_err();
+    assert!(matches!(error, StoreError::Kind { .. }));
+    let text = error.to_string();
+    assert!(text.contains("holds a single value and was used as an array of single bytes"), "{text}");
     assert_eq!(store.stats().versions, 1);
 }
 

@@ -45,7 +45,8 @@ unsafe fn made(
     unsafe { put(out, talea_oid_t { hi: (oid >> 64) as u64, lo: oid as u64 }, "object id") }
 }
 
-/// A fresh object id of a class such as "S1" or "SX", unlike any other in the container.
+/// A fresh object id of a class such as "S1" or "SX", unlike any other in the container. Classes with replicas or parity ("RP_2",
+/// "EC_4P2") are TALEA_UNSUPPORTED, also for talea_object_id.
 ///
 /// # Safety
 /// `class` is NUL-terminated, `out` valid for writing; null pointers are told.
@@ -160,6 +161,10 @@ pub(super) fn view_of(epoch: *mut talea_epoch_t, snapshot: *mut talea_snapshot_t
 
 /// Writes values and arrays with one fate: inside `epoch`, or (NULL) at once, and then of one dkey only. Returns when the servers
 /// hold them durably. A failed update fails the epoch's commit. Of entries that write the same records any may stay.
+///
+/// A single value or a record has at most 1 MiB, inside an epoch or not. All of an update at once is one message: at most 1 MiB of
+/// data, 1024 entries, and some 63 KiB of keys and extents (16 bytes an extent, 24 an entry). More is TALEA_TOO_LONG; in an
+/// epoch an update may have any number of them.
 ///
 /// # Safety
 /// `entries` is an array of `count`; everything in it is valid for its size.

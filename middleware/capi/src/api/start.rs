@@ -82,8 +82,12 @@ impl Part {
 }
 
 /// As `talea_object_update`, but returns at once; `queue` tells its end: calls `done` (if not NULL) with `context`, or gives an
-/// event with it. Returns an error, and nothing is told later, if the operation could not be started. The data stays the
-/// library's to read until the end is told.
+/// event with it. The data stays the library's to read until the end is told.
+///
+/// Returns an error, and nothing is told later, if the operation could not be started: for a null pointer, a handle that is none,
+/// an unknown condition, an extent that is empty or ends beyond 2^64, an epoch that is over. All else is told as its end, with the code
+/// that the call without `_start` returns: keys and data of wrong sizes, what is beyond a limit, an object id of no class, and
+/// whatever the servers say. So it is for all functions `_start`.
 ///
 /// It ends by its connection's deadline (talea_connect), of which only time counts in which some thread waits in the library: what the
 /// program does between two calls is not held against it. Such threads, in whatever call, carry it on.

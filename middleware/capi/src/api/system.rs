@@ -39,10 +39,9 @@ pub unsafe extern "C" fn talea_connect(
 ) -> c_int {
     public(|| {
         place(out, "system")?;
-        let deadline_ms = deadline(deadline_ms)?;
-        if deadline_ms == 0 {
-            return Err(argument("a deadline of 0 ms is over before it begins: allow 30000"));
-        }
+        let deadline_ms = u64::try_from(deadline_ms).ok().filter(|ms| *ms > 0).ok_or_else(|| {
+            argument(format!("a deadline of {deadline_ms} ms is over before it begins: 1 or more, such as 30000"))
+        })?;
         // SAFETY: the caller's contract.
         let name = unsafe { optional_string(system) }.map(std::str::from_utf8).transpose();
         let name = name.map_err(|_| argument("the system's name is not UTF-8"))?;

@@ -11,9 +11,9 @@ use talea_wire::data::{Extents, ValueKind};
 use crate::error::{ClientError, Result};
 
 /// Room for entries without their data, in bytes.
-const HEADS_BYTES: usize = MAX_MESSAGE_BYTES - MAX_PAYLOAD_BYTES - HEAD_BYTES;
-const ENTRY_BYTES: usize = 24;
-const EXTENT_BYTES: usize = 16;
+pub(super) const HEADS_BYTES: usize = MAX_MESSAGE_BYTES - MAX_PAYLOAD_BYTES - HEAD_BYTES;
+pub(super) const ENTRY_BYTES: usize = 24;
+pub(super) const EXTENT_BYTES: usize = 16;
 /// Extents of one piece: with the largest keys it still fits.
 const PIECE_EXTENTS: usize = 1024;
 

@@ -93,3 +93,13 @@ fn wrong_sizes_are_refused() {
     assert!(cut(ValueKind::Single, &[extent], 8, PartBytes::WHOLE).is_err());
     assert!(matches!(cut(ValueKind::Single, &[], MAX_VALUE_BYTES + 1, PartBytes::WHOLE), Err(ClientError::TooLong(_))));
 }
+
+#[test]
+fn an_update_that_is_no_single_message_is_told_which_limit_it_meets() {
+    let extents: Vec<Extent> = (0..5000).map(|n| Extent { index: 2 * n, count: 1 }).collect();
+    let (kind, condition) = (ValueKind::Array { record_bytes: 1 }, Condition::None);
+    let entry = EntryUpdate { dkey: b"d", akey: b"a", kind, condition, extents: &extents, data: &[0; 5000] };
+    assert!(check_autocommit(&[entry], 1).is_ok());
+    let Err(ClientError::TooLong(text)) = check_autocommit(&[entry], 2) else { panic!("it is too long") };
+    assert!(text.contains("16 an extent") && text.contains("data: 5000, entries: 1, extents: 5000"), "{text}");
+}

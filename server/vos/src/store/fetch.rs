@@ -37,7 +37,7 @@ impl Store {
             if found.holds_nothing(&self.memory.index.versions) {
                 return Ok(Fetched::default());
             }
-            return Err(StoreError::Kind { found: format!("{:?}", found.kind()), asked: asked.into() });
+            return Err(StoreError::Kind { found: found.kind().to_string(), asked: asked.into() });
         }
         let before = out.len();
         let result = match what {

@@ -236,7 +236,7 @@ impl Store {
         let node = dkey.and_then(|dkey| self.memory.index.dkeys.get(dkey));
         match node.and_then(|node| node.akey(entry.akey)) {
             Some(akey) if akey.kind() != asked && !akey.holds_nothing(&self.memory.index.versions) => {
-                Err(StoreError::Kind { found: format!("{:?}", akey.kind()), asked: format!("{asked:?}") })
+                Err(StoreError::Kind { found: akey.kind().to_string(), asked: asked.to_string() })
             }
             _ => Ok(()),
         }
