@@ -64,6 +64,8 @@ static void values_and_arrays(talea_container_t *run, talea_oid_t oid)
     talea_fetch_t fetch = {.key = key("d", "array"), .record_bytes = 4, .extents = &(talea_extent_t){98, 8}, .extent_count = 1, .data = back, .data_bytes = sizeof back};
     OK(talea_object_fetch(run, NULL, NULL, oid, &fetch, 1));
     CHECK(back[0] == 0 && back[1] == 0 && back[2] == 5 && back[5] == 8 && back[6] == 0);
+    fetch.record_bytes = 8, fetch.extents = &(talea_extent_t){1000, 4}; /* a hole, of an array of other records */
+    FAILS(talea_object_fetch(run, NULL, NULL, oid, &fetch, 1), TALEA_ARGUMENT, "an array with records of 4 bytes");
     absent.condition = TALEA_IF_ABSENT;
     CHECK(talea_object_update(run, NULL, oid, &absent, 1) == TALEA_CONFLICT || talea_object_update(run, NULL, oid, &absent, 1) == TALEA_EXISTS);
     CHECK(strcmp(value_of(run, NULL, NULL, oid, "d", "a"), "one") == 0);

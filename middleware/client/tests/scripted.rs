@@ -4,7 +4,7 @@
 mod world;
 
 use talea_client::{ClientError, Condition, EntryFetch, EntryUpdate, ErrorKind, ValueKind, Write};
-use talea_model::{Oid, ServerId, TargetState, View};
+use talea_model::{Extent, Oid, ServerId, TargetState, View};
 use talea_wire::RefusalCode;
 use talea_wire::control::Request;
 use talea_wire::data::{self, Fetched, ReplyBody};
@@ -172,6 +172,23 @@ fn bytes_that_do_not_match_their_checksum_are_not_returned() {
     let error = world.run(object.fetch_async(&View::Latest, &mut [EntryFetch::single(b"k", b"a", &mut out)]));
     assert_eq!(error.unwrap_err().kind(), ErrorKind::DataLost);
     assert_eq!(out, [0; 8]);
+}
+
+#[test]
+fn a_hole_of_an_array_with_other_records_is_an_argument_s_error() {
+    let mut world = World::new(|_, request| {
+        let data = &[0; 64][..];
+        let checksum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, data) as u32;
+        reply(
+            request,
+            ReplyBody::Fetched(vec![Fetched { found: false, filled: false, record_bytes: 8, checksum, data }]),
+        )
+    });
+    let object = world.object();
+    let (extents, mut out) = ([Extent::new(0, 8).unwrap()], [0; 8]);
+    let error =
+        world.run(object.fetch_async(&View::Latest, &mut [EntryFetch::array(b"k", b"a", 1, &extents, &mut out)]));
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Argument);
 }
 
 #[test]

@@ -108,6 +108,16 @@ fn places_are_asked_for_once_a_lease() {
     assert_eq!(read(&mut world, &object), (PLACED, 1));
 }
 
+#[test]
+fn of_a_hole_among_other_records_the_target_says_what_is_wrong() {
+    let (medium, way) = medium();
+    let hole = |_| Located { record_bytes: 8, spans: vec![], ..located(1) };
+    let mut world = World::with(way, script(hole));
+    let object = world.object();
+    assert_eq!(read(&mut world, &object), (SENT, 2), "one question, one fetch");
+    assert_eq!(medium.copies.load(Ordering::Relaxed), 0);
+}
+
 /// Reads as [`read`], in a view that changes.
 fn read_latest(world: &mut World, object: &talea_client::Object) -> (u8, usize) {
     let before = world.seen.len();

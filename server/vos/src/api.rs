@@ -207,8 +207,10 @@ pub enum Change {
 pub enum FetchWhat<'a> {
     /// The value.
     Single,
-    /// Records; holes read as zeros.
+    /// Records, of whatever size; holes read as zeros.
     Array(&'a [Extent]),
+    /// Records of so many bytes: an array of others is not what was asked for, also where it has a hole.
+    Records(u32, &'a [Extent]),
 }
 
 /// What a fetch found.

@@ -377,6 +377,33 @@ fn an_answer_that_no_message_carries_is_refused_before_it_is_gathered() {
 }
 
 #[test]
+fn an_array_has_records_of_one_size_also_where_it_has_a_hole() {
+    let mut store = store();
+    write(&mut store, AUTO, 10, 0, b"four").unwrap();
+    let fetch = |store: &Store, record_bytes, index| {
+        let extents = [Extent { index, count: 4 }];
+        let mut out = Vec::new();
+        let what = FetchWhat::Records(record_bytes, &extents);
+        store.fetch(at(1), View::Latest, b"d", b"a", what, &mut out).map(|fetched| (fetched.found, out))
+    };
+    assert_eq!(fetch(&store, 1, 0).unwrap(), (true, b"four".to_vec()));
+    assert_eq!(fetch(&store, 1, 100).unwrap(), (false, vec![0; 4]));
+    for index in [0, 100] {
+        assert!(matches!(fetch(&store, 8, index), Err(StoreError::Kind { .. })), "at {index}");
+    }
+    // One that holds nothing any more may become an array of other records: it is a hole of any size.
+    follow(&mut store, &[Change::Begin(TxId(1))], 1);
+    let extents = [Extent { index: 0, count: 1 }];
+    let entry = EntryUpdate { kind: BYTES, extents: &extents, ..entry(b"d", b"of no more", b"1") };
+    store.update(at(1), Order::Pending(TxId(1)), Stamp(0), View::Latest, NOBODY, &[entry]).unwrap();
+    follow(&mut store, &[Change::Abort(TxId(1))], 2);
+    while store.background(100).unwrap() {}
+    let what = FetchWhat::Records(8, &extents);
+    let fetched = store.fetch(at(1), View::Latest, b"d", b"of no more", what, &mut Vec::new()).unwrap();
+    assert!(!fetched.found);
+}
+
+#[test]
 fn planted_bugs_show() {
     let open = |plant| {
         let options = StoreOptions { plant, ..StoreOptions::default() };

@@ -230,7 +230,8 @@ impl Object {
         let Fetched { found, filled, data, .. } = *fetched;
         let mut bytes = data.len();
         if let ValueKind::Array { record_bytes } = piece.entry.kind {
-            if found && fetched.record_bytes != record_bytes {
+            // 0: there is no such array.
+            if (found || fetched.record_bytes != 0) && fetched.record_bytes != record_bytes {
                 let text = format!("the array has records of {} bytes, not {record_bytes}", fetched.record_bytes);
                 return Err(ClientError::Argument(text));
             }

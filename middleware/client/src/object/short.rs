@@ -13,7 +13,7 @@ use super::fetch::{Found, Piece, Pieces};
 use super::{Object, checksum};
 use crate::client::gather;
 use crate::core::exchange::{Answer, Question};
-use crate::core::place::{Lent, Placed, Seen, Subject};
+use crate::core::place::{ExtentMap, Lent, Placed, Seen, Subject};
 use crate::error::{ClientError, Result};
 
 /// Targets are told, for their statistics, when so many bytes were read in place, and at the end.
@@ -175,9 +175,8 @@ impl Object {
         let asked_ns = shared.machine_ns();
         let located = self.ask(question, dkey, akey, extent).await;
         let lent = located.and_then(|located| shared.places.lend(question.target, extent.index, *located, asked_ns));
-        let Some(lent) = lent.filter(|lent| {
-            lent.map.end >= extent.end() && (lent.map.record_bytes == record_bytes || lent.map.spans.is_empty())
-        }) else {
+        let Some(lent) = lent.filter(|lent| lent.map.end >= extent.end() && has_records_of(&lent.map, record_bytes))
+        else {
             return (piece, None);
         };
         let mut result = Found { found: false, filled: true, bytes: piece.bytes() };
@@ -222,7 +221,7 @@ impl Object {
                     lent = shared.places.find(target, subject, at, shared.machine_ns());
                 }
                 let Some(lent) = &lent else { return Short::Ask(at) };
-                if lent.map.record_bytes != record_bytes && !lent.map.spans.is_empty() {
+                if !has_records_of(&lent.map, record_bytes) {
                     return Short::Long;
                 }
                 until_ns = until_ns.min(lent.until_ns);
@@ -241,6 +240,11 @@ impl Object {
         lent.iter().for_each(|lent| lent.count(result.bytes));
         Short::Done(result)
     }
+}
+
+/// Whether a map is of an array with such records, or says that there is none. Else the target says what is wrong, also of a hole.
+fn has_records_of(map: &ExtentMap, record_bytes: u32) -> bool {
+    map.record_bytes == record_bytes || (map.record_bytes == 0 && map.spans.is_empty())
 }
 
 /// Copies the records `at..end` of a map; false if they are not what their checksums say.

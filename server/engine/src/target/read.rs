@@ -339,6 +339,6 @@ fn with_data<'a>(found: &[talea_vos::Fetched], mut data: &'a [u8]) -> Vec<Fetche
 pub(super) fn fetch_what<'a>(entry: &'a Entry<'_>) -> FetchWhat<'a> {
     match entry.kind {
         ValueKind::Single | ValueKind::SingleMax => FetchWhat::Single,
-        ValueKind::Array { .. } => FetchWhat::Array(&entry.extents),
+        ValueKind::Array { record_bytes } => FetchWhat::Records(record_bytes, &entry.extents),
     }
 }

@@ -29,20 +29,23 @@ impl Store {
         let Some(found) = node.akey(akey) else { return Ok(Fetched::default()) };
         let hidden = self.memory.index.hidden_dkey(node, &lens, self.memory.index.hidden_object(object, &lens));
         let hidden = self.memory.index.hidden_akey(found, &lens, hidden);
-        let (asked, matches) = match what {
-            FetchWhat::Single => ("a single value", found.kind() == ValueKind::Single),
-            FetchWhat::Array(_) => ("an array", found.kind() != ValueKind::Single),
+        let asked = match what {
+            FetchWhat::Single => ValueKind::Single,
+            FetchWhat::Array(_) => ValueKind::Array { record_bytes: found.record_bytes() },
+            FetchWhat::Records(record_bytes, _) => ValueKind::Array { record_bytes },
         };
-        if !matches {
+        if found.kind() != asked {
             if found.holds_nothing(&self.memory.index.versions) {
                 return Ok(Fetched::default());
             }
-            return Err(StoreError::Kind { found: found.kind().to_string(), asked: asked.into() });
+            return Err(StoreError::Kind { found: found.kind().to_string(), asked: asked.to_string() });
         }
         let before = out.len();
         let result = match what {
             FetchWhat::Single => self.fetch_single(found, &lens, hidden, out),
-            FetchWhat::Array(extents) => self.fetch_array(found, &lens, hidden, extents, out),
+            FetchWhat::Array(extents) | FetchWhat::Records(_, extents) => {
+                self.fetch_array(found, &lens, hidden, extents, out)
+            }
         };
         result.map_err(|lost| {
             out.truncate(before);
@@ -62,7 +65,7 @@ impl Store {
     pub fn read_ahead(&self, at: ObjectRef, view: View, dkey: &[u8], akey: &[u8], what: FetchWhat) -> bool {
         let granule = GRANULE_BYTES as u64;
         match what {
-            FetchWhat::Array(extents) => extents.iter().all(|extent| {
+            FetchWhat::Array(extents) | FetchWhat::Records(_, extents) => extents.iter().all(|extent| {
                 let Ok(located) = self.locate(at, view, dkey, akey, *extent) else { return true };
                 located.spans.iter().all(|span| {
                     let from = u64::from(span.skip_bytes);
