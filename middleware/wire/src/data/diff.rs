@@ -29,7 +29,7 @@ pub struct DiffPlace {
     pub dkey: Vec<u8>,
     /// Attribute key.
     pub akey: Vec<u8>,
-    /// First record of an array; the largest number for a single value.
+    /// First record of an array, or the last one that is done with, where it says where to go on; the largest number for a single value.
     pub index: u64,
 }
 

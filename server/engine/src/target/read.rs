@@ -133,6 +133,11 @@ impl Target {
             akey: place.akey.clone(),
             index: place.index,
         };
+        // A single value has no records.
+        let place_behind = |last: &Difference| match last.record_bytes {
+            0 => place(&last.place),
+            _ => talea_vos::DiffPlace { index: last.extent.end() - 1, ..place(&last.place) },
+        };
         let place_back = |place: talea_vos::DiffPlace| {
             let talea_vos::DiffPlace { oid, dkey, akey, index } = place;
             DiffPlace { oid, dkey, akey, index }
@@ -145,7 +150,7 @@ impl Target {
         for one in all {
             let cost = one.place.dkey.len() + one.place.akey.len() + DIFFERENCE_BYTES;
             let Some(left) = room.checked_sub(cost) else {
-                next = found.last().map(|last: &Difference| place(&last.place));
+                next = found.last().map(&place_behind);
                 break;
             };
             room = left;

@@ -8,8 +8,8 @@ use crate::index::node::{Akey, Dkey, Object};
 use crate::index::stack::{Piece, Stack};
 use crate::{DiffPlace, Difference, Differs, ObjectRef, StoreError};
 
-/// Dkeys that one call looks at, at most: it is cut short there, and goes on with the next call.
-const LOOKED_AT: usize = 4096;
+/// Dkeys, akeys and stretches of arrays that one call looks at, at most: it is cut short there, and goes on with the next call.
+const LOOKED_AT: usize = 8192;
 
 /// A view with what it hides of the node that is looked at.
 #[derive(Clone, Copy)]
@@ -20,8 +20,9 @@ struct Side<'a> {
 
 impl Store {
     /// At most `limit` differences behind `after`, in order of object, dkey, akey and record; of one object or of the whole
-    /// container. The second result is where to go on, if there may be more: behind the last difference, or behind a dkey in
-    /// which there was none.
+    /// container. The second result is where to go on, if there may be more: behind the last record of the last difference, or
+    /// behind the last one that was looked at. Records that follow each other and differ alike come in one piece, but for where a
+    /// call was cut short.
     pub fn diff(
         &self,
         container: ContainerId,
@@ -31,15 +32,14 @@ impl Store {
         limit: usize,
     ) -> Result<(Vec<Difference>, Option<DiffPlace>), StoreError> {
         let sides = [self.lens(container, from)?, self.lens(container, to)?].map(|lens| Side { lens, hidden: None });
-        let mut found = Found { all: Vec::new(), limit: limit.max(1) };
-        let mut looked = 0;
+        let mut found = Found { all: Vec::new(), limit: limit.max(1), looked: 0 };
         let Some(known) = self.memory.index.containers.get(&container) else { return Ok((found.all, None)) };
         let first = only.or(after.map(|after| after.oid)).unwrap_or_default();
         let objects = known.objects.iter_from(known.objects.seek(|oid| *oid < first));
         for (oid, id) in objects.take_while(|(oid, _)| only.is_none_or(|only| *oid == only)) {
             let Some(object) = self.memory.index.objects.get(*id) else { continue };
             let behind = after.filter(|after| after.oid == oid);
-            if let Some(stopped) = self.diff_object(object, sides, behind, &mut looked, &mut found) {
+            if let Some(stopped) = self.diff_object(object, sides, behind, &mut found) {
                 return Ok((found.all, Some(stopped)));
             }
         }
@@ -51,7 +51,6 @@ impl Store {
         object: &Object,
         sides: [Side<'_>; 2],
         behind: Option<&DiffPlace>,
-        looked: &mut usize,
         found: &mut Found,
     ) -> Option<DiffPlace> {
         let index = &self.memory.index;
@@ -63,8 +62,7 @@ impl Store {
             if let Some(stopped) = self.diff_dkey(object.at, node, sides, behind, found) {
                 return Some(stopped);
             }
-            *looked += 1;
-            if *looked >= LOOKED_AT {
+            if found.look() {
                 let last = node.akeys.last().map_or_else(Vec::new, |akey| akey.key.bytes().to_vec());
                 let dkey = node.key.bytes().to_vec();
                 return Some(DiffPlace { oid: object.at.oid, dkey, akey: last, index: u64::MAX });
@@ -93,22 +91,24 @@ impl Store {
                 akey: akey.key.bytes().to_vec(),
                 index,
             };
-            if self.diff_array(akey, sides, after, place, found) {
-                return found.last();
+            if let Some(last) = self.diff_array(akey, sides, after, place, found) {
+                return Some(place(last));
             }
+            let mut is_over = found.look();
             if after.is_none_or(|index| index < u64::MAX)
                 && let Some(how) = self.differs(&akey.single, sides)
             {
                 let place = place(u64::MAX);
-                if found.add(Difference { place, record_bytes: 0, extent: Extent::default(), how }) {
-                    return found.last();
-                }
+                is_over |= found.add(Difference { place, record_bytes: 0, extent: Extent::default(), how });
+            }
+            if is_over {
+                return Some(place(u64::MAX));
             }
         }
         None
     }
 
-    /// Runs of records that differ alike. True: there is no room for more.
+    /// Runs of records that differ alike. `Some`: the last record that is done with, and there is no room for more.
     fn diff_array(
         &self,
         akey: &Akey,
@@ -116,31 +116,36 @@ impl Store {
         after: Option<u64>,
         place: impl Fn(u64) -> DiffPlace,
         found: &mut Found,
-    ) -> bool {
-        let Some(array) = &akey.array else { return false };
+    ) -> Option<u64> {
+        let array = akey.array.as_ref()?;
         let mut run: Option<(Extent, Differs)> = None;
-        let mut add = |run: Option<(Extent, Differs)>| {
-            // Runs are the same in each call: those that begin no later than the anchor were given.
-            run.filter(|(extent, _)| after.is_none_or(|after| extent.index > after)).is_some_and(|(extent, how)| {
-                let (place, record_bytes) = (place(extent.index), akey.record_bytes());
-                found.add(Difference { place, record_bytes, extent, how })
-            })
+        let add = |run: Option<(Extent, Differs)>, found: &mut Found| {
+            let (extent, how) = run?;
+            let (place, record_bytes) = (place(extent.index), akey.record_bytes());
+            found.add(Difference { place, record_bytes, extent, how }).then(|| extent.end() - 1)
         };
-        // The last run that was given begins where a column does: nothing before it is looked at again.
-        let from = after.unwrap_or(0);
+        let from = after.map_or(0, |after| after.saturating_add(1));
         for (start, column) in array.overlapping(Extent { index: from, count: u64::MAX - from }) {
-            let Some(how) = self.differs(&column.stack, sides) else { continue };
-            match &mut run {
-                Some((open, same)) if open.end() == start && *same == how => open.count = column.end - open.index,
-                _ => {
-                    if add(run.take()) {
-                        return true;
+            // Columns that were joined since the call before begin with what is done.
+            let start = start.max(from);
+            match (&mut run, self.differs(&column.stack, sides)) {
+                (Some((open, same)), Some(how)) if open.end() == start && *same == how => {
+                    open.count = column.end - open.index;
+                }
+                (_, how) => {
+                    let last = add(run.take(), found);
+                    if last.is_some() {
+                        return last;
                     }
-                    run = Some((Extent { index: start, count: column.end - start }, how));
+                    run = how.map(|how| (Extent { index: start, count: column.end - start }, how));
                 }
             }
+            if found.look() {
+                _ = add(run, found);
+                return Some(column.end - 1);
+            }
         }
-        add(run)
+        add(run, found)
     }
 
     fn differs(&self, stack: &Stack, sides: [Side<'_>; 2]) -> Option<Differs> {
@@ -160,16 +165,19 @@ impl Store {
 struct Found {
     all: Vec<Difference>,
     limit: usize,
+    looked: usize,
 }
 
 impl Found {
+    /// Something was looked at. True: that is enough for one call.
+    fn look(&mut self) -> bool {
+        self.looked += 1;
+        self.looked >= LOOKED_AT
+    }
+
     /// True: there is no room for more.
     fn add(&mut self, difference: Difference) -> bool {
         self.all.push(difference);
         self.all.len() >= self.limit
-    }
-
-    fn last(&self) -> Option<DiffPlace> {
-        self.all.last().map(|last| last.place.clone())
     }
 }

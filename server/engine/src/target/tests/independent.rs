@@ -2,6 +2,7 @@
 //! snapshots.
 
 use talea_model::{Extent, Order, Stamp, TxId, View};
+use talea_tier::{SimMedium, Torn};
 use talea_vos::Change;
 use talea_wire::RefusalCode;
 use talea_wire::data::{Body, Condition, Diff, DiffPlace, Differences, Differs, Prepare, Read, ReadOf};
@@ -197,4 +198,51 @@ fn differences_are_what_was_written_between() {
     assert_eq!(differences(&mut bench, to, to, 100), vec![]);
     let back: Vec<Differs> = differences(&mut bench, to, from, 100).into_iter().map(|(_, _, how)| how).collect();
     assert_eq!(back[0], Differs::Removed, "the other way round: {back:?}");
+}
+
+/// Records of an array at these indices, each written by itself.
+fn write_records(bench: &mut Bench, indices: &[u64]) {
+    for some in indices.chunks(256) {
+        let entries = some.iter().map(|index| array(b"long", Extent { index: *index, count: 1 }, b"r")).collect();
+        let head = bench.head(Some(AUTO), View::Latest);
+        assert_eq!(bench.ask(head, Body::Update(entries)), Some(Answer::Done));
+    }
+}
+
+fn snapshot_now(bench: &mut Bench) -> View {
+    bench.later_us(10);
+    let view = snapshot(bench.stamp(), bench.position);
+    bench.get(view, b"k");
+    bench.later_us(10);
+    view
+}
+
+#[test]
+fn a_page_of_differences_ends_where_a_turn_has_looked_at_enough() {
+    const ALIKE: u64 = 20_000;
+    let mut bench = Bench::on(SimMedium::new(64 << 20, Torn::Lines), START_US);
+    write_records(&mut bench, &(0..ALIKE).map(|n| 2 * n).collect::<Vec<_>>());
+    let from = snapshot_now(&mut bench);
+    write_records(&mut bench, &[2 * ALIKE - 2]);
+    let to = snapshot_now(&mut bench);
+    // One in which the others were written again, next to each other: they differ alike, over more than a page looks at.
+    write_records(&mut bench, &(0..ALIKE).map(|n| 3 * ALIKE + n).collect::<Vec<_>>());
+    let last = snapshot_now(&mut bench);
+    let View::Snapshot { stamp, position, .. } = from else { panic!() };
+    let head = bench.head(None, to);
+    let first = bench.ask(head, Body::Diff(Box::new(Diff { from: stamp, position, after: None, limit: 10 })));
+    let Some(Answer::Differences(Differences { found, next })) = first else { panic!("{first:?}") };
+    assert!(found.is_empty() && next.is_some_and(|next| next.index < ALIKE), "all of it was looked at in one turn");
+    let long = |index, count, how| (b"long".to_vec(), Extent { index, count }, how);
+    assert_eq!(differences(&mut bench, from, to, 10), [long(2 * ALIKE - 2, 1, Differs::Changed)]);
+    for limit in [1, 10] {
+        let pieces = differences(&mut bench, to, last, limit);
+        assert!((2..10).contains(&pieces.len()), "{} pieces", pieces.len());
+        let mut end = 3 * ALIKE;
+        for (_, extent, how) in pieces {
+            assert_eq!((extent.index, how), (end, Differs::Added));
+            end = extent.end();
+        }
+        assert_eq!(end, 4 * ALIKE, "without a gap, and nothing twice");
+    }
 }
