@@ -42,6 +42,18 @@ pub enum TargetChange {
         /// Which.
         container: ContainerId,
     },
+    /// A session was opened. Numbers come in order.
+    OpenSession {
+        /// Which.
+        session: SessionId,
+    },
+    /// The sessions that there are, for targets that start in the middle of the log.
+    Sessions {
+        /// The last one that was opened.
+        last: SessionId,
+        /// Those that are open, ascending.
+        open: Vec<SessionId>,
+    },
     /// A session ended: its requests are refused from now on, and its sequence numbers can be forgotten (rule 14).
     EndSession {
         /// Which.

@@ -74,6 +74,8 @@ pub struct Node {
     /// Until when the targets may serve.
     lease_ns: Option<u64>,
     peers: BTreeMap<PeerId, Peer>,
+    /// Clients' connections without a session, and some that had none.
+    strangers: Vec<PeerId>,
     homes: BTreeMap<SessionId, Home>,
     /// Sessions that are moving here, by the connection over which their client asked for it, and what it has joined.
     arriving: BTreeMap<PeerId, (SessionId, BTreeSet<TxId>)>,
@@ -91,6 +93,8 @@ pub struct Node {
     durable: Position,
     /// The targets are told the whole state next, because some of what led to it is no longer kept.
     owes_state: bool,
+    /// The targets have not been told which sessions there are: they forget that at their end.
+    owes_sessions: bool,
     actions: Vec<Action>,
 }
 
@@ -108,6 +112,7 @@ impl Node {
             heard: (config.server.id, 0),
             lease_ns: None,
             peers: BTreeMap::new(),
+            strangers: Vec::new(),
             homes: BTreeMap::new(),
             arriving: BTreeMap::new(),
             session_ends: BTreeSet::new(),
@@ -120,6 +125,7 @@ impl Node {
             delivered: Position(0),
             durable: config.horizon,
             owes_state: false,
+            owes_sessions: true,
             actions: vec![Action::Lease { until_ns: None }],
             config,
         };
@@ -166,9 +172,10 @@ impl Node {
             self.actions.push(Action::Watch { peer, pid });
         }
         let is_server = matches!(kind, PeerKind::Server(_));
-        self.peers.insert(peer, Peer { kind, process });
-        if is_server {
-            self.introduce(peer);
+        self.peers.insert(peer, Peer { kind, process, heard_ns: now.monotonic_ns });
+        match is_server {
+            true => self.introduce(peer),
+            false => self.bound_strangers(peer),
         }
         self.finish();
     }
@@ -210,7 +217,8 @@ impl Node {
     pub fn message(&mut self, now: Time, peer: PeerId, bytes: &[u8]) {
         self.begin(now);
         self.counters.messages_in += 1;
-        let Some(known) = self.peers.get(&peer) else { return };
+        let Some(known) = self.peers.get_mut(&peer) else { return };
+        known.heard_ns = now.monotonic_ns;
         let kind = known.kind.clone();
         match codec::decode::<Envelope>(bytes) {
             Ok(envelope) => self.dispatch(peer, kind, envelope),
@@ -253,7 +261,7 @@ impl Node {
     /// A connection to another server is up.
     pub fn server_up(&mut self, now: Time, server: ServerId, peer: PeerId) {
         self.begin(now);
-        self.peers.insert(peer, Peer { kind: PeerKind::Server(server), process: None });
+        self.peers.insert(peer, Peer { kind: PeerKind::Server(server), process: None, heard_ns: now.monotonic_ns });
         self.linked(server, peer);
         self.finish();
     }
@@ -474,7 +482,11 @@ impl Node {
             self.delivered = horizon;
             let mut changes = std::mem::take(&mut self.undelivered);
             if let Some(state) = self.owed_state() {
-                changes = vec![state];
+                (changes, self.owes_sessions) = (vec![state], false);
+            } else if self.owes_sessions && horizon >= self.config.horizon {
+                // From here on the changes say which come and go.
+                self.owes_sessions = false;
+                changes.insert(0, self.pool.all_sessions());
             }
             self.actions.push(Action::Deliver { changes, horizon });
         }

@@ -170,7 +170,7 @@ impl Pool {
             }
             Entry::Targets { targets, state } => self.set_targets(targets, *state, proposed, applied),
             Entry::SessionOpen { home, name, secret, process } => {
-                self.session_open(*home, name, *secret, *process, proposed)
+                self.session_open(*home, name, *secret, *process, proposed, applied)
             }
             Entry::SessionEnd { session, home, joined, orderly } => {
                 self.session_end(*session, *home, joined, *orderly, applied)

@@ -17,6 +17,7 @@ mod read;
 mod resync;
 mod scrub;
 mod serve;
+mod sessions;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -42,13 +43,12 @@ use counters::Counters;
 use follow::Behind;
 use judge::Changes;
 use parked::Parked;
+use sessions::Sessions;
 
 /// Items of background work that one turn does at most.
 const BACKGROUND_ITEMS: usize = 256;
 /// Things of the index that enumerations and queries look at in one turn at most.
 const TURN_LOOKS: usize = 8192;
-/// Ended sessions remembered so that their late requests are refused.
-const ENDED_SESSIONS: usize = 65_536;
 /// A question for the log's end that got no answer is asked again after this time, in nanoseconds.
 const ASK_AGAIN_NS: u64 = 1_000_000_000;
 
@@ -77,6 +77,10 @@ pub enum PoolChange {
         /// All kept stamps below F.
         kept: Vec<Stamp>,
     },
+    /// A session was opened.
+    OpenSession(SessionId),
+    /// The sessions that there are, for a target that starts in the middle of the log: the last one that was opened, and those that are open.
+    Sessions(SessionId, Vec<SessionId>),
     /// A new pool map.
     Map(Arc<PoolMap>),
     /// All that matters of what was told up to the horizon: some of it was not told to this target, and is no longer kept.
@@ -174,11 +178,9 @@ pub struct Target {
     copy: Vec<u8>,
     /// What the request being served is.
     asked: Asked,
-    ended: BTreeSet<SessionId>,
+    sessions: Sessions,
     /// When connections of ended sessions are looked at next.
     evict_ns: u64,
-    /// What this target was told in place of the log's beginning: sessions that are not open in it have ended.
-    known: Option<Arc<PoolState>>,
     /// Independent transactions that were prepared here and are not over as far as the horizon knows.
     prepared: BTreeSet<TxId>,
     parked: Parked,
@@ -246,9 +248,8 @@ impl Target {
             connections: 0,
             copy: Vec::new(),
             asked: Asked::default(),
-            ended: BTreeSet::new(),
+            sessions: Sessions::default(),
             evict_ns: u64::MAX,
-            known: None,
             prepared: BTreeSet::new(),
             parked: Parked::default(),
             behind: Behind::default(),

@@ -17,6 +17,8 @@ pub fn pool_change(change: TargetChange) -> PoolChange {
         TargetChange::Abort { tx } => PoolChange::Store(Change::Abort(tx)),
         TargetChange::Floor { container, floor, kept } => PoolChange::Floor { container, floor, kept },
         TargetChange::Container { container } => PoolChange::Container(container),
+        TargetChange::OpenSession { session } => PoolChange::OpenSession(session),
+        TargetChange::Sessions { last, open } => PoolChange::Sessions(last, open),
         TargetChange::EndSession { session } => PoolChange::Store(Change::EndSession(session)),
         TargetChange::DestroyContainer { container } => PoolChange::Store(Change::DestroyContainer(container)),
         TargetChange::Map(map) => PoolChange::Map(Arc::new(map)),

@@ -94,6 +94,15 @@ pub enum StoreError {
         /// What was asked for.
         asked: String,
     },
+    /// As many requests of one session are remembered as may be.
+    #[error(
+        "its client has not said of {most} updates of its session that it has their answers, and no more are remembered: it says so \
+         when the oldest one under way is over, and then this one may be tried again"
+    )]
+    Unacknowledged {
+        /// How many.
+        most: usize,
+    },
     /// The container is gone.
     #[error("container {0} was destroyed")]
     Destroyed(ContainerId),

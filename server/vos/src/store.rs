@@ -97,6 +97,15 @@ impl Store {
             })
     }
 
+    /// Whether so many requests of a session are remembered already, none of which this one lets be forgotten.
+    pub fn is_unacknowledged(&self, caller: &Caller, most: usize) -> bool {
+        caller.session.0 != 0
+            && self.memory.done.get(&caller.session).is_some_and(|done| {
+                let first = done.sequences.first();
+                done.sequences.len() >= most && first.is_some_and(|first| *first >= caller.acknowledged_below)
+            })
+    }
+
     /// Transactions, open as far as the horizon knows, with versions that a latest read or an autocommit of this dkey would
     /// meet: whoever does must know their fates first (docs/design.md §4 rule 8). Without a dkey: of the whole object.
     pub fn pending_on(&self, at: ObjectRef, dkey: Option<&[u8]>) -> Vec<TxId> {

@@ -15,12 +15,17 @@ use crate::pool::Outcome;
 /// From how many joined transactions on closed ones are looked for and dropped.
 const JOINED_BEFORE_PRUNING: usize = 64;
 
+/// Clients' connections without a session at most. Whoever opens one stays; others only look, and look again.
+pub(super) const MAX_STRANGERS: usize = 1024;
+
 /// A connection that has proved itself.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     pub(super) kind: PeerKind,
     /// Its process, if the kernel vouched for it.
     pub(super) process: Option<Process>,
+    /// When its last message came, in monotonic nanoseconds.
+    pub(super) heard_ns: u64,
 }
 
 /// What is at the other end.
@@ -138,9 +143,45 @@ impl Node {
         }
     }
 
+    /// A client connected, or its session is over. If those without one are too many, the one that was silent for the longest time makes
+    /// room; but first one that waits for nothing. Servers, and who has a session, stay.
+    pub(super) fn bound_strangers(&mut self, newest: PeerId) {
+        self.strangers.push(newest);
+        if self.strangers.len() <= MAX_STRANGERS {
+            return;
+        }
+        // Most that were one have a session by now.
+        let peers = &self.peers;
+        let opens = |peer: &PeerId| match peers.get(peer)?.kind {
+            PeerKind::Client { session: None, opening } => Some(opening),
+            _ => None,
+        };
+        self.strangers.sort_unstable();
+        self.strangers.dedup();
+        self.strangers.retain(|peer| opens(peer).is_some());
+        if self.strangers.len() <= MAX_STRANGERS {
+            return;
+        }
+        let waiting = self.waits.peers();
+        let rank =
+            |peer: &PeerId| (opens(peer), waiting.contains(peer), peers.get(peer).map(|known| known.heard_ns), *peer);
+        let last = self.strangers.iter().copied().filter(|peer| *peer != newest).min_by_key(rank);
+        if let Some(peer) = last {
+            tracing::warn!(
+                peer = peer.0,
+                "closing the oldest of more than {MAX_STRANGERS} connections without a session"
+            );
+            self.actions.push(Action::Close { peer });
+            self.lose_peer(peer, false);
+        }
+    }
+
     pub(super) fn set_session(&mut self, peer: PeerId, to: Option<SessionId>, to_opening: bool) {
         if let Some(Peer { kind: PeerKind::Client { session, opening }, .. }) = self.peers.get_mut(&peer) {
             (*session, *opening) = (to, to_opening);
+            if to.is_none() && !to_opening {
+                self.bound_strangers(peer);
+            }
         }
     }
 

@@ -10,6 +10,7 @@ mod mended;
 mod rules;
 mod sessions;
 mod stopped;
+mod strangers;
 mod tree;
 mod view;
 
@@ -53,6 +54,8 @@ struct Client {
 struct World {
     now: Time,
     nodes: Vec<Option<Node>>,
+    /// What the targets of a server that starts know already.
+    horizon: Position,
     told: Vec<Told>,
     /// What each server's medium holds.
     media: Vec<Stored>,
@@ -113,6 +116,7 @@ impl World {
         World {
             now: Time { monotonic_ns: 1_000_000_000, unix_us: 1_800_000_000_000_000 },
             nodes: (0..servers).map(|_| None).collect(),
+            horizon: Position(0),
             told: (0..servers).map(|_| Told::default()).collect(),
             media: vec![Stored::default(); servers],
             clients: Vec::new(),
@@ -157,7 +161,7 @@ impl World {
             pool: 42,
             lease_ms: LEASE_MS,
             heartbeat_ms: 500,
-            horizon: Position(0),
+            horizon: self.horizon,
             log_bound: self.log_bound,
             fan_out: self.fan_out,
             session_lease_ms: self.session_lease_ms,

@@ -60,6 +60,13 @@ impl Waits {
         self.by_deadline.first().map(|(deadline_ns, _)| *deadline_ns)
     }
 
+    /// The clients that wait here.
+    pub(super) fn peers(&self) -> BTreeSet<PeerId> {
+        let peer =
+            |(wait, _): &(Wait, u64)| if let Origin::Client { peer, .. } = wait.origin { Some(peer) } else { None };
+        self.waits.values().filter_map(peer).collect()
+    }
+
     pub(super) fn forget_peer(&mut self, gone: PeerId) {
         let is_gone = |wait: &Wait| matches!(wait.origin, Origin::Client { peer, .. } if peer == gone);
         let ids: Vec<u64> = self.waits.iter().filter(|(_, (wait, _))| is_gone(wait)).map(|(id, _)| *id).collect();

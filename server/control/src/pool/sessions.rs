@@ -105,6 +105,11 @@ impl Pool {
         regained.for_each(|session| session.lost_at = None);
     }
 
+    /// All sessions, for targets that were not told of each.
+    pub(crate) fn all_sessions(&self) -> crate::TargetChange {
+        crate::TargetChange::Sessions { last: self.last_session, open: self.sessions.keys().copied().collect() }
+    }
+
     /// Whether a session is open.
     pub fn has_session(&self, session: SessionId) -> bool {
         self.sessions.contains_key(&session)
@@ -122,6 +127,7 @@ impl Pool {
         secret: u128,
         process: Option<Process>,
         since: Stamp,
+        applied: &mut Applied,
     ) -> Outcome {
         if self.sessions.len() >= limit::MAX_SESSIONS {
             return refuse(RefusalCode::Busy, format!("the pool has {} sessions, its limit", limit::MAX_SESSIONS));
@@ -136,6 +142,7 @@ impl Pool {
         let (results, attempt) = (BTreeMap::new(), 0);
         let session = Session { home, name, secret, since, attempt, process, lost_at: None, results, forgotten: 0 };
         self.sessions.insert(self.last_session, session);
+        applied.changes.push(crate::TargetChange::OpenSession { session: self.last_session });
         self.tell_session(self.last_session)
     }
 

@@ -136,8 +136,14 @@ impl Target {
         if !self.clock.is_plausible(bound, now.unix_us, MAX_CLOCK_AHEAD_MS) {
             return refuse(RefusalCode::Clock, "the request's bound is too far ahead: synchronise the nodes' clocks");
         }
-        if (unknown || self.meets_pending(request)) && !after_log_end {
+        // Nothing is remembered for a session that there is not; of one that has just been opened the log's end tells.
+        let is_news = head.order.is_some() && self.sessions.is_news(head.session);
+        if (unknown || is_news || self.meets_pending(request)) && !after_log_end {
             return Gate::Wait(Wait::LogEnd(self.log_end.last + 1));
+        }
+        if is_news {
+            let text = format!("the pool has given out no session {}: open one", head.session);
+            return refuse(RefusalCode::SessionExpired, &text);
         }
         if unknown {
             let text = format!("there is no container {}: was it destroyed?", head.container);

@@ -15,6 +15,9 @@ use crate::outbox::{Asked, Kind, MAX_QUEUED, Outbox};
 
 /// Connections of one session at most.
 const MAX_CONNECTIONS: usize = 4;
+/// Connections at most that are of no session as far as this target knows. Clients whose sessions are so new that the log has not told
+/// of them are among them, for a moment.
+const MAX_STRANGERS: usize = 256;
 
 pub(super) struct Peer {
     pub(super) hello: Hello,
@@ -30,7 +33,10 @@ impl Target {
     pub fn peer_up(&mut self, peer: PeerId, hello: Hello, out: &mut Outbox) {
         let session = SessionId(hello.session);
         self.bound_connections(session, out);
-        let ended = self.ended.contains(&session) || self.known.as_ref().is_some_and(|known| known.has_ended(session));
+        if self.sessions.is_nobody(session) {
+            self.bound_strangers(out);
+        }
+        let ended = self.sessions.has_ended(session);
         self.connections += 1;
         self.peers.insert(peer, Peer { hello, since: self.connections, ended, closes_ns: None });
         if ended {
@@ -46,6 +52,18 @@ impl Target {
         }
         if let Some((&peer, _)) = of_session.min_by_key(|(_, known)| known.since) {
             self.drop_peer(peer, out);
+        }
+    }
+
+    /// Who has no session asks for nothing here: the oldest such connections make room for others.
+    fn bound_strangers(&mut self, out: &mut Outbox) {
+        let is_nobody = |known: &Peer| self.sessions.is_nobody(SessionId(known.hello.session));
+        let strangers = self.peers.iter().filter(|(_, known)| is_nobody(known));
+        let mut oldest: Vec<(u64, PeerId)> = strangers.map(|(peer, known)| (known.since, *peer)).collect();
+        if oldest.len() >= MAX_STRANGERS {
+            oldest.sort_unstable();
+            let over = oldest.len() + 1 - MAX_STRANGERS;
+            oldest.into_iter().take(over).for_each(|(_, peer)| self.drop_peer(peer, out));
         }
     }
 

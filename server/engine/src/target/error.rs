@@ -10,7 +10,7 @@ use talea_wire::{Refusal, RefusalCode};
 pub(super) fn refusal(target: TargetId, head: &Head, error: &StoreError) -> Refusal {
     let code = match error {
         StoreError::NoSpace { .. } | StoreError::Tier(TierError::NoRoom { .. }) => RefusalCode::NoSpace,
-        StoreError::RoomToCome { .. } => RefusalCode::Busy,
+        StoreError::RoomToCome { .. } | StoreError::Unacknowledged { .. } => RefusalCode::Busy,
         StoreError::Closed { .. } => RefusalCode::Closed,
         StoreError::Exists => RefusalCode::Exists,
         StoreError::NotFound => RefusalCode::NotFound,

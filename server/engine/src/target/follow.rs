@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use talea_model::{ContainerId, PoolMap, Position, Stamp};
+use talea_model::{ContainerId, PoolMap, Position, SessionId, Stamp};
 use talea_vos::{Change, Store, StoreError};
 
-use super::{ENDED_SESSIONS, Fatal, PoolChange, Target};
+use super::{Fatal, PoolChange, Target};
 
 /// Parts of the log that the store has no room for yet: right after a restart, while others may still read all that is free.
 #[derive(Default)]
@@ -54,6 +54,8 @@ impl Target {
                     self.containers.iter_mut().for_each(|known| _ = known.insert(container));
                     store.push(Change::Container(container));
                 }
+                PoolChange::OpenSession(session) => self.sessions.open(session),
+                PoolChange::Sessions(last, open) => self.set_sessions(last, open),
                 PoolChange::Floor { container, floor, kept } => self.set_floor(container, floor, kept, &mut store),
                 PoolChange::Map(map) => {
                     let now = map.target(self.id).map_or(incarnation, |target| target.incarnation);
@@ -107,6 +109,15 @@ impl Target {
         }
     }
 
+    /// The sessions that there are: connections of others are over.
+    pub(super) fn set_sessions(&mut self, last: SessionId, open: impl IntoIterator<Item = SessionId>) {
+        self.sessions.tell(last, open);
+        for peer in self.peers.values_mut() {
+            peer.ended |= self.sessions.has_ended(SessionId(peer.hello.session));
+        }
+        self.look_for_ended();
+    }
+
     /// A pool map, also outside of the log's order; an older one is ignored.
     pub fn set_map(&mut self, map: Arc<PoolMap>) {
         if self.map.as_ref().is_none_or(|known| known.version < map.version) {
@@ -128,10 +139,7 @@ impl Target {
                 self.counters.container_bytes_in.remove(container);
             }
             Change::EndSession(session) => {
-                self.ended.insert(*session);
-                if self.ended.len() > ENDED_SESSIONS {
-                    self.ended.pop_first();
-                }
+                self.sessions.end(*session);
                 let of_it = self.peers.values_mut().filter(|peer| peer.hello.session == session.0);
                 of_it.for_each(|peer| peer.ended = true);
                 self.look_for_ended();

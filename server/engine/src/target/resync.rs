@@ -22,10 +22,7 @@ impl Target {
         let has_ended = |session: &SessionId| state.has_ended(*session);
         let remembered: BTreeSet<SessionId> = self.store.sessions().filter(has_ended).collect();
         changes.extend(remembered.into_iter().map(Change::EndSession));
-        for peer in self.peers.values_mut() {
-            peer.ended |= state.has_ended(SessionId(peer.hello.session));
-        }
-        self.look_for_ended();
+        self.set_sessions(state.last_session, state.sessions.iter().copied());
         self.past_of(&state, &mut changes);
         changes.iter().for_each(|change| self.note(change));
         store.append(&mut changes);
@@ -42,7 +39,6 @@ impl Target {
         if let Some(map) = &state.map {
             self.set_map(Arc::new(map.clone()));
         }
-        self.known = Some(state);
         Ok(())
     }
 
@@ -94,6 +90,8 @@ impl Target {
             match change {
                 PoolChange::Map(map) => self.set_map(map),
                 PoolChange::Store(change @ Change::EndSession(_)) => self.note(&change),
+                PoolChange::OpenSession(session) => self.sessions.open(session),
+                PoolChange::Sessions(last, open) => self.set_sessions(last, open),
                 PoolChange::State(state) => state.map.iter().for_each(|map| self.set_map(Arc::new(map.clone()))),
                 _ => {}
             }

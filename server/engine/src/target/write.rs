@@ -10,6 +10,10 @@ use talea_wire::data::{self, Body, Request};
 
 use super::{Now, Target};
 
+/// Updates of one session that are remembered at most. Its client's oldest one that is still under way would have to be overtaken by as
+/// many.
+pub(super) const MAX_UNACKNOWLEDGED: usize = 65_536;
+
 impl Target {
     /// Does a write, once: one that was done before (rule 14) changes nothing and is well. False if it goes on in the next turn.
     pub(super) fn write(&mut self, now: Now, request: &Request<'_>) -> Result<bool, StoreError> {
@@ -19,6 +23,9 @@ impl Target {
         // A resent write is acknowledged with the turn's flush: the first one may not be durable yet.
         if caller.session.0 != 0 && self.store.already_done(&caller) {
             return Ok(true);
+        }
+        if self.store.is_unacknowledged(&caller, MAX_UNACKNOWLEDGED) {
+            return Err(StoreError::Unacknowledged { most: MAX_UNACKNOWLEDGED });
         }
         // Another one found the store full in this turn, and did the turn's share of making room.
         if self.full && matches!(request.body, Body::Update(_)) {

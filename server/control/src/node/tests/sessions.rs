@@ -346,3 +346,29 @@ fn a_server_without_a_leader_tells_what_it_knows_and_which_replicas_it_misses() 
     let refusal = world.ask(client, Request::Begin { container: RUN, collective: true }).unwrap_err();
     assert!(refusal.code == RefusalCode::NoLeader && refusal.text.contains("no majority"), "{refusal}");
 }
+
+/// Targets that start again where they were know the log up to there, but not any more which sessions it opened.
+#[test]
+fn targets_that_start_in_the_middle_of_the_log_are_told_which_sessions_there_are() {
+    for server in [0, 1] {
+        let mut world = lasting(2);
+        let (stays, goes) = (world.client(1 - server), world.client(1 - server));
+        world.ok(goes, Request::SessionClose);
+        world.horizon = world.node(0).pool().position();
+        world.kill(server);
+        world.start(server);
+        world.advance(3 * LEASE_MS);
+        let newest = world.client(1 - server);
+        world.advance(LEASE_MS);
+        let changes = &world.told[server].changes;
+        let told = changes.iter().filter_map(|change| match change {
+            TargetChange::Sessions { last, open } => Some((*last, open.clone())),
+            _ => None,
+        });
+        let told: Vec<_> = told.collect();
+        let [(last, open)] = &told[..] else { panic!("told {} times", told.len()) };
+        let session = |client: usize| world.clients[client].session;
+        assert!(*last >= session(goes) && open.contains(&session(stays)) && !open.contains(&session(goes)), "{told:?}");
+        assert!(changes.contains(&TargetChange::OpenSession { session: session(newest) }), "and of others one by one");
+    }
+}

@@ -12,6 +12,7 @@ struct View {
     fates: BTreeMap<TxId, Fate>,
     containers: BTreeMap<ContainerId, ContainerState>,
     ended: BTreeSet<SessionId>,
+    sessions: BTreeSet<SessionId>,
     map: Option<PoolMap>,
 }
 
@@ -30,13 +31,19 @@ impl View {
                 self.containers.insert(*container, known);
             }
             TargetChange::DestroyContainer { container } => _ = self.containers.remove(container),
-            TargetChange::EndSession { session } => _ = self.ended.insert(*session),
+            TargetChange::EndSession { session } => {
+                self.ended.insert(*session);
+                self.sessions.remove(session);
+            }
+            TargetChange::OpenSession { session } => _ = self.sessions.insert(*session),
+            TargetChange::Sessions { open, .. } => self.sessions = open.iter().copied().collect(),
             TargetChange::Map(map) => self.map = Some(map.clone()),
             TargetChange::State(state) => {
                 self.fates.extend(state.closed.iter().copied());
                 self.fates.extend(state.open.iter().map(|tx| (*tx, Fate::Open)));
                 self.containers = state.containers.iter().map(|known| (known.container, known.clone())).collect();
                 self.ended.extend((1..=state.last_session.0).map(SessionId).filter(|id| state.has_ended(*id)));
+                self.sessions = state.sessions.iter().copied().collect();
                 self.map = state.map.clone();
             }
         }

@@ -65,9 +65,10 @@ impl Model {
                     assert_eq!(self.fates.insert(*tx, Fate::Aborted), Some(Fate::Open), "the first fate wins");
                 }
                 TargetChange::Map(map) => self.issue(map.stamp),
-                TargetChange::State(_) => panic!("a record says what it changes"),
+                TargetChange::State(_) | TargetChange::Sessions { .. } => panic!("a record says what it changes"),
                 TargetChange::Floor { floor, .. } => assert!(self.issued.iter().chain([floor]).max() >= Some(floor)),
                 TargetChange::Container { .. }
+                | TargetChange::OpenSession { .. }
                 | TargetChange::EndSession { .. }
                 | TargetChange::DestroyContainer { .. } => {}
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use talea_model::{ContainerState, Extent, Fate, Order, PoolState, Stamp, TxId, View};
+use talea_model::{ContainerState, Extent, Fate, Order, PoolState, SessionId, Stamp, TxId, View};
 use talea_vos::Change;
 use talea_wire::RefusalCode;
 use talea_wire::data::{Body, Condition};
@@ -197,6 +197,8 @@ fn a_state_replaces_what_a_restarted_target_has_no_room_to_follow_yet() {
         closed: vec![(TxId(6_001), Fate::Aborted)],
         last_container: RUN,
         containers: vec![ContainerState { container: RUN, floor, kept: vec![kept] }],
+        last_session: SessionId(1),
+        sessions: vec![SessionId(1)],
         map: Some(map(1)),
         ..PoolState::default()
     };
