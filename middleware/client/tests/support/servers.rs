@@ -19,8 +19,10 @@ fn talead() -> PathBuf {
     let here = std::env::current_exe().unwrap();
     let path = here.parent().unwrap().parent().unwrap().join("talead");
     static BUILD: std::sync::Once = std::sync::Once::new();
+    // As all of the workspace is built: with the features of one package alone everything would be built once more.
     BUILD.call_once(|| {
-        let built = Command::new(env!("CARGO")).args(["build", "-q", "-p", "talead"]).status().unwrap();
+        let built =
+            Command::new(env!("CARGO")).args(["build", "-q", "--workspace", "--bin", "talead"]).status().unwrap();
         assert!(built.success(), "talead does not build");
     });
     path
