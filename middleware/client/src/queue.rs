@@ -185,7 +185,10 @@ impl<'a, T> Queue<'a, T> {
         let shared = self.client.shared.clone();
         shared.check_process()?;
         // A look may find what nobody has received yet.
-        shared.drive();
+        match least == 0 || timeout_ms == 0 {
+            true => shared.look(),
+            false => shared.drive(),
+        };
         let until_ns = shared.now_ns().saturating_add(timeout_ms.saturating_mul(MS));
         let least = least.min(most);
         let waiting = &self.operations.waiting;

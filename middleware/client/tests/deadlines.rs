@@ -248,3 +248,30 @@ fn what_is_late_is_not_sent() {
     object.update(&Write::Auto, &ENTRY).unwrap();
     assert!(table.least_ms.load(SeqCst) > 0);
 }
+
+#[test]
+fn who_only_looks_has_deadlines_too_and_is_given_what_has_come_first() {
+    let (client, object, table) = client(false);
+    let queue = Queue::new(&client);
+    let look = |queue: &Queue<'_, talea_client::Result<()>>| queue.take(0, 100, 0).unwrap();
+    queue.start(object.update_async(&Write::Auto, &ENTRY));
+    // Whoever computes for long between two looks is charged a little of it: the answer is in time.
+    for _ in 0..10 {
+        table.compute(20 * DEADLINE_MS);
+        assert!(look(&queue).is_empty());
+    }
+    table.release();
+    table.compute(20 * DEADLINE_MS);
+    look(&queue).into_iter().for_each(Result::unwrap);
+    assert!(queue.is_empty());
+    // Who looks often, all of it.
+    table.answers.store(false, SeqCst);
+    queue.start(object.update_async(&Write::Auto, &ENTRY));
+    for _ in 0..DEADLINE_MS / 10 - 1 {
+        table.compute(10);
+        assert!(look(&queue).is_empty());
+    }
+    table.compute(20);
+    let ended = look(&queue);
+    assert!(matches!(ended[..], [Err(ClientError::Deadline { .. })]), "{ended:?}");
+}

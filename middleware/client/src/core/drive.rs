@@ -7,6 +7,7 @@ use talea_wire::codec;
 use talea_wire::control::{Body, Envelope};
 use talea_wire::data::reply;
 
+use super::driven::LOOK_NS;
 use super::link::PeerKey;
 use super::{Outcome, Shared, State, Wakers};
 
@@ -18,8 +19,17 @@ const ROUNDS_PER_CLOCK: u32 = 16;
 impl Shared {
     /// Receives everything that is ready and wakes who waits for it. Returns whether there was anything.
     pub(crate) fn drive(&self) -> bool {
+        self.drive_after(0)
+    }
+
+    /// The same for who does not wait after it: what it finds late was asked for long enough before.
+    pub(crate) fn look(&self) -> bool {
+        self.drive_after(LOOK_NS)
+    }
+
+    fn drive_after(&self, most_ns: u64) -> bool {
         let mut state = self.lock();
-        self.go(&state);
+        self.go_after(&state, most_ns);
         // Without the endpoint here somebody else drives.
         let wakers = if state.endpoint.is_some() { state.receive(self, true) } else { Wakers::new() };
         drop(state);

@@ -1,9 +1,8 @@
 //! What goes on only while somebody waits in the client: the clock of deadlines, and operations in queues.
 //!
 //! A deadline says how long a server may take, not how long a program may compute between two calls. So this clock stands still while
-//! operations are in queues and nobody drives the client. It makes good a little of that when somebody does, so that a program that
-//! never waits and only looks now and then hears of a dead server all the same. What the outside world measures with, as leases, must
-//! never go by it.
+//! operations are in queues and nobody drives the client. It makes good a little of that when somebody only looks, so that a program
+//! that never waits hears of a dead server all the same. What the outside world measures with, as leases, must never go by it.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -14,9 +13,9 @@ use super::{Shared, State};
 
 /// The clock goes.
 const GOES: u64 = u64::MAX;
-/// How much of a time that the clock stood it makes good at most. Who looks so often has deadlines in real time; who computes for a
+/// How much of a time that the clock stood a look makes good at most. Who looks so often has deadlines in real time; who computes for a
 /// minute between two looks loses this much of a deadline, after what has come meanwhile was taken.
-const LOOK_NS: u64 = 100_000_000;
+pub(super) const LOOK_NS: u64 = 100_000_000;
 
 /// Operations that go on in whatever thread waits in the client.
 pub(crate) trait Carried: Send + Sync {
@@ -71,13 +70,17 @@ impl Shared {
     }
 
     /// Somebody drives: the clock goes on.
-    pub(super) fn go(&self, _state: &State) {
+    pub(super) fn go(&self, state: &State) {
+        self.go_after(state, 0);
+    }
+
+    /// The same, with so much made good at most of the time that it stood.
+    pub(super) fn go_after(&self, _state: &State, most_ns: u64) {
         let stands_at_ns = self.driven.stands_at_ns.load(Relaxed);
         if stands_at_ns != GOES {
             let behind_ns = self.clock.monotonic_ns() - stands_at_ns;
-            // What it was behind before stays; of the stand that ends here a part does not count.
             let stood_ns = behind_ns.saturating_sub(self.driven.skipped_ns.load(Relaxed));
-            self.driven.skipped_ns.store(behind_ns - stood_ns.min(LOOK_NS), Relaxed);
+            self.driven.skipped_ns.store(behind_ns - stood_ns.min(most_ns), Relaxed);
             self.driven.stands_at_ns.store(GOES, Release);
         }
     }
