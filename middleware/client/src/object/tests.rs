@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 use talea_fabric::endpoint::MAX_PAYLOAD_BYTES;
 use talea_model::limit::MAX_VALUE_BYTES;
+use talea_wire::data::ValueKind;
 
+use super::plan::{Cost, Packer, PartBytes, cut, whole};
+use super::update::check_autocommit;
 use super::*;
 
 proptest! {
