@@ -141,7 +141,8 @@ impl<'a, T> Queue<'a, T> {
     /// Starts an operation, such as [`Object::update_async`](crate::Object::update_async): its request leaves before this
     /// returns, unless as many as may are in flight at its target or there is no connection to it yet.
     ///
-    /// Its deadline counts while somebody drives the client: time in which the program is elsewhere is not the server's.
+    /// Its deadline counts while somebody drives the client: time in which the program is elsewhere is not the server's, but for up to
+    /// 0.1 s before each look of a program that does not wait.
     pub fn start(&self, operation: impl Future<Output = T> + Send + 'a) {
         self.add(1);
         let waiting = &self.operations.waiting;

@@ -90,7 +90,8 @@ impl Part {
 /// whatever the servers say. So it is for all functions `_start`.
 ///
 /// It ends by its connection's deadline (talea_connect), of which only time counts in which some thread waits in the library: what the
-/// program does between two calls is not held against it. Such threads, in whatever call, carry it on.
+/// program does between two calls is not held against it, but for up to 0.1 s at each poll that only looks: a program that never waits
+/// hears of dead servers, too. Such threads, in whatever call, carry it on.
 ///
 /// An update of an epoch is in flight from this call until its end is told: until then the epoch is not committed, and has no summary
 /// (TALEA_IN_FLIGHT, and nothing is lost: poll the queue until its updates have ended, then commit).
